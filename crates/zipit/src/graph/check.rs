@@ -1,0 +1,94 @@
+//! Whether a graph is one: names, order, shapes; and whether weights fit it.
+
+use super::Graph;
+use crate::{Error, Result, StateDict};
+use std::collections::BTreeMap;
+
+impl Graph {
+    /// Shape of every value without the batch, by value name. Checks names, topological order and shapes on the way.
+    ///
+    /// # Errors
+    /// The first node that does not fit, by name and reason.
+    pub fn shapes(&self) -> Result<BTreeMap<&str, Vec<usize>>> {
+        let mut shapes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        if self.input.shape.is_empty() || self.input.shape.contains(&0) {
+            return Err(Error::Graph(format!("the input's shape {:?} is empty", self.input.shape)));
+        }
+        shapes.insert(&self.input.name, self.input.shape.clone());
+        for node in &self.nodes {
+            if shapes.contains_key(node.name.as_str()) {
+                return Err(node.op.error(&node.name, "another value already has this name"));
+            }
+            if node.op.params().is_empty() != node.module.is_none() {
+                return Err(node.op.error(
+                    &node.name,
+                    if node.module.is_none() {
+                        "has parameters but no module name to find them under"
+                    } else {
+                        "names a module but has no parameters"
+                    },
+                ));
+            }
+            let inputs = node
+                .inputs
+                .iter()
+                .map(|name| {
+                    shapes.get(name.as_str()).map(Vec::as_slice).ok_or_else(|| {
+                        node.op.error(&node.name, format!("reads `{name}`, which no earlier node makes"))
+                    })
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let shape = node.op.output_shape(&inputs).map_err(|reason| node.op.error(&node.name, reason))?;
+            if shape.contains(&0) {
+                return Err(node.op.error(&node.name, format!("makes an empty value {shape:?}")));
+            }
+            shapes.insert(&node.name, shape);
+        }
+        if self.outputs.is_empty() {
+            return Err(Error::Graph("no outputs".into()));
+        }
+        for output in &self.outputs {
+            match shapes.get(output.as_str()).map(Vec::as_slice) {
+                None => return Err(Error::Graph(format!("output `{output}` is made by no node"))),
+                Some([_]) => {}
+                Some(shape) => {
+                    return Err(Error::Graph(format!("output `{output}` is {shape:?}; logits are one vector per image")));
+                }
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// Checks that `weights` are exactly this graph's parameters and buffers.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with every missing, unexpected and wrongly shaped tensor.
+    pub fn check_weights(&self, weights: &StateDict) -> Result<()> {
+        self.check_tensor_shapes(&weights.iter().map(|(name, t)| (name.as_str(), t.shape().to_vec())).collect())
+    }
+
+    /// [`check_weights`](Self::check_weights) on shapes alone.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with every missing, unexpected and wrongly shaped tensor.
+    pub fn check_tensor_shapes(&self, found: &BTreeMap<&str, Vec<usize>>) -> Result<()> {
+        let expected = self.params();
+        let mut problems = Vec::new();
+        for (name, param) in &expected {
+            match found.get(name.as_str()) {
+                None => problems.push(format!("missing: {name} {:?}", param.shape)),
+                Some(shape) if *shape != param.shape => {
+                    problems.push(format!("wrong shape: {name} is {shape:?}, the network needs {:?}", param.shape));
+                }
+                Some(_) => {}
+            }
+        }
+        problems.extend(
+            found
+                .iter()
+                .filter(|(name, _)| !expected.contains_key(**name))
+                .map(|(name, shape)| format!("unexpected: {name} {shape:?}")),
+        );
+        if problems.is_empty() { Ok(()) } else { Err(Error::Weights(problems)) }
+    }
+}

@@ -1,0 +1,93 @@
+//! A network as data: nodes in topological order, named values between them.
+//!
+//! The graph is stored as JSON in every model file; the forward pass interprets it, so hooking a merge point is
+//! reading a value, and a partial zip is a different graph.
+
+pub mod arch;
+mod check;
+mod flops;
+mod merge_points;
+mod op;
+mod spaces;
+
+pub use arch::ArchSpec;
+pub use flops::Cost;
+pub use merge_points::MergePoint;
+pub use op::{Op, Param, Window};
+pub use spaces::{Fixed, Segment, Space, SpaceId, Spaces};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The value that enters the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Its value name.
+    pub name: String,
+    /// `[C, H, W]`, without the batch.
+    pub shape: Vec<usize>,
+}
+
+/// One operation; the value it makes carries its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Unique, by torchvision's feature-extraction rule: `layer1.0.relu_1`, `layer2.0.add`.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Values it reads, in order.
+    pub inputs: Vec<String>,
+    /// State-dict prefix of its parameters (`layer1.0.conv1`); `None` for ops without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+}
+
+/// A feed-forward network: an input, nodes in topological order, outputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graph {
+    /// What the architecture is called; for people only.
+    pub arch: String,
+    /// The image.
+    pub input: Input,
+    /// In topological order.
+    pub nodes: Vec<Node>,
+    /// Names of the values that are the outputs, one per task.
+    pub outputs: Vec<String>,
+}
+
+impl Graph {
+    /// The node that makes value `name`, if a node does.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.name == name)
+    }
+
+    /// Parameters and buffers of every node: state-dict name → what it is and its shape, in name order.
+    #[must_use]
+    pub fn params(&self) -> BTreeMap<String, Param> {
+        let mut params = BTreeMap::new();
+        for node in &self.nodes {
+            if let Some(module) = &node.module {
+                for param in node.op.params() {
+                    params.insert(format!("{module}.{}", param.name), param);
+                }
+            }
+        }
+        params
+    }
+
+    /// For each value, the indices of the nodes that read it.
+    #[must_use]
+    pub fn readers(&self) -> BTreeMap<&str, Vec<usize>> {
+        let mut readers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (i, node) in self.nodes.iter().enumerate() {
+            for input in &node.inputs {
+                readers.entry(input).or_default().push(i);
+            }
+        }
+        readers
+    }
+}

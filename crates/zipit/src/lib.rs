@@ -1,0 +1,32 @@
+//! The algorithm of *ZipIt!* (Stoica et al., ICLR 2024, arXiv 2305.03053) and what grew from it.
+//!
+//! Values in, values out: no file, no C library, no network framework. The flow through this crate is
+//!
+//! ```text
+//! Graph ──► Spaces ──► merge points ──► Moments of z = [x¹; …; xᴺ] ──► Matching ──► Merge M, Unmerge U ──► apply ──► Model
+//! ```
+//!
+//! - [`graph`]: a network as data, its feature [`spaces`](graph::spaces), its checks and its cost;
+//! - [`moments`]: what is measured at a merge point, in f64, so that shards add;
+//! - [`matching`]: which features become one;
+//! - [`unmerge`]: how every model's features come back from the merged ones;
+//! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`.
+
+pub mod apply;
+pub mod error;
+pub mod graph;
+pub mod matching;
+pub mod merge_set;
+pub mod model;
+pub mod moments;
+pub mod plan;
+pub mod report;
+pub mod state_dict;
+pub mod unmerge;
+pub mod watch;
+
+pub use error::{Error, Result};
+pub use graph::Graph;
+pub use model::{Model, Preprocess, Task};
+pub use moments::Moments;
+pub use state_dict::StateDict;

@@ -1,0 +1,101 @@
+//! A network one can run: graph, weights, what its outputs mean and what its input expects.
+
+use crate::{Error, Graph, Result, StateDict, state_dict::non_finite};
+use serde::{Deserialize, Serialize};
+
+/// What one output of a network predicts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// The task's name, unique within a model.
+    pub name: String,
+    /// Class names in logit order, as the data set spells them.
+    pub classes: Vec<String>,
+}
+
+/// What a network expects of an image: `[C, H, W]`, scaled to 0…1, then `(x - mean) / std` per channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocess {
+    /// Height and width the network sees; the image is cropped to it from the centre.
+    pub size: [usize; 2],
+    /// The shorter side is resized to this first (antialiased bilinear); `None`: resized to fill `size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<usize>,
+    /// Mean per channel, of values in 0…1. Its length is the number of channels.
+    pub mean: Vec<f32>,
+    /// Standard deviation per channel.
+    pub std: Vec<f32>,
+}
+
+impl Preprocess {
+    /// Number of channels.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.mean.len()
+    }
+}
+
+/// A network: trunk and heads, or a single task's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The computation.
+    pub graph: Graph,
+    /// Parameters and buffers.
+    pub weights: StateDict,
+    /// One per graph output, in the same order.
+    pub tasks: Vec<Task>,
+    /// The input's contract.
+    pub preprocess: Preprocess,
+}
+
+impl Model {
+    /// Everything about the model that can be wrong without running it: graph, tensors, finite numbers, tasks,
+    /// preprocessing.
+    ///
+    /// # Errors
+    /// The first kind of defect found, with every instance of it.
+    pub fn validate(&self) -> Result<()> {
+        let shapes = self.graph.shapes()?;
+        self.graph.check_weights(&self.weights)?;
+        let bad = non_finite(&self.weights);
+        if !bad.is_empty() {
+            return Err(Error::Numbers(format!("not finite (NaN or infinity): {}", bad.join(", "))));
+        }
+        if self.tasks.len() != self.graph.outputs.len() {
+            return Err(Error::Graph(format!(
+                "{} outputs but {} tasks: every output needs its class names",
+                self.graph.outputs.len(),
+                self.tasks.len()
+            )));
+        }
+        for (i, (output, task)) in self.graph.outputs.iter().zip(&self.tasks).enumerate() {
+            let n_logits: usize = shapes[output.as_str()].iter().product();
+            if n_logits != task.classes.len() {
+                return Err(Error::Graph(format!(
+                    "task `{}` names {} classes but output `{output}` has {n_logits} logits",
+                    task.name,
+                    task.classes.len()
+                )));
+            }
+            if self.tasks[..i].iter().any(|other| other.name == task.name) {
+                return Err(Error::Graph(format!("two tasks are called `{}`", task.name)));
+            }
+            if let Some(c) = (1..task.classes.len()).find(|&c| task.classes[..c].contains(&task.classes[c])) {
+                return Err(Error::Graph(format!("task `{}` lists class `{}` twice", task.name, task.classes[c])));
+            }
+        }
+        let p = &self.preprocess;
+        let input = &self.graph.input.shape;
+        if *input != [p.channels(), p.size[0], p.size[1]] {
+            return Err(Error::Graph(format!(
+                "the graph's input is {input:?} but the preprocessing gives {:?}",
+                [p.channels(), p.size[0], p.size[1]]
+            )));
+        }
+        if p.std.len() != p.mean.len() || p.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return Err(Error::Graph(format!("preprocessing std {:?} must be positive, one per channel", p.std)));
+        }
+        Ok(())
+    }
+}

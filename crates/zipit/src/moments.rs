@@ -1,0 +1,159 @@
+//! Raw moments of the joint features at a merge point: n, Σz and Σzzᵀ in f64, so that shards add exactly.
+//!
+//! z = [x¹; …; xᴺ] ∈ R^{Nd} are the features of all N models for the **same** image and position; spatial positions
+//! are samples. Covariance and correlation are derived, never stored.
+
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayView2};
+
+/// Below this share of its mean square a feature's variance is rounding error of the f32 products it came from.
+const DEAD: f64 = 1e-6;
+
+/// n, Σz and the packed upper triangle of Σzzᵀ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    /// n, the number of samples (images × positions).
+    pub count: u64,
+    /// Σz, `[N·d]`.
+    pub sum: Vec<f64>,
+    /// Upper triangle of Σzzᵀ, row by row: (0,0), (0,1), …, (1,1), …; `N·d·(N·d+1)/2` numbers.
+    pub outer: Vec<f64>,
+}
+
+impl Moments {
+    /// No samples of `n_joint` = N·d features.
+    #[must_use]
+    pub fn zeros(n_joint: usize) -> Self {
+        Self { count: 0, sum: vec![0.0; n_joint], outer: vec![0.0; n_joint * (n_joint + 1) / 2] }
+    }
+
+    /// N·d.
+    #[must_use]
+    pub fn n_joint(&self) -> usize {
+        self.sum.len()
+    }
+
+    /// Adds a batch: its number of samples, Σz, and Σzzᵀ as a full matrix of which the upper triangle is read.
+    ///
+    /// # Panics
+    /// When the shapes differ from this one's.
+    pub fn add_batch(&mut self, count: u64, sum: &[f32], outer: ArrayView2<'_, f32>) {
+        let n = self.n_joint();
+        assert_eq!((sum.len(), outer.dim()), (n, (n, n)), "a batch of another number of features");
+        self.count += count;
+        self.sum.iter_mut().zip(sum).for_each(|(total, &x)| *total += f64::from(x));
+        let mut totals = self.outer.iter_mut();
+        for (i, row) in outer.rows().into_iter().enumerate() {
+            row.iter().skip(i).zip(&mut totals).for_each(|(&x, total)| *total += f64::from(x));
+        }
+    }
+
+    /// Adds another shard's moments.
+    ///
+    /// ```
+    /// use zipit::Moments;
+    /// let mut whole = Moments { count: 1, sum: vec![1.0], outer: vec![1.0] };
+    /// whole.merge(&Moments { count: 1, sum: vec![3.0], outer: vec![9.0] }).unwrap();
+    /// assert_eq!(whole, Moments { count: 2, sum: vec![4.0], outer: vec![10.0] });
+    /// ```
+    ///
+    /// # Errors
+    /// When the other one measures another number of features.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.n_joint() != other.n_joint() {
+            return Err(Error::Numbers(format!(
+                "moments of {} features cannot be added to moments of {}",
+                other.n_joint(),
+                self.n_joint()
+            )));
+        }
+        self.count += other.count;
+        self.sum.iter_mut().zip(&other.sum).for_each(|(a, b)| *a += b);
+        self.outer.iter_mut().zip(&other.outer).for_each(|(a, b)| *a += b);
+        Ok(())
+    }
+
+    /// Checks that there are samples and that every number is finite.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`], naming `point`.
+    pub fn validate(&self, point: &str) -> Result<()> {
+        let n = self.n_joint();
+        if self.outer.len() != n * (n + 1) / 2 {
+            return Err(Error::Numbers(format!(
+                "`{point}`: {} products for {n} features, expected {}",
+                self.outer.len(),
+                n * (n + 1) / 2
+            )));
+        }
+        if self.count == 0 {
+            return Err(Error::Numbers(format!("`{point}`: no samples were measured")));
+        }
+        if self.sum.iter().chain(&self.outer).any(|x| !x.is_finite()) {
+            return Err(Error::Numbers(format!("`{point}`: the moments hold NaN or infinity")));
+        }
+        Ok(())
+    }
+
+    /// E\[z\], `[N·d]`.
+    #[must_use]
+    pub fn mean(&self) -> Array1<f64> {
+        self.sum.iter().map(|s| s / self.count as f64).collect()
+    }
+
+    /// G = E\[zzᵀ\], uncentred, `[N·d, N·d]`.
+    #[must_use]
+    pub fn second_moment(&self) -> Array2<f64> {
+        self.unpack(|_, _, g| g)
+    }
+
+    /// Cov(z) = E\[zzᵀ\] − E\[z\]E\[z\]ᵀ, `[N·d, N·d]`.
+    #[must_use]
+    pub fn covariance(&self) -> Array2<f64> {
+        let mean = self.mean();
+        self.unpack(|i, j, g| g - mean[i] * mean[j])
+    }
+
+    /// R, the correlation of every pair of features, `[N·d, N·d]`. A dead feature (variance zero, or lost in the
+    /// rounding of its mean square) correlates 0 with everything; R's diagonal is 1.
+    ///
+    /// ```
+    /// // z = (x, −x) for x = 1, 3: perfectly anti-correlated.
+    /// let m = zipit::Moments { count: 2, sum: vec![4.0, -4.0], outer: vec![10.0, -10.0, 10.0] };
+    /// assert_eq!(m.correlation(), ndarray::array![[1.0, -1.0], [-1.0, 1.0]]);
+    /// ```
+    #[must_use]
+    pub fn correlation(&self) -> Array2<f32> {
+        let mean = self.mean();
+        let scale: Vec<f64> = (0..self.n_joint())
+            .map(|i| {
+                let square = self.outer[self.diagonal(i)] / self.count as f64;
+                let variance = square - mean[i] * mean[i];
+                if variance > DEAD * square { variance.sqrt().recip() } else { 0.0 }
+            })
+            .collect();
+        self.unpack(|i, j, g| {
+            if i == j { 1.0 } else { (((g - mean[i] * mean[j]) * scale[i] * scale[j]).clamp(-1.0, 1.0)) as f32 }
+        })
+    }
+
+    /// Position of (i, i) in the packed triangle.
+    fn diagonal(&self, i: usize) -> usize {
+        let n = self.n_joint();
+        i * n - i * i.saturating_sub(1) / 2
+    }
+
+    fn unpack<T: Copy + Default>(&self, entry: impl Fn(usize, usize, f64) -> T) -> Array2<T> {
+        let n = self.n_joint();
+        let mut full = Array2::from_elem((n, n), T::default());
+        let mut packed = self.outer.iter();
+        for i in 0..n {
+            for (j, &outer) in (i..n).zip(&mut packed) {
+                let value = entry(i, j, outer / self.count as f64);
+                full[[i, j]] = value;
+                full[[j, i]] = value;
+            }
+        }
+        full
+    }
+}
