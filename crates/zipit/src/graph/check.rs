@@ -52,7 +52,9 @@ impl Graph {
                 None => return Err(Error::Graph(format!("output `{output}` is made by no node"))),
                 Some([_]) => {}
                 Some(shape) => {
-                    return Err(Error::Graph(format!("output `{output}` is {shape:?}; logits are one vector per image")));
+                    return Err(Error::Graph(format!(
+                        "output `{output}` is {shape:?}; logits are one vector per image"
+                    )));
                 }
             }
         }

@@ -1,4 +1,57 @@
-//! Cost.
-/// Placeholder replaced at once.
-#[derive(Debug)]
-pub struct Cost;
+//! What a network costs: multiply-adds and parameters.
+
+use super::{Graph, Op};
+use crate::Result;
+use serde::{Deserialize, Serialize};
+
+/// The cost of one forward pass of one image, and of keeping the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Multiply-adds of the convolutions and Linear layers; what papers call the FLOPs of a network.
+    pub macs: u64,
+    /// Learned numbers.
+    pub params: u64,
+    /// Measured numbers: batch normalisation's running mean and variance.
+    pub buffers: u64,
+}
+
+impl Graph {
+    /// Counts multiply-adds and parameters.
+    ///
+    /// # Errors
+    /// A malformed graph, or one whose cost does not fit 64 bits.
+    pub fn cost(&self) -> Result<Cost> {
+        let shapes = self.shapes()?;
+        let mut cost = Cost { macs: 0, params: 0, buffers: 0 };
+        for node in &self.nodes {
+            let too_large = || node.op.error(&node.name, "its cost does not fit 64 bits");
+            for param in node.op.params() {
+                let size = volume(&param.shape).ok_or_else(too_large)?;
+                let total = if param.learned { &mut cost.params } else { &mut cost.buffers };
+                *total = total.checked_add(size).ok_or_else(too_large)?;
+            }
+            // One multiply-add per weight at every position of the output.
+            let positions = volume(&shapes[node.name.as_str()][1..]);
+            let macs = match &node.op {
+                Op::Conv2d { .. } | Op::Linear { .. } => {
+                    volume(&node.op.params()[0].shape).zip(positions).and_then(|(weights, n)| weights.checked_mul(n))
+                }
+                Op::BatchNorm2d { .. }
+                | Op::Relu
+                | Op::MaxPool2d { .. }
+                | Op::AvgPool2d { .. }
+                | Op::AdaptiveAvgPool2d { .. }
+                | Op::Flatten
+                | Op::Add
+                | Op::Concat => Some(0),
+            };
+            cost.macs = macs.and_then(|macs| cost.macs.checked_add(macs)).ok_or_else(too_large)?;
+        }
+        Ok(cost)
+    }
+}
+
+fn volume(shape: &[usize]) -> Option<u64> {
+    shape.iter().try_fold(1_u64, |product, &n| product.checked_mul(n as u64))
+}

@@ -10,7 +10,7 @@ mod merge_points;
 mod op;
 mod spaces;
 
-pub use arch::ArchSpec;
+pub use arch::{Arch, ArchSpec, VggHead};
 pub use flops::Cost;
 pub use merge_points::MergePoint;
 pub use op::{Op, Param, Window};

@@ -29,13 +29,7 @@ impl Window {
     /// A square window without dilation.
     #[must_use]
     pub fn square(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self {
-            kernel: [kernel; 2],
-            stride: [stride; 2],
-            padding: [padding; 2],
-            dilation: [1, 1],
-            ceil_mode: false,
-        }
+        Self { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2], dilation: [1, 1], ceil_mode: false }
     }
 
     /// Output height and width for an input of `size`, or `None` where the window does not fit.

@@ -105,7 +105,9 @@ impl Graph {
     ) -> Result<Vec<Segment>> {
         let read = |i: usize| &axes[node.inputs[i].as_str()];
         Ok(match &node.op {
-            Op::Conv2d { groups: 1, out_channels, .. } => vec![Segment { space: forest.open(*out_channels), repeat: 1 }],
+            Op::Conv2d { groups: 1, out_channels, .. } => {
+                vec![Segment { space: forest.open(*out_channels), repeat: 1 }]
+            }
             Op::Linear { out_features, .. } => vec![Segment { space: forest.open(*out_features), repeat: 1 }],
             Op::Conv2d { groups, in_channels, out_channels, .. } => {
                 if groups == in_channels && in_channels == out_channels {

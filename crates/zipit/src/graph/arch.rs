@@ -1,4 +1,0 @@
-//! Architectures as builders.
-/// Placeholder replaced at once.
-#[derive(Debug)]
-pub struct ArchSpec;
