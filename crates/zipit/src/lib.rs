@@ -15,6 +15,7 @@
 pub mod apply;
 pub mod error;
 pub mod graph;
+pub mod images;
 pub mod matching;
 pub mod merge_set;
 pub mod model;
