@@ -92,6 +92,9 @@ impl Moments {
         if self.sum.iter().chain(&self.outer).any(|x| !x.is_finite()) {
             return Err(Error::Numbers(format!("`{point}`: the moments hold NaN or infinity")));
         }
+        if let Some(i) = (0..n).find(|&i| self.outer[self.position(i, i)] < 0.0) {
+            return Err(Error::Numbers(format!("`{point}`: the sum of squares of feature {i} is negative")));
+        }
         Ok(())
     }
 
@@ -124,23 +127,33 @@ impl Moments {
     /// ```
     #[must_use]
     pub fn correlation(&self) -> Array2<f32> {
+        let (mean, scale) = (self.mean(), self.inverse_std());
+        self.unpack(|i, j, g| if i == j { 1.0 } else { standardised(g, i, j, &mean, &scale) as f32 })
+    }
+
+    /// R's entry for each of the pairs (i, j), i < j, without the rest of R and in f64.
+    pub fn correlations_of(&self, pairs: impl IntoIterator<Item = (usize, usize)>) -> impl Iterator<Item = f64> {
+        let (mean, scale) = (self.mean(), self.inverse_std());
+        pairs
+            .into_iter()
+            .map(move |(i, j)| standardised(self.outer[self.position(i, j)] / self.count as f64, i, j, &mean, &scale))
+    }
+
+    /// One over each feature's standard deviation, 0 for a dead one.
+    fn inverse_std(&self) -> Vec<f64> {
         let mean = self.mean();
-        let scale: Vec<f64> = (0..self.n_joint())
+        (0..self.n_joint())
             .map(|i| {
-                let square = self.outer[self.diagonal(i)] / self.count as f64;
+                let square = self.outer[self.position(i, i)] / self.count as f64;
                 let variance = square - mean[i] * mean[i];
                 if variance > DEAD * square { variance.sqrt().recip() } else { 0.0 }
             })
-            .collect();
-        self.unpack(|i, j, g| {
-            if i == j { 1.0 } else { (((g - mean[i] * mean[j]) * scale[i] * scale[j]).clamp(-1.0, 1.0)) as f32 }
-        })
+            .collect()
     }
 
-    /// Position of (i, i) in the packed triangle.
-    fn diagonal(&self, i: usize) -> usize {
-        let n = self.n_joint();
-        i * n - i * i.saturating_sub(1) / 2
+    /// Position of (i, j), i ≤ j, in the packed triangle.
+    fn position(&self, i: usize, j: usize) -> usize {
+        i * self.n_joint() - i * i.saturating_sub(1) / 2 + j - i
     }
 
     fn unpack<T: Copy + Default>(&self, entry: impl Fn(usize, usize, f64) -> T) -> Array2<T> {
@@ -155,5 +168,14 @@ impl Moments {
             }
         }
         full
+    }
+}
+
+/// The correlation of features i and j with E\[zᵢzⱼ\] = `g`; 0 where one of them is dead.
+fn standardised(g: f64, i: usize, j: usize, mean: &Array1<f64>, scale: &[f64]) -> f64 {
+    if scale[i] > 0.0 && scale[j] > 0.0 {
+        ((g - mean[i] * mean[j]) * scale[i] * scale[j]).clamp(-1.0, 1.0)
+    } else {
+        0.0
     }
 }

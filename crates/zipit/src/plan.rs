@@ -1,7 +1,8 @@
 //! What `match` decided: for every merged space, which features become one and how they come back.
 
-use crate::matching::Method;
-use crate::unmerge::UnmergeRule;
+use crate::matching::{Matching, Method};
+use crate::unmerge::{self, UnmergeRule};
+use crate::{Error, Moments, Result};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
@@ -15,19 +16,148 @@ pub struct PointPlan {
     pub assignment: Vec<u32>,
     /// d'.
     pub n_groups: usize,
-    /// The unmerge U ∈ R^{Nd×d'} where it is dense; `None` is the group indicator, = pinv(M).
+    /// The unmerge U ∈ R^{Nd×d'} where it is dense; `None` is the group indicator, = pinv(M), also under the
+    /// covariance rule where it comes to the same (no group of two, or no energy).
     pub unmerge: Option<Array2<f32>>,
     /// What the matching did, for people.
     pub summary: PointSummary,
+}
+
+impl PointPlan {
+    /// The maps of the merge point `name`: what `matching` groups of the N·d features measured in `moments`, with U by
+    /// `rule`.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`] for moments that are not those the matching was made of, or defective;
+    /// what [`unmerge`](unmerge::unmerge) refuses. The message names the point.
+    pub fn new(
+        name: &str,
+        matching: &Matching,
+        moments: &Moments,
+        n_models: usize,
+        rule: &UnmergeRule,
+    ) -> Result<Self> {
+        moments.validate(name)?;
+        let n = matching.assignment.len();
+        if n != moments.n_joint() || n_models < 2 || !n.is_multiple_of(n_models) {
+            return Err(Error::Numbers(format!(
+                "`{name}`: a matching of {n} features of {n_models} models does not fit moments of {}",
+                moments.n_joint()
+            )));
+        }
+        let fitted = unmerge::unmerge(rule, &moments.second_moment(), &matching.assignment, matching.n_groups)
+            .map_err(|error| match error {
+                Error::Numbers(reason) => Error::Numbers(format!("`{name}`: {reason}")),
+                other => other,
+            })?;
+        let d = n / n_models;
+        let mut within = vec![0; n_models];
+        for &(i, j) in &matching.merges {
+            if i as usize / d == j as usize / d {
+                within[i as usize / d] += 1;
+            }
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            assignment: matching.assignment.clone(),
+            n_groups: matching.n_groups,
+            unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
+            summary: PointSummary {
+                across: matching.merges.len() - within.iter().sum::<usize>(),
+                within,
+                mean_correlation: mean_correlation(&matching.assignment, matching.n_groups, moments),
+                caps_lifted: matching.caps_lifted,
+                reconstruction_error: fitted.reconstruction_error,
+            },
+        })
+    }
+
+    /// M, `[d', Nd]`: row g averages the members of group g.
+    #[must_use]
+    pub fn merge_matrix(&self) -> Array2<f32> {
+        let mut sizes = vec![0.0; self.n_groups];
+        self.assignment.iter().for_each(|&g| sizes[g as usize] += 1.0);
+        let member: Array2<f32> = unmerge::indicator(&self.assignment, self.n_groups);
+        Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| member[[k, g]] / sizes[g])
+    }
+
+    /// U, `[Nd, d']`, dense or the group indicator.
+    #[must_use]
+    pub fn unmerge_matrix(&self) -> Array2<f32> {
+        self.unmerge.clone().unwrap_or_else(|| unmerge::indicator(&self.assignment, self.n_groups))
+    }
+
+    fn validate(&self, n_models: usize, rule: &UnmergeRule) -> Result<(), String> {
+        let n = self.assignment.len();
+        if n == 0 || !n.is_multiple_of(n_models) {
+            return Err(format!("{n} features are not those of {n_models} models alike"));
+        }
+        let mut sizes: Vec<usize> = Vec::new();
+        for (k, &group) in self.assignment.iter().enumerate() {
+            let group = group as usize;
+            if group >= self.n_groups {
+                return Err(format!("feature {k} is in group {group} of {}", self.n_groups));
+            }
+            if group > sizes.len() {
+                return Err(format!("feature {k} opens group {group} before group {} has a member", sizes.len()));
+            }
+            if group == sizes.len() {
+                sizes.push(0);
+            }
+            sizes[group] += 1;
+        }
+        if sizes.len() != self.n_groups {
+            return Err(format!("{} groups but only {} have members", self.n_groups, sizes.len()));
+        }
+        match (&self.unmerge, rule) {
+            (None, _) => {}
+            (Some(_), UnmergeRule::Pinv) => return Err("a dense unmerge under the rule `pinv`".to_owned()),
+            (Some(u), UnmergeRule::Covariance { .. }) => self.validate_unmerge(u, &sizes)?,
+        }
+        self.summary.validate(n_models, n - self.n_groups)
+    }
+
+    /// Shape, finite numbers, and M·U = I to the rounding of U's f32 entries.
+    fn validate_unmerge(&self, u: &Array2<f32>, sizes: &[usize]) -> Result<(), String> {
+        let expected = (self.assignment.len(), self.n_groups);
+        if u.dim() != expected {
+            return Err(format!("the unmerge is {:?}, expected {expected:?}", u.dim()));
+        }
+        if u.iter().any(|x| !x.is_finite()) {
+            return Err("the unmerge holds NaN or infinity".to_owned());
+        }
+        let mut off: Array2<f64> = -Array2::eye(self.n_groups);
+        for (&group, row) in self.assignment.iter().zip(u.rows()) {
+            let size = sizes[group as usize] as f64;
+            off.row_mut(group as usize).zip_mut_with(&row, |sum, &x| *sum += f64::from(x) / size);
+        }
+        let largest = u.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
+        if off.iter().any(|x| x.abs() > 1e-5 * f64::from(largest)) {
+            return Err("the unmerge does not undo the merge (M·U is not the unit matrix)".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Mean of R over the pairs of features that share a group.
+fn mean_correlation(assignment: &[u32], n_groups: usize, moments: &Moments) -> Option<f64> {
+    let mut members: Vec<Vec<usize>> = vec![Vec::new(); n_groups];
+    for (k, &group) in assignment.iter().enumerate() {
+        members[group as usize].push(k);
+    }
+    let pairs =
+        members.iter().flat_map(|m| m.iter().enumerate().flat_map(|(at, &j)| m[..at].iter().map(move |&i| (i, j))));
+    let (sum, n) = moments.correlations_of(pairs).fold((0.0, 0_u64), |(sum, n), r| (sum + r, n + 1));
+    (n > 0).then(|| sum / n as f64)
 }
 
 /// One row of `match`'s table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PointSummary {
-    /// Merges between features of different models.
+    /// Merges of two groups that belong to different models; a group belongs to the model of its lowest feature.
     pub across: usize,
-    /// Merges within each model, `[N]`.
+    /// Merges of two groups that belong to the same model, `[N]`.
     pub within: Vec<usize>,
     /// Mean correlation between a group's members, over all pairs of all groups; `None` where no group has two.
     pub mean_correlation: Option<f64>,
@@ -35,6 +165,26 @@ pub struct PointSummary {
     pub caps_lifted: bool,
     /// E‖z − U M z‖² / E‖z‖²: the share of the features' energy that the unmerge does not bring back.
     pub reconstruction_error: f64,
+}
+
+impl PointSummary {
+    fn validate(&self, n_models: usize, n_merges: usize) -> Result<(), String> {
+        if self.within.len() != n_models {
+            return Err(format!("merges within {} models are counted, expected {n_models}", self.within.len()));
+        }
+        // Saturating, because the counts come from a file.
+        let counted = self.within.iter().fold(self.across, |sum, &within| sum.saturating_add(within));
+        if counted != n_merges {
+            return Err(format!("{counted} merges are counted but the groups take {n_merges}"));
+        }
+        if self.mean_correlation.is_some_and(|r| !(-1.0..=1.0).contains(&r)) {
+            return Err(format!("the mean correlation is {:?}", self.mean_correlation));
+        }
+        if !(self.reconstruction_error.is_finite() && self.reconstruction_error >= 0.0) {
+            return Err(format!("the reconstruction error is {}", self.reconstruction_error));
+        }
+        Ok(())
+    }
 }
 
 /// How the maps were chosen.
@@ -56,4 +206,30 @@ pub struct Plan {
     pub settings: PlanSettings,
     /// The merged spaces, in the order of the forward pass. A free space that is not here stays separate.
     pub points: Vec<PointPlan>,
+}
+
+impl Plan {
+    /// Everything about a plan that can be wrong without knowing the models it is for: parameters, names, assignments,
+    /// dense maps, counts.
+    ///
+    /// # Errors
+    /// [`Error::Request`] with every defective point, one a line, and what is wrong with it first.
+    pub fn validate(&self) -> Result<()> {
+        self.settings.method.validate()?;
+        self.settings.unmerge.validate()?;
+        if self.n_models < 2 {
+            return Err(Error::Request(format!("a plan for {} models; merging takes at least 2", self.n_models)));
+        }
+        let mut defects = Vec::new();
+        for (at, point) in self.points.iter().enumerate() {
+            if point.name.is_empty() {
+                defects.push(format!("point {at} has no name"));
+            } else if self.points[..at].iter().any(|other| other.name == point.name) {
+                defects.push(format!("point `{}` is there twice", point.name));
+            } else if let Err(defect) = point.validate(self.n_models, &self.settings.unmerge) {
+                defects.push(format!("point `{}`: {defect}", point.name));
+            }
+        }
+        if defects.is_empty() { Ok(()) } else { Err(Error::Request(defects.join("\n  "))) }
+    }
 }

@@ -1,6 +1,25 @@
-//! How every model's features come back from the merged ones: U with M·U = I.
+//! How every model's features come back from the merged ones: U ∈ R^{Nd×d'} with M·U = I.
+//!
+//! M averages the members of each group. Products with it are sums over groups, so nothing here multiplies by a dense
+//! M. Letters as in DESIGN §3: z the joint features, G = E\[zzᵀ\] uncentred, and in this file C = G Mᵀ `[Nd, d']` and
+//! A = M G Mᵀ `[d', d']`, the second moment of the merged features M z.
 
+use crate::{Error, Result};
+use faer::{
+    MatMut, MatRef, Par, Spec,
+    dyn_stack::{MemBuffer, MemStack, StackReq},
+    linalg::cholesky::llt::{self, factor::LltRegularization},
+};
+use ndarray::{Array2, ArrayView2, Axis};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// The smallest ridge that is used. Merged features that are exact multiples of each other leave A singular; with less
+/// than this their coefficients would be rounding error.
+pub const MINIMAL_RIDGE: f64 = 1e-10;
+
+/// Right-hand sides are solved in blocks of this many, in parallel; fixed, so that results do not depend on threads.
+const BLOCK: usize = 128;
 
 /// The rule that gives U.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -8,9 +27,322 @@ use serde::{Deserialize, Serialize};
 pub enum UnmergeRule {
     /// The authors': the group indicator, = pinv(M).
     Pinv,
-    /// Best linear reconstruction of z from M z (DESIGN §3), with ridge λ in units of the mean diagonal of M G Mᵀ.
+    /// Best linear reconstruction of z from M z ([`covariance`]).
     Covariance {
-        /// λ ≥ 0; λ → ∞ gives [`Pinv`](Self::Pinv) back.
+        /// λ ≥ 0, in units of the mean diagonal of M G Mᵀ; λ → ∞ gives [`Pinv`](Self::Pinv) back. Below
+        /// [`MINIMAL_RIDGE`] it counts as that.
         ridge: f64,
     },
+}
+
+impl UnmergeRule {
+    /// Checks the parameter.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a ridge that is negative or not finite.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Covariance { ridge } if !(ridge.is_finite() && ridge >= 0.0) => Err(Error::Request(format!(
+                "the ridge of the covariance unmerge is {ridge}; it must be a number of at least 0"
+            ))),
+            Self::Pinv | Self::Covariance { .. } => Ok(()),
+        }
+    }
+}
+
+/// An unmerge and how much it loses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unmerge {
+    /// U, `[Nd, d']`; `None` is the group indicator.
+    pub matrix: Option<Array2<f64>>,
+    /// E‖z − U M z‖² / E‖z‖², 0 where z has no energy.
+    pub reconstruction_error: f64,
+}
+
+/// U by the given rule, with its reconstruction error on the same `second_moment` G `[Nd, Nd]`.
+///
+/// # Errors
+/// As [`covariance`].
+///
+/// # Panics
+/// When G is not square, of another size than `assignment`, or a group is out of range or without members.
+pub fn unmerge(
+    rule: &UnmergeRule,
+    second_moment: &Array2<f64>,
+    assignment: &[u32],
+    n_groups: usize,
+) -> Result<Unmerge> {
+    rule.validate()?;
+    let groups = Groups::new(second_moment, assignment, n_groups);
+    let c = groups.compress(second_moment);
+    let a = groups.average_rows(&c);
+    let energy = second_moment.diag().sum();
+    let lost_by_pinv = energy - groups.energy_kept(&a);
+    let (matrix, gained) = match *rule {
+        UnmergeRule::Covariance { ridge } if groups.n_joining > 0 && groups.energy_kept(&a) > 0.0 => {
+            let (matrix, gained) = solve(&groups, c, a, ridge.max(MINIMAL_RIDGE))?;
+            (Some(matrix), gained)
+        }
+        // Single features come back as they are, and from merged features without energy nothing can.
+        UnmergeRule::Pinv | UnmergeRule::Covariance { .. } => (None, 0.0),
+    };
+    Ok(Unmerge { matrix, reconstruction_error: share(lost_by_pinv - gained, energy) })
+}
+
+/// The best linear reconstruction of z from M z under a ridge, `[Nd, d']`:
+///
+/// `U = U_pinv + (G Mᵀ − U_pinv M G Mᵀ)(M G Mᵀ + λ·c·I)⁻¹`, c the mean diagonal of M G Mᵀ (DESIGN §3).
+///
+/// - A feature alone in its group comes back as it is, at every λ.
+/// - A dead feature comes back as nothing (up to λ), not as its group's average.
+/// - A group without energy explains nothing: its column stays the indicator.
+/// - Merged features that are multiples of each other share what they explain ([`MINIMAL_RIDGE`] at least).
+///
+/// ```
+/// // z = (x, 3x) with E[x²] = 1, averaged into one feature 2x: the indicator gives (2x, 2x) back, this gives z.
+/// let g = ndarray::array![[1.0, 3.0], [3.0, 9.0]];
+/// let u = zipit::unmerge::covariance(&g, &[0, 0], 1, 0.0).unwrap();
+/// assert!((u[[0, 0]] - 0.5).abs() < 1e-9 && (u[[1, 0]] - 1.5).abs() < 1e-9);
+/// ```
+///
+/// # Errors
+/// [`Error::Request`] for a negative λ; [`Error::Numbers`] where M G Mᵀ + λ·c·I is not positive definite, as rounding
+/// of G can make it at a small λ, or not finite.
+///
+/// # Panics
+/// As [`unmerge`].
+pub fn covariance(second_moment: &Array2<f64>, assignment: &[u32], n_groups: usize, ridge: f64) -> Result<Array2<f64>> {
+    let fitted = unmerge(&UnmergeRule::Covariance { ridge }, second_moment, assignment, n_groups)?;
+    Ok(fitted.matrix.unwrap_or_else(|| indicator(assignment, n_groups)))
+}
+
+/// E‖z − U M z‖² / E‖z‖² of any U `[Nd, d']` (`None`: the group indicator) on any G `[Nd, Nd]`, so that a U can be
+/// judged on images it was not fitted to; 0 where z has no energy.
+///
+/// # Panics
+/// As [`unmerge`], or when U has another shape.
+#[must_use]
+pub fn reconstruction_error(
+    second_moment: &Array2<f64>,
+    assignment: &[u32],
+    n_groups: usize,
+    unmerge: Option<ArrayView2<'_, f64>>,
+) -> f64 {
+    let groups = Groups::new(second_moment, assignment, n_groups);
+    let c = groups.compress(second_moment);
+    let a = groups.average_rows(&c);
+    let energy = second_moment.diag().sum();
+    let kept = match unmerge {
+        None => groups.energy_kept(&a),
+        Some(u) => 2.0 * (&c * &u).sum() - (&u.dot(&a) * &u).sum(),
+    };
+    share(energy - kept, energy)
+}
+
+/// pinv(M) `[Nd, d']`: row k is the unit vector of k's group.
+#[must_use]
+pub fn indicator<T: Copy + From<u8>>(assignment: &[u32], n_groups: usize) -> Array2<T> {
+    Array2::from_shape_fn((assignment.len(), n_groups), |(k, g)| u8::from(assignment[k] as usize == g).into())
+}
+
+fn share(lost: f64, energy: f64) -> f64 {
+    if energy > 0.0 { (lost / energy).max(0.0) } else { 0.0 }
+}
+
+/// M as an index: who is in which group.
+struct Groups<'a> {
+    assignment: &'a [u32],
+    /// Members per group.
+    sizes: Vec<f64>,
+    /// For each feature, whether it is its group's lowest.
+    leads: Vec<bool>,
+    /// Features that are not.
+    n_joining: usize,
+}
+
+impl<'a> Groups<'a> {
+    fn new(second_moment: &Array2<f64>, assignment: &'a [u32], n_groups: usize) -> Self {
+        let n = assignment.len();
+        assert_eq!(second_moment.dim(), (n, n), "the second moment is of another number of features");
+        let mut sizes = vec![0.0; n_groups];
+        let mut leads = Vec::with_capacity(n);
+        for &g in assignment {
+            let size = &mut sizes[g as usize];
+            leads.push(*size == 0.0);
+            *size += 1.0;
+        }
+        assert!(sizes.iter().all(|&size| size > 0.0), "a group has no members");
+        Self { assignment, sizes, leads, n_joining: n - n_groups }
+    }
+
+    /// C = G Mᵀ.
+    fn compress(&self, second_moment: &Array2<f64>) -> Array2<f64> {
+        let mut c = Array2::zeros((self.assignment.len(), self.sizes.len()));
+        c.axis_iter_mut(Axis(0)).into_par_iter().zip(second_moment.axis_iter(Axis(0))).for_each(|(mut row, g)| {
+            for (&group, g) in self.assignment.iter().zip(g) {
+                row[group as usize] += g;
+            }
+            row.iter_mut().zip(&self.sizes).for_each(|(sum, size)| *sum /= size);
+        });
+        c
+    }
+
+    /// M applied from the left.
+    fn average_rows(&self, rows: &Array2<f64>) -> Array2<f64> {
+        let mut averages = Array2::zeros((self.sizes.len(), rows.ncols()));
+        for (&group, row) in self.assignment.iter().zip(rows.rows()) {
+            averages.row_mut(group as usize).scaled_add(1.0, &row);
+        }
+        for (mut row, size) in averages.rows_mut().into_iter().zip(&self.sizes) {
+            row /= *size;
+        }
+        averages
+    }
+
+    /// E‖pinv(M) M z‖², the energy that the averages carry: pinv(M) M is an orthogonal projection.
+    fn energy_kept(&self, a: &Array2<f64>) -> f64 {
+        a.diag().iter().zip(&self.sizes).map(|(a, size)| a * size).sum()
+    }
+}
+
+/// `U = U_pinv + X` with `X (A + λcI) = C − U_pinv A`, and by how much X lowers E‖z − U M z‖².
+///
+/// M X = 0, so in each group the row of the lowest member is minus the sum of the others, and only the others are
+/// solved for: M·U = I then holds to the last bits, whatever the condition of A.
+fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Result<(Array2<f64>, f64)> {
+    let n_groups = groups.sizes.len();
+    let load = ridge * a.diag().mean().unwrap_or(0.0);
+    let dead: Vec<bool> = a.diag().iter().map(|&energy| energy <= 0.0).collect();
+    // What the indicator leaves of each feature, times the merged features: E = C − U_pinv A.
+    let mut e = c;
+    for (mut row, &group) in e.rows_mut().into_iter().zip(groups.assignment) {
+        row -= &a.row(group as usize);
+        row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(x, _)| *x = 0.0);
+    }
+    let mut x = Array2::zeros((groups.n_joining, n_groups));
+    let joining = e.rows().into_iter().zip(&groups.leads).filter(|(_, leads)| !**leads);
+    for (mut x, (e, _)) in x.rows_mut().into_iter().zip(joining) {
+        x.assign(&e);
+    }
+    let factor = factorise(a, &dead, load, ridge)?;
+    x.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter().for_each(|mut block| {
+        let n = block.nrows();
+        let block = block.as_slice_mut().expect("blocks of rows are contiguous");
+        let rhs = MatMut::from_column_major_slice_mut(block, n_groups, n);
+        llt::solve::solve_in_place(lower(&factor), rhs, Par::Seq, MemStack::new(&mut MemBuffer::new(StackReq::EMPTY)));
+    });
+    let mut u = Array2::zeros(e.dim());
+    let mut solved = x.rows().into_iter();
+    let mut lowest = vec![0; n_groups];
+    for (k, (&group, leads)) in groups.assignment.iter().zip(&groups.leads).enumerate() {
+        if *leads {
+            lowest[group as usize] = k;
+        } else if let Some(x) = solved.next() {
+            u.row_mut(k).assign(&x);
+            u.row_mut(lowest[group as usize]).scaled_add(-1.0, &x);
+        }
+    }
+    drop(x);
+    let gained = (&u * &e).sum() + load * u.iter().map(|u| u * u).sum::<f64>();
+    for (k, &group) in groups.assignment.iter().enumerate() {
+        u[[k, group as usize]] += 1.0;
+    }
+    if !gained.is_finite() || u.iter().any(|u| !u.is_finite()) {
+        return Err(Error::Numbers(format!("the covariance unmerge at ridge {ridge} is not finite: raise the ridge")));
+    }
+    Ok((u, gained))
+}
+
+/// The Cholesky factor of A + load·I, in the lower triangle as faer reads the returned memory; rows of dead groups are
+/// those of the unit matrix.
+fn factorise(mut a: Array2<f64>, dead: &[bool], load: f64, ridge: f64) -> Result<Array2<f64>> {
+    let n = dead.len();
+    for (g, &dead) in dead.iter().enumerate() {
+        if dead {
+            a.row_mut(g).fill(0.0);
+            a.column_mut(g).fill(0.0);
+        }
+        a[[g, g]] = if dead { 1.0 } else { a[[g, g]] + load };
+    }
+    let matrix = MatMut::from_column_major_slice_mut(a.as_slice_mut().expect("standard layout"), n, n);
+    let mut memory = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(n, Par::Seq, Spec::default()));
+    llt::factor::cholesky_in_place(
+        matrix,
+        LltRegularization::default(),
+        Par::Seq,
+        MemStack::new(&mut memory),
+        Spec::default(),
+    )
+    .map_err(|_| {
+        Error::Numbers(format!(
+            "the merged features' second moment is not positive definite at ridge {ridge}: \
+                 raise the ridge (to 0.001, say) or measure more images"
+        ))
+    })?;
+    Ok(a)
+}
+
+fn lower(factor: &Array2<f64>) -> MatRef<'_, f64> {
+    MatRef::from_column_major_slice(factor.as_slice().expect("standard layout"), factor.nrows(), factor.ncols())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use ndarray::array;
+
+    fn close(a: &Array2<f64>, b: &Array2<f64>, tolerance: f64) -> bool {
+        a.dim() == b.dim() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance)
+    }
+
+    #[test]
+    fn a_feature_alone_in_its_group_comes_back_as_it_is() {
+        let g = array![[2.0, 0.5, 0.3], [0.5, 1.0, 0.9], [0.3, 0.9, 1.0]];
+        let u = covariance(&g, &[0, 1, 1], 2, 0.1).unwrap();
+        assert_eq!(u.row(0), array![1.0, 0.0]);
+        // The pair's difference correlates with feature 0, so its members read it.
+        assert!(u[[1, 0]].abs() > 1e-3 && (u[[1, 0]] + u[[2, 0]]).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_dead_feature_comes_back_as_nothing() {
+        let g = array![[4.0, 0.0], [0.0, 0.0]];
+        let u = covariance(&g, &[0, 0], 1, 0.0).unwrap();
+        assert!(close(&u, &array![[2.0], [0.0]], 1e-8), "{u}");
+        assert!(reconstruction_error(&g, &[0, 0], 1, Some(u.view())) < 1e-9);
+        assert!((reconstruction_error(&g, &[0, 0], 1, None) - 0.5).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_dead_group_stays_the_indicator_and_harms_nobody() {
+        let mut g = Array2::zeros((4, 4));
+        g[[0, 0]] = 1.0;
+        g[[1, 1]] = 1.0;
+        let u = covariance(&g, &[0, 0, 1, 1], 2, 0.0).unwrap();
+        assert_eq!(u, indicator(&[0, 0, 1, 1], 2));
+        let nothing = unmerge(&UnmergeRule::Covariance { ridge: 0.0 }, &Array2::zeros((2, 2)), &[0, 0], 1).unwrap();
+        assert_eq!(nothing, Unmerge { matrix: None, reconstruction_error: 0.0 });
+    }
+
+    #[test]
+    fn duplicate_groups_at_ridge_zero_stay_finite_and_exact() {
+        // z = (x, 3x, x, 3x), grouped as (x, 3x), (x, 3x): two merged features that are the same.
+        let v = array![[1.0], [3.0], [1.0], [3.0]];
+        let g = v.dot(&v.t());
+        let assignment = [0, 0, 1, 1];
+        let u = covariance(&g, &assignment, 2, 0.0).unwrap();
+        assert!(u.iter().all(|u| u.abs() < 10.0), "{u}");
+        assert!(reconstruction_error(&g, &assignment, 2, Some(u.view())) < 1e-9);
+    }
+
+    #[test]
+    fn an_indefinite_second_moment_is_an_error_with_advice() {
+        let g = array![[1.0, 0.0, 2.0], [0.0, 1.0, 2.0], [2.0, 2.0, 1.0]];
+        let message = covariance(&g, &[0, 0, 1], 2, 0.0).unwrap_err().to_string();
+        assert!(message.contains("raise the ridge"), "{message}");
+        assert!(covariance(&g, &[0, 0, 1], 2, 10.0).is_ok());
+        assert!(matches!(covariance(&g, &[0, 0, 1], 2, -1.0), Err(Error::Request(_))));
+        assert!(matches!(covariance(&g, &[0, 0, 1], 2, f64::NAN), Err(Error::Request(_))));
+    }
 }
