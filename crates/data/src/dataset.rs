@@ -1,0 +1,235 @@
+//! One split of a data set, whatever it is stored as.
+
+use crate::{
+    Error, Result, Split, classes, decode, detect,
+    preprocess::Pipeline,
+    raster::{Layout, Raster},
+};
+use fast_image_resize::Resizer;
+use ndarray::Array4;
+use rayon::prelude::*;
+use std::{
+    borrow::Cow,
+    fmt,
+    path::{Path, PathBuf},
+};
+use zipit::Preprocess;
+
+/// How a data set is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// MNIST-style IDX files.
+    Idx,
+    /// CIFAR-10's binary batches.
+    Cifar10,
+    /// CIFAR-100's binary files, with the fine labels.
+    Cifar100,
+    /// A tree of class folders with JPEG or PNG files.
+    Folder,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idx => "IDX",
+            Self::Cifar10 => "CIFAR-10",
+            Self::Cifar100 => "CIFAR-100",
+            Self::Folder => "class folders",
+        })
+    }
+}
+
+/// What a reader found: a whole training or test part.
+pub(crate) struct Parts {
+    pub kind: Kind,
+    pub classes: Vec<String>,
+    pub labels: Vec<u32>,
+    pub images: Images,
+    pub digest: String,
+    pub warnings: Vec<String>,
+}
+
+/// The pixels, or where they are.
+pub(crate) enum Images {
+    /// All images, u8, one after the other.
+    Memory { shape: [usize; 3], layout: Layout, pixels: Vec<u8> },
+    /// One file per image.
+    Files(Vec<PathBuf>),
+}
+
+impl Images {
+    /// Keeps the images at these positions (ascending).
+    fn keep(&mut self, positions: &[usize]) {
+        match self {
+            Self::Memory { shape, pixels, .. } => {
+                let n = shape.iter().product::<usize>();
+                for (to, &from) in positions.iter().enumerate() {
+                    pixels.copy_within(from * n..(from + 1) * n, to * n);
+                }
+                pixels.truncate(positions.len() * n);
+                pixels.shrink_to_fit();
+            }
+            Self::Files(paths) => *paths = positions.iter().map(|&i| std::mem::take(&mut paths[i])).collect(),
+        }
+    }
+}
+
+/// One split of a data set: labels in memory, images in memory (IDX, CIFAR) or read when asked for.
+///
+/// Images are numbered from 0 within the split, in the order of the files (class folders: sorted by path).
+pub struct Dataset {
+    path: PathBuf,
+    name: String,
+    split: Split,
+    kind: Kind,
+    classes: Vec<String>,
+    labels: Vec<u32>,
+    images: Images,
+    digest: String,
+    warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// Opens a folder, finding out what it holds.
+    ///
+    /// # Errors
+    /// If there is nothing at `path` that is a data set (the message lists what was looked for and what is there), if
+    /// the split is missing, or if a file is not what it has to be.
+    pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Self> {
+        let path = path.as_ref();
+        let mut parts = detect::open(path, split)?;
+        let positions: Vec<usize> = (0..parts.labels.len()).filter(|&i| split.holds(i)).collect();
+        if positions.is_empty() {
+            return Err(Error::content(
+                path,
+                format!("the {split} split is empty: its training part has only {} images", parts.labels.len()),
+            ));
+        }
+        if positions.len() < parts.labels.len() {
+            parts.images.keep(&positions);
+        }
+        let labels = positions.iter().map(|&i| parts.labels[i]).collect();
+        // `.` and `..` have no name of their own.
+        let named = if path.file_name().is_some() { path.to_owned() } else { path.canonicalize().unwrap_or_default() };
+        let name = named.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let Parts { kind, classes, images, digest, warnings, .. } = parts;
+        Ok(Self { path: path.to_owned(), name, split, kind, classes, labels, images, digest, warnings })
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Never: an empty split is refused by [`Dataset::open`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Class of each image.
+    #[must_use]
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// All class names, in label order.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// How it is stored.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Which split this is.
+    #[must_use]
+    pub fn split(&self) -> Split {
+        self.split
+    }
+
+    /// The folder's or file's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// BLAKE3 (hex) of the files it was read from, as one would get it from `b3sum`: one file's own; of several, that of
+    /// the sorted lines `<BLAKE3>  <name>`. Class folders: of the sorted lines `<relative path>⇥<size in bytes>`, so an
+    /// image replaced by one of equal size goes unnoticed. [`Split::Train`] and [`Split::Val`] share files and so the
+    /// digest.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Things a user should know that are no errors, such as files that were ignored.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Class numbers from names, numbers (`7`), ranges (`0-4`) or comma-separated lists of these (`5,7`), in the order
+    /// asked for; all classes if nothing is asked for. A number means a position unless a class has exactly that name.
+    ///
+    /// # Errors
+    /// On a class there is not (the message lists those there are), and on one asked for twice.
+    pub fn class_indices(&self, spec: &[String]) -> Result<Vec<u32>> {
+        classes::indices(&self.classes, spec)
+    }
+
+    /// The images of these classes, ascending.
+    #[must_use]
+    pub fn images_of(&self, classes: &[u32]) -> Vec<usize> {
+        (0..self.len()).filter(|&i| classes.contains(&self.labels[i])).collect()
+    }
+
+    /// The images at `indices` as a network sees them: `[B, C, H, W]`, `(x / 255 - mean) / std`.
+    ///
+    /// An image of another size is resized (antialiased bilinear, as torchvision on PIL images) so that its shorter side is
+    /// `preprocess.resize`, or so that it just covers `preprocess.size` if that is `None`, then cropped from the centre. An
+    /// image that already has the size is not touched. Gray images become three equal channels where three are expected.
+    ///
+    /// # Errors
+    /// On a file that cannot be read or decoded (named), RGB images for a network of one channel, or a preprocessing that
+    /// makes no sense.
+    ///
+    /// # Panics
+    /// If an index is not below [`Dataset::len`].
+    pub fn load(&self, indices: &[usize], preprocess: &Preprocess) -> Result<Array4<f32>> {
+        let pipeline = Pipeline::new(preprocess)?;
+        let mut values = vec![0.0; indices.len() * pipeline.n_values()];
+        let outs = values.chunks_exact_mut(pipeline.n_values()).collect();
+        self.visit(indices, outs, |image, resizer, out| pipeline.apply(image, resizer, out))?;
+        let [h, w] = preprocess.size;
+        Ok(Array4::from_shape_vec((indices.len(), preprocess.channels(), h, w), values).expect("sized above"))
+    }
+
+    /// Calls `f` in parallel with each image and the item that belongs to it. The first error in the order of `indices`
+    /// is returned, whatever the number of threads.
+    fn visit<T: Send>(
+        &self,
+        indices: &[usize],
+        items: Vec<T>,
+        f: impl Fn(Raster, &mut Resizer, T) -> Result<(), String> + Sync,
+    ) -> Result<()> {
+        let each = |resizer: &mut Resizer, (&index, item): (&usize, T)| -> Result<()> {
+            match &self.images {
+                Images::Memory { shape, layout, pixels } => {
+                    let n = shape.iter().product::<usize>();
+                    let pixels = Cow::Borrowed(&pixels[index * n..(index + 1) * n]);
+                    f(Raster { shape: *shape, layout: *layout, pixels }, resizer, item)
+                        .map_err(|reason| Error::content(&self.path, format!("each image {reason}")))
+                }
+                Images::Files(paths) => f(decode::read(&paths[index])?, resizer, item)
+                    .map_err(|reason| Error::content(&paths[index], reason)),
+            }
+        };
+        let results: Vec<Result<()>> = indices.par_iter().zip(items).map_init(Resizer::new, each).collect();
+        results.into_iter().collect()
+    }
+}

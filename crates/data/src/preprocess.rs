@@ -1,0 +1,138 @@
+//! Stored pixels → what a network expects: `(x / 255 - mean) / std` as f32 `[C, H, W]`.
+//!
+//! Sizes, rounding and resampling are those of torchvision's `Resize` and `CenterCrop` on a PIL image, so a network
+//! trained there sees the same values here.
+
+use crate::{
+    Error, Result,
+    raster::{Layout, Raster},
+};
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image, ImageRef},
+};
+use std::borrow::Cow;
+use zipit::Preprocess;
+
+/// A [`Preprocess`] ready to be applied.
+#[derive(Debug)]
+pub(crate) struct Pipeline<'a> {
+    spec: &'a Preprocess,
+    /// The 256 values a stored byte can become, per channel.
+    normalised: Vec<[f32; 256]>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub fn new(spec: &'a Preprocess) -> Result<Self> {
+        let refuse = |reason: String| Err(Error::Request(format!("preprocessing: {reason}")));
+        if spec.mean.is_empty() || spec.mean.len() != spec.std.len() {
+            return refuse(format!(
+                "{} means and {} standard deviations; it needs one of each per channel",
+                spec.mean.len(),
+                spec.std.len()
+            ));
+        }
+        if spec.mean.iter().any(|m| !m.is_finite()) || spec.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return refuse(format!("mean {:?} and std {:?} must be finite, std positive", spec.mean, spec.std));
+        }
+        if spec.size.contains(&0) || spec.resize == Some(0) {
+            return refuse(format!("size {:?} with resize {:?} leaves no image", spec.size, spec.resize));
+        }
+        let normalised = (spec.mean.iter().zip(&spec.std))
+            .map(|(mean, std)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std))
+            .collect();
+        Ok(Self { spec, normalised })
+    }
+
+    /// Number of f32 values of one image.
+    pub fn n_values(&self) -> usize {
+        self.spec.channels() * self.spec.size[0] * self.spec.size[1]
+    }
+
+    /// Writes one image to `out`, `[C, H, W]`. The error names no image: the caller knows which it is.
+    pub fn apply(&self, image: Raster, resizer: &mut Resizer, out: &mut [f32]) -> Result<(), String> {
+        let n_channels = self.spec.channels();
+        match (image.shape[0], n_channels) {
+            (have, want) if have == want => {}
+            (1, 3) => {}
+            (3, 1) => {
+                return Err("is RGB but the network expects 1 channel: convert the images to grayscale, or use a \
+                            network trained on RGB"
+                    .to_owned());
+            }
+            (have, want) => return Err(format!("has {have} channels but the network expects {want}")),
+        }
+        let [_, h, w] = image.shape;
+        let target = target_size([h, w], self.spec);
+        let [crop_h, crop_w] = self.spec.size;
+        if target[0] < crop_h || target[1] < crop_w {
+            return Err(format!(
+                "is {h}×{w}, resized to {}×{}, too small for the {crop_h}×{crop_w} the network expects: its \
+                 preprocessing must resize to {} or more",
+                target[0],
+                target[1],
+                crop_h.max(crop_w)
+            ));
+        }
+        let image = resize(image, target, resizer)?;
+        let (top, left) = (crop_start(target[0], crop_h), crop_start(target[1], crop_w));
+        for (c, plane) in out.chunks_exact_mut(crop_h * crop_w).enumerate() {
+            // A gray image is every channel.
+            let (stride, start) = image.stride_and_start(c.min(image.shape[0] - 1));
+            let normalised = &self.normalised[c];
+            for (y, row) in plane.chunks_exact_mut(crop_w).enumerate() {
+                let first = start + ((top + y) * target[1] + left) * stride;
+                let stored = image.pixels[first..].iter().step_by(stride);
+                for (value, &byte) in row.iter_mut().zip(stored) {
+                    *value = normalised[usize::from(byte)];
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Height and width before the crop. The longer side is rounded down, as torchvision does.
+fn target_size([h, w]: [usize; 2], spec: &Preprocess) -> [usize; 2] {
+    match spec.resize {
+        Some(short) if h <= w => [short, w * short / h],
+        Some(short) => [h * short / w, short],
+        None => {
+            // The smallest size of the same shape that covers the crop; equal sizes stay as they are.
+            let [crop_h, crop_w] = spec.size;
+            if crop_h * w >= crop_w * h { [crop_h, w * crop_h / h] } else { [h * crop_w / w, crop_w] }
+        }
+    }
+}
+
+/// torchvision's `int(round((size - crop) / 2))`, where Python rounds halves to even.
+fn crop_start(size: usize, crop: usize) -> usize {
+    let twice = size - crop;
+    twice / 2 + usize::from(twice % 4 == 3)
+}
+
+/// Antialiased bilinear, in the fixed-point arithmetic of PIL.
+fn resize<'a>(image: Raster<'a>, [h, w]: [usize; 2], resizer: &mut Resizer) -> Result<Raster<'a>, String> {
+    let [n_channels, from_h, from_w] = image.shape;
+    if [from_h, from_w] == [h, w] {
+        return Ok(image);
+    }
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    let mut resized = vec![0; n_channels * h * w];
+    let mut one = |from: &[u8], to: &mut [u8], kind: PixelType| -> Result<(), String> {
+        let cannot = |e: &dyn std::fmt::Display| format!("cannot be resized from {from_h}×{from_w} to {h}×{w}: {e}");
+        let from = ImageRef::new(from_w as u32, from_h as u32, from, kind).map_err(|e| cannot(&e))?;
+        let mut to = Image::from_slice_u8(w as u32, h as u32, to, kind).map_err(|e| cannot(&e))?;
+        resizer.resize(&from, &mut to, &options).map_err(|e| cannot(&e))
+    };
+    if image.layout == Layout::Interleaved && n_channels == 3 {
+        one(&image.pixels, &mut resized, PixelType::U8x3)?;
+    } else {
+        let planes = image.planes();
+        for (from, to) in planes.chunks_exact(from_h * from_w).zip(resized.chunks_exact_mut(h * w)) {
+            one(from, to, PixelType::U8)?;
+        }
+        return Ok(Raster { shape: [n_channels, h, w], layout: Layout::Planar, pixels: Cow::Owned(resized) });
+    }
+    Ok(Raster { shape: [n_channels, h, w], layout: image.layout, pixels: Cow::Owned(resized) })
+}
