@@ -1,1 +1,22 @@
-//! crate
+//! The networks: the [`Graph`](zipit::Graph) interpreted with LibTorch. The only crate that names tch.
+//!
+//! - [`forward`]: runs a graph and shows its values on the way;
+//! - [`train`]: gives one task's network its weights.
+//!
+//! Arrays go in and arrays come out; no other crate sees a tensor's layout, and none sees its device but by
+//! [`Device`]'s name.
+
+mod augment;
+pub mod convert;
+pub mod device;
+pub mod error;
+pub mod forward;
+pub mod images;
+pub mod initialise;
+pub mod optim;
+mod schedule;
+pub mod train;
+
+pub use device::Device;
+pub use error::{Error, ImageError, Result};
+pub use forward::Network;

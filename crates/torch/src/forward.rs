@@ -1,0 +1,248 @@
+//! The forward pass: the graph, interpreted.
+
+use crate::convert::{channels_last, to_tensor};
+use crate::error::first_line;
+use crate::schedule::Schedule;
+use crate::{Device, Error, Result};
+use ndarray::{Array4, ArrayD};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tch::{TchError, Tensor};
+use zipit::graph::{Node, Op, Window};
+use zipit::{Graph, Model, StateDict};
+
+/// Which statistics BatchNorm normalises with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Statistics {
+    /// Those in the model.
+    Running,
+    /// The batch's own, which also move the model's: running ← (1 − momentum)·running + momentum·batch.
+    Batch {
+        /// Share of the batch.
+        momentum: f64,
+    },
+}
+
+/// A graph with its weights on a device, ready to run. Copies made by [`replicate`](Self::replicate) share the weights.
+#[derive(Debug)]
+pub struct Network {
+    graph: Arc<Graph>,
+    schedule: Arc<Schedule>,
+    /// State-dict names, sorted; `tensors` has the same order.
+    names: Arc<Vec<String>>,
+    tensors: Vec<Tensor>,
+    /// Per node, the index of each of its op's parameters in `tensors`.
+    params: Arc<Vec<Vec<usize>>>,
+    device: Device,
+}
+
+impl Network {
+    /// Puts a model on a device.
+    ///
+    /// # Errors
+    /// When graph and weights do not fit each other, or the device is not there.
+    pub fn new(model: &Model, device: Device) -> Result<Self> {
+        Self::from_weights(&model.graph, &model.weights, device)
+    }
+
+    pub(crate) fn from_weights(graph: &Graph, weights: &StateDict, device: Device) -> Result<Self> {
+        device.check()?;
+        let schedule = Schedule::new(graph)?;
+        graph.check_weights(weights)?;
+        let names: Vec<String> = weights.keys().cloned().collect();
+        let index: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+        let params = graph
+            .nodes
+            .iter()
+            .map(|node| {
+                let module = node.module.as_deref().unwrap_or_default();
+                node.op.params().iter().map(|p| index[format!("{module}.{}", p.name).as_str()]).collect()
+            })
+            .collect();
+        let tensors = weights.values().map(|w| load(w, device)).collect::<Result<_>>()?;
+        Ok(Self {
+            graph: Arc::new(graph.clone()),
+            schedule: Arc::new(schedule),
+            params: Arc::new(params),
+            names: Arc::new(names),
+            tensors,
+            device,
+        })
+    }
+
+    /// The graph it runs.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Another handle on the same weights, to be moved to another thread.
+    #[must_use]
+    pub fn replicate(&self) -> Self {
+        Self {
+            graph: Arc::clone(&self.graph),
+            schedule: Arc::clone(&self.schedule),
+            names: Arc::clone(&self.names),
+            tensors: self.tensors.iter().map(Tensor::shallow_clone).collect(),
+            params: Arc::clone(&self.params),
+            device: self.device,
+        }
+    }
+
+    /// Parameters and buffers under their names, in name order.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.names.iter().map(String::as_str).zip(&self.tensors)
+    }
+
+    pub(crate) fn set_tensor(&mut self, name: &str, tensor: Tensor) {
+        let i = self.names.binary_search_by(|other| other.as_str().cmp(name)).expect("a tensor of this network");
+        self.tensors[i] = tensor;
+    }
+
+    /// Moves images `[B, C, H, W]` to where the network runs, in the layout it runs fastest on.
+    ///
+    /// # Errors
+    /// When they are not the graph's input shape.
+    pub fn input(&self, images: &Array4<f32>) -> Result<Tensor> {
+        if images.shape()[1..] != self.graph.input.shape {
+            return Err(Error::Request(format!(
+                "images are {:?} but the network expects {:?}",
+                &images.shape()[1..],
+                self.graph.input.shape
+            )));
+        }
+        let images = to_tensor(images, self.device)?;
+        if self.device == Device::Cpu { channels_last(&images) } else { Ok(images) }
+    }
+
+    /// Runs the whole network on what [`input`](Self::input) gave: one `[B, classes]` tensor per output.
+    ///
+    /// # Errors
+    /// A node that LibTorch refuses, by name.
+    pub fn outputs(&self, input: Tensor) -> Result<Vec<Tensor>> {
+        self.observe(input, |_, _| Ok(()))
+    }
+
+    /// Runs the whole network and shows every value, by its name, just after it is made. What is seen may be
+    /// overwritten later: copy what must stay.
+    ///
+    /// # Errors
+    /// A node that LibTorch refuses, by name, or what `observer` returns.
+    pub fn observe(&self, input: Tensor, mut observer: impl FnMut(&str, &Tensor) -> Result<()>) -> Result<Vec<Tensor>> {
+        let mut run = self.start(input, Statistics::Running);
+        for node in &self.graph.nodes {
+            observer(&node.name, run.step()?)?;
+        }
+        run.outputs()
+    }
+
+    /// Starts a run that goes on node by node.
+    pub(crate) fn start(&self, input: Tensor, statistics: Statistics) -> Run<'_> {
+        let mut values: Vec<Option<Tensor>> = Vec::new();
+        values.resize_with(self.graph.nodes.len() + 1, || None);
+        values[0] = Some(input);
+        Run { network: self, values, next: 0, statistics }
+    }
+}
+
+/// Weights on a device, in the layout that convolutions run fastest on.
+pub(crate) fn load(weight: &ArrayD<f32>, device: Device) -> Result<Tensor> {
+    let tensor = to_tensor(weight, device)?;
+    if device == Device::Cpu { channels_last(&tensor) } else { Ok(tensor) }
+}
+
+/// A forward pass under way. Values are dropped as soon as nobody needs them.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    network: &'a Network,
+    values: Vec<Option<Tensor>>,
+    next: usize,
+    statistics: Statistics,
+}
+
+impl Run<'_> {
+    /// Runs the next node and shows what it made.
+    ///
+    /// # Panics
+    /// After the last node.
+    pub fn step(&mut self) -> Result<&Tensor> {
+        let network = self.network;
+        let node = &network.graph.nodes[self.next];
+        let value = self.compute(node).map_err(|e| Error::Node {
+            node: node.name.clone(),
+            op: node.op.kind(),
+            reason: first_line(&e),
+        })?;
+        for &dead in &network.schedule.steps[self.next].release {
+            self.values[dead] = None;
+        }
+        self.next += 1;
+        Ok(self.values[self.next].insert(value))
+    }
+
+    /// Runs whatever is left and hands the outputs over.
+    pub fn outputs(mut self) -> Result<Vec<Tensor>> {
+        while self.next < self.network.graph.nodes.len() {
+            self.step()?;
+        }
+        let outputs = &self.network.schedule.outputs;
+        Ok(outputs.iter().map(|&i| self.values[i].as_ref().expect("outputs are kept").shallow_clone()).collect())
+    }
+
+    fn compute(&mut self, node: &Node) -> Result<Tensor, TchError> {
+        let network = self.network;
+        let step = &network.schedule.steps[self.next];
+        let param = |i: usize| &network.tensors[network.params[self.next][i]];
+        let statistics = self.statistics;
+        let mut first = self.values[step.inputs[0]].as_ref().expect("read before it dies").shallow_clone();
+        match &node.op {
+            Op::Conv2d { window, groups, bias, .. } => {
+                let Window { stride, padding, dilation, .. } = window;
+                let bias = bias.then(|| param(1));
+                let groups = *groups as i64;
+                first.f_conv2d(param(0), bias, pair(*stride), pair(*padding), pair(*dilation), groups)
+            }
+            Op::Linear { bias, .. } => first.f_linear(param(0), bias.then(|| param(1))),
+            Op::BatchNorm2d { eps, .. } => {
+                let (training, momentum) = match statistics {
+                    Statistics::Running => (false, 0.0),
+                    Statistics::Batch { momentum } => (true, momentum),
+                };
+                let [weight, bias, mean, var] = [0, 1, 2, 3].map(|i| Some(param(i)));
+                first.f_batch_norm(weight, bias, mean, var, training, momentum, *eps, true)
+            }
+            Op::Relu if step.in_place => first.f_relu_(),
+            Op::Relu => first.f_relu(),
+            Op::MaxPool2d { window: w } => {
+                first.f_max_pool2d(pair(w.kernel), pair(w.stride), pair(w.padding), pair(w.dilation), w.ceil_mode)
+            }
+            Op::AvgPool2d { window: w } => {
+                first.f_avg_pool2d(pair(w.kernel), pair(w.stride), pair(w.padding), w.ceil_mode, true, None)
+            }
+            Op::AdaptiveAvgPool2d { output } => first.f_adaptive_avg_pool2d(pair(*output)),
+            Op::Flatten => first.f_flatten(1, -1),
+            Op::Add => {
+                let mut sum = first;
+                for (i, &other) in step.inputs[1..].iter().enumerate() {
+                    let other = self.values[other].as_ref().expect("read before it dies");
+                    sum = if i > 0 || step.in_place { sum.f_add_(other)? } else { sum.f_add(other)? };
+                }
+                Ok(sum)
+            }
+            Op::Concat => {
+                let all = step.inputs.iter().map(|&i| self.values[i].as_ref().expect("read before it dies"));
+                Tensor::f_cat(&all.collect::<Vec<_>>(), 1)
+            }
+        }
+    }
+}
+
+fn pair(of: [usize; 2]) -> [i64; 2] {
+    of.map(|n| n as i64)
+}

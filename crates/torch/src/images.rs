@@ -1,0 +1,84 @@
+//! Where images come from. This crate reads no file; whoever does implements one of these.
+
+use crate::ImageError;
+use ndarray::{Array4, Axis, Slice};
+
+/// Images in batches of a fixed order, `[B, C, H, W]` as the network expects them. Batches are asked for from several
+/// threads, in any order, and the same index must always give the same images.
+pub trait ImageBatches: Sync {
+    /// Number of batches.
+    fn n_batches(&self) -> usize;
+    /// Number of images in all batches together.
+    fn n_images(&self) -> usize;
+    /// Batch `i`, none of them empty.
+    ///
+    /// # Errors
+    /// Whatever kept the images from being read; it is passed on with the batch's index.
+    fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError>;
+}
+
+/// Images with a class each, for training.
+pub trait LabelledImages: Sync {
+    /// Class of each image, 0…classes−1.
+    fn labels(&self) -> &[u32];
+    /// The images at `indices`, in that order, `[indices, C, H, W]` as the network expects them.
+    ///
+    /// # Errors
+    /// Whatever kept the images from being read.
+    fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError>;
+}
+
+/// Images that are already in memory, cut into batches of equal size; the last one may be smaller.
+#[derive(Debug, Clone)]
+pub struct InMemory {
+    images: Array4<f32>,
+    labels: Vec<u32>,
+    batch_size: usize,
+}
+
+impl InMemory {
+    /// Images `[n, C, H, W]` without labels.
+    ///
+    /// # Panics
+    /// When `batch_size` is zero.
+    #[must_use]
+    pub fn new(images: Array4<f32>, batch_size: usize) -> Self {
+        Self::labelled(images, Vec::new(), batch_size)
+    }
+
+    /// Images `[n, C, H, W]` with a class each.
+    ///
+    /// # Panics
+    /// When `batch_size` is zero.
+    #[must_use]
+    pub fn labelled(images: Array4<f32>, labels: Vec<u32>, batch_size: usize) -> Self {
+        assert!(batch_size > 0, "batches of no images");
+        Self { images, labels, batch_size }
+    }
+}
+
+impl ImageBatches for InMemory {
+    fn n_batches(&self) -> usize {
+        self.images.shape()[0].div_ceil(self.batch_size)
+    }
+
+    fn n_images(&self) -> usize {
+        self.images.shape()[0]
+    }
+
+    fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError> {
+        let from = i * self.batch_size;
+        let to = (from + self.batch_size).min(ImageBatches::n_images(self));
+        Ok(self.images.slice_axis(Axis(0), Slice::from(from..to)).to_owned())
+    }
+}
+
+impl LabelledImages for InMemory {
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError> {
+        Ok(self.images.select(Axis(0), indices))
+    }
+}

@@ -1,0 +1,90 @@
+//! What a graph says about running it, worked out once: who reads what, when a value dies, what may be overwritten.
+
+use zipit::graph::{Node, Op};
+use zipit::{Graph, Result};
+
+/// A graph's nodes as steps over numbered values: value 0 is the input, value i + 1 what node i makes.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    /// One per node, in order.
+    pub steps: Vec<Step>,
+    /// Value number of each output, in order.
+    pub outputs: Vec<usize>,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Values it reads, in order.
+    pub inputs: Vec<usize>,
+    /// Values nobody needs after it.
+    pub release: Vec<usize>,
+    /// Whether it may overwrite its first input.
+    pub in_place: bool,
+}
+
+impl Schedule {
+    /// # Errors
+    /// A malformed graph.
+    pub fn new(graph: &Graph) -> Result<Self> {
+        graph.shapes()?;
+        let mut numbers = std::collections::BTreeMap::from([(graph.input.name.as_str(), 0)]);
+        numbers.extend(graph.nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i + 1)));
+        let inputs: Vec<Vec<usize>> =
+            graph.nodes.iter().map(|node| node.inputs.iter().map(|name| numbers[name.as_str()]).collect()).collect();
+        let outputs: Vec<usize> = graph.outputs.iter().map(|name| numbers[name.as_str()]).collect();
+
+        let n_values = graph.nodes.len() + 1;
+        // A value nobody reads lives until the step after its own, so that it can be observed.
+        let mut last_use: Vec<usize> = (0..n_values).collect();
+        let mut n_reads = vec![0_usize; n_values];
+        for (step, read) in inputs.iter().enumerate() {
+            for &value in read {
+                last_use[value] = last_use[value].max(step);
+                n_reads[value] += 1;
+            }
+        }
+        for &value in &outputs {
+            last_use[value] = usize::MAX;
+            n_reads[value] += 1;
+        }
+        let steps = inputs
+            .into_iter()
+            .enumerate()
+            .map(|(step, inputs)| Step {
+                in_place: inputs.first().is_some_and(|&first| {
+                    first > 0 && n_reads[first] == 1 && overwrites(&graph.nodes[step].op, &graph.nodes[first - 1])
+                }),
+                release: (0..n_values).filter(|&value| last_use[value] == step).collect(),
+                inputs,
+            })
+            .collect();
+        Ok(Self { steps, outputs })
+    }
+}
+
+/// Whether `op` may overwrite what `producer` made, being its only reader: the producer must own its result (Flatten
+/// gives a view, and so does a sum of one value) and must not need it for its gradient (ReLU does).
+fn overwrites(op: &Op, producer: &Node) -> bool {
+    let free = match producer.op {
+        Op::Conv2d { .. } | Op::Linear { .. } | Op::BatchNorm2d { .. } => true,
+        Op::Add => producer.inputs.len() > 1,
+        Op::Relu
+        | Op::MaxPool2d { .. }
+        | Op::AvgPool2d { .. }
+        | Op::AdaptiveAvgPool2d { .. }
+        | Op::Flatten
+        | Op::Concat => false,
+    };
+    match op {
+        Op::Relu | Op::Add => free,
+        Op::Conv2d { .. }
+        | Op::Linear { .. }
+        | Op::BatchNorm2d { .. }
+        | Op::MaxPool2d { .. }
+        | Op::AvgPool2d { .. }
+        | Op::AdaptiveAvgPool2d { .. }
+        | Op::Flatten
+        | Op::Concat => false,
+    }
+}

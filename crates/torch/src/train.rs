@@ -1,0 +1,394 @@
+//! Trains one task's network: SGD with momentum, one-cycle learning rate, label smoothing, flips and shifts.
+//!
+//! Everything random (first weights, order of the images, augmentation) comes from the seed and the step's number, so
+//! a run that was interrupted and restored goes on as if it had not been. On the CPU the result depends on LibTorch's
+//! number of threads (sums are split by it); with [one](crate::device::set_intra_op_threads) it does not depend on the
+//! machine's cores.
+
+use crate::augment::Augment;
+use crate::convert::to_array;
+use crate::forward::{Network, Statistics, load};
+use crate::images::LabelledImages;
+use crate::initialise::initialise;
+use crate::optim::{OneCycle, Sgd};
+use crate::{Device, Error, Result};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use tch::{Kind, Reduction, Tensor};
+use zipit::watch::Watch;
+use zipit::{Graph, Preprocess, StateDict};
+
+/// Weight of a batch in BatchNorm's running statistics, PyTorch's default.
+const NORM_MOMENTUM: f64 = 0.1;
+/// Before a parameter's name in a [`TrainState`]: its momentum.
+const VELOCITY: &str = "momentum.";
+/// PyTorch's "no class has this number".
+const IGNORE_NONE: i64 = -100;
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSettings {
+    /// Passes over the images.
+    pub epochs: usize,
+    /// Images per step. What does not fill a last batch is left out of its epoch.
+    pub batch_size: usize,
+    /// Highest learning rate of the cycle.
+    pub max_lr: f64,
+    /// Share of the steps in which the learning rate rises, 0…1.
+    pub warm_up: f64,
+    /// Momentum of SGD, 0…1.
+    pub momentum: f64,
+    /// Nesterov's momentum.
+    pub nesterov: bool,
+    /// Weight decay of convolution and linear weights.
+    pub weight_decay: f64,
+    /// Whether biases and BatchNorm's parameters decay, too.
+    pub decay_all: bool,
+    /// Share of the target spread over all classes, 0…1.
+    pub label_smoothing: f64,
+    /// Mirror every second image, left to right.
+    pub flip: bool,
+    /// Shift images by up to so many pixels along each axis.
+    pub shift: usize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 128,
+            max_lr: 0.2,
+            warm_up: 0.3,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 5e-4,
+            decay_all: false,
+            label_smoothing: 0.0,
+            flip: true,
+            shift: 0,
+        }
+    }
+}
+
+impl TrainSettings {
+    fn check(&self) -> Result<()> {
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let problem = match self {
+            s if s.epochs == 0 => "epochs must be at least 1",
+            s if s.batch_size < 2 => "the batch size must be at least 2: BatchNorm compares images",
+            s if !(s.max_lr > 0.0 && s.max_lr.is_finite()) => "the learning rate must be positive",
+            s if !(s.warm_up > 0.0 && s.warm_up < 1.0) => "the warm-up must lie between 0 and 1",
+            s if !share(s.momentum) => "the momentum must be at least 0 and below 1",
+            s if s.nesterov && s.momentum == 0.0 => "Nesterov needs a momentum",
+            s if !(s.weight_decay >= 0.0 && s.weight_decay.is_finite()) => "the weight decay must not be negative",
+            s if !share(s.label_smoothing) => "label smoothing must be at least 0 and below 1",
+            _ => return Ok(()),
+        };
+        Err(Error::Request(problem.into()))
+    }
+}
+
+/// Everything that a later [`restore`](Trainer::restore) needs to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainState {
+    /// Steps done.
+    pub step: u64,
+    /// Weights and buffers under their names, each parameter's momentum under `momentum.` and its name.
+    pub tensors: StateDict,
+}
+
+/// What a step came to, for a progress line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepStats {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Mean loss over the batch, before the step.
+    pub loss: f64,
+    /// Images of the batch that were classified correctly.
+    pub n_correct: usize,
+    /// Images of the batch.
+    pub n_images: usize,
+    /// Its learning rate.
+    pub lr: f64,
+}
+
+/// What an epoch came to, or the part of it that was run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EpochStats {
+    /// Mean loss per image while training.
+    pub loss: f64,
+    /// Images classified correctly while training.
+    pub n_correct: usize,
+    /// Images seen.
+    pub n_images: usize,
+    /// False when it was interrupted.
+    pub complete: bool,
+}
+
+impl EpochStats {
+    /// Share of images classified correctly, 0…1.
+    #[must_use]
+    pub fn accuracy(&self) -> f64 {
+        self.n_correct as f64 / self.n_images.max(1) as f64
+    }
+}
+
+/// A network in training.
+#[derive(Debug)]
+pub struct Trainer {
+    network: Network,
+    /// Name, momentum and whether it decays, for each learned parameter.
+    learned: BTreeMap<String, (Tensor, bool)>,
+    settings: TrainSettings,
+    augment: Augment,
+    cycle: OneCycle,
+    seed: u64,
+    n_images: usize,
+    step: u64,
+}
+
+impl Trainer {
+    /// A freshly initialised network for `n_images` training images.
+    ///
+    /// # Errors
+    /// Settings that make no sense, a graph with more than one output, or a device that is not there.
+    pub fn new(
+        graph: &Graph,
+        preprocess: &Preprocess,
+        settings: TrainSettings,
+        seed: u64,
+        n_images: usize,
+        device: Device,
+    ) -> Result<Self> {
+        settings.check()?;
+        if graph.outputs.len() != 1 {
+            return Err(Error::Request(format!(
+                "one task is trained at a time; the graph has {}",
+                graph.outputs.len()
+            )));
+        }
+        if n_images < settings.batch_size {
+            return Err(Error::Request(format!(
+                "{n_images} images do not fill a batch of {}: use a smaller batch size",
+                settings.batch_size
+            )));
+        }
+        let steps_per_epoch = (n_images / settings.batch_size) as u64;
+        let weights = initialise(graph, seed)?;
+        let mut trainer = Self {
+            network: Network::from_weights(graph, &weights, device)?,
+            learned: BTreeMap::new(),
+            augment: Augment {
+                flip: settings.flip,
+                shift: settings.shift,
+                fill: preprocess.mean.iter().zip(&preprocess.std).map(|(mean, std)| -mean / std).collect(),
+            },
+            cycle: OneCycle {
+                max_lr: settings.max_lr,
+                warm_up: settings.warm_up,
+                n_steps: settings.epochs as u64 * steps_per_epoch,
+            },
+            settings,
+            seed,
+            n_images,
+            step: 0,
+        };
+        trainer.put(&weights, None)?;
+        Ok(trainer)
+    }
+
+    /// Steps of one epoch.
+    #[must_use]
+    pub fn steps_per_epoch(&self) -> u64 {
+        (self.n_images / self.settings.batch_size) as u64
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Whole epochs done.
+    #[must_use]
+    pub fn epochs_done(&self) -> usize {
+        (self.step / self.steps_per_epoch()) as usize
+    }
+
+    /// Whether the last step is done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.step >= self.cycle.n_steps
+    }
+
+    /// The weights and buffers as they are now.
+    ///
+    /// # Errors
+    /// [`Error::LibTorch`] when they cannot be copied from the device.
+    pub fn weights(&self) -> Result<StateDict> {
+        self.network.tensors().map(|(name, t)| Ok((name.to_owned(), to_array(t)?))).collect()
+    }
+
+    /// Everything needed to go on later.
+    ///
+    /// # Errors
+    /// [`Error::LibTorch`] when it cannot be copied from the device.
+    pub fn state(&self) -> Result<TrainState> {
+        let mut tensors = self.weights()?;
+        for (name, (velocity, _)) in &self.learned {
+            tensors.insert(format!("{VELOCITY}{name}"), to_array(velocity)?);
+        }
+        Ok(TrainState { step: self.step, tensors })
+    }
+
+    /// Goes back to a state of a trainer with the same graph, images and settings.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the graph, all of them listed, or a step beyond the last one.
+    pub fn restore(&mut self, state: &TrainState) -> Result<()> {
+        if state.step > self.cycle.n_steps {
+            return Err(Error::Request(format!(
+                "the saved run is at step {}, but these settings make only {}",
+                state.step, self.cycle.n_steps
+            )));
+        }
+        let (velocities, weights): (StateDict, StateDict) =
+            state.tensors.clone().into_iter().partition(|(name, _)| name.starts_with(VELOCITY));
+        self.network.graph().check_weights(&weights)?;
+        let mut problems = Vec::new();
+        for name in self.learned.keys() {
+            match velocities.get(&format!("{VELOCITY}{name}")) {
+                None => problems.push(format!("missing: {VELOCITY}{name}")),
+                Some(v) if v.shape() != weights[name].shape() => {
+                    let (is, needs) = (v.shape(), weights[name].shape());
+                    problems.push(format!("wrong shape: {VELOCITY}{name} is {is:?}, its parameter is {needs:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        if !problems.is_empty() {
+            return Err(zipit::Error::Weights(problems).into());
+        }
+        self.put(&weights, Some(&velocities))?;
+        self.step = state.step;
+        Ok(())
+    }
+
+    /// Trains to the end of the current epoch. `on_step` hears of every step; `watch` is told of every image and may
+    /// interrupt after any step, from which the next call goes on.
+    ///
+    /// # Errors
+    /// Images that cannot be read or do not fit, labels beyond the classes, or a loss that is not finite.
+    pub fn epoch(
+        &mut self,
+        data: &dyn LabelledImages,
+        watch: &dyn Watch,
+        on_step: &mut dyn FnMut(StepStats),
+    ) -> Result<EpochStats> {
+        self.check_labels(data.labels())?;
+        let mut stats = EpochStats::default();
+        if self.is_done() {
+            return Ok(EpochStats { complete: true, ..stats });
+        }
+        let epoch = self.step / self.steps_per_epoch();
+        let mut order: Vec<usize> = (0..self.n_images).collect();
+        // Streams below 2³² belong to initialisation, those from 2³³ on to augmentation.
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream((1 << 32) + epoch);
+        order.shuffle(&mut rng);
+        let batches = order.chunks_exact(self.settings.batch_size).skip((self.step % self.steps_per_epoch()) as usize);
+        for indices in batches {
+            if watch.interrupted() {
+                return Ok(stats);
+            }
+            let labels: Vec<i64> = indices.iter().map(|&i| i64::from(data.labels()[i])).collect();
+            let batch = (self.step % self.steps_per_epoch()) as usize;
+            let mut images = data.images(indices).map_err(|source| Error::Images { batch, source })?;
+            self.augment.apply(&mut images, self.seed, self.step);
+            let step = self.descend(&images, &labels)?;
+            stats.loss += (step.loss - stats.loss) * step.n_images as f64 / (stats.n_images + step.n_images) as f64;
+            stats.n_images += step.n_images;
+            stats.n_correct += step.n_correct;
+            on_step(step);
+            watch.advance(step.n_images as u64);
+        }
+        stats.complete = true;
+        Ok(stats)
+    }
+
+    fn check_labels(&self, labels: &[u32]) -> Result<()> {
+        if labels.len() != self.n_images {
+            return Err(Error::Request(format!("{} labels for {} images", labels.len(), self.n_images)));
+        }
+        let graph = self.network.graph();
+        let n_classes: usize = graph.shapes()?[graph.outputs[0].as_str()].iter().product();
+        match labels.iter().position(|&label| label as usize >= n_classes) {
+            Some(i) => Err(Error::Request(format!(
+                "image {i} has label {}, but the network has {n_classes} classes, numbered from 0",
+                labels[i]
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// One step.
+    fn descend(&mut self, images: &ndarray::Array4<f32>, labels: &[i64]) -> Result<StepStats> {
+        let input = self.network.input(images)?;
+        let labels = Tensor::f_from_slice(labels)?.f_to_device(self.network.device().tch())?;
+        let logits = self.network.start(input, Statistics::Batch { momentum: NORM_MOMENTUM }).outputs()?.remove(0);
+        let smoothing = self.settings.label_smoothing;
+        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, IGNORE_NONE, smoothing)?;
+        let value = loss.f_double_value(&[])?;
+        if !value.is_finite() {
+            return Err(Error::NotFinite(format!(
+                "the loss became {value} at step {}: lower the learning rate",
+                self.step + 1
+            )));
+        }
+        let n_correct = logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+        let mut weights: Vec<Tensor> = self
+            .network
+            .tensors()
+            .filter(|(name, _)| self.learned.contains_key(*name))
+            .map(|(_, t)| t.shallow_clone())
+            .collect();
+        let gradients = Tensor::f_run_backward(&[loss], &weights, false, false)?;
+        let lr = self.cycle.at(self.step);
+        let sgd = Sgd { lr, momentum: self.settings.momentum, nesterov: self.settings.nesterov };
+        let _no_grad = tch::no_grad_guard();
+        for ((weight, gradient), (velocity, decays)) in weights.iter_mut().zip(gradients).zip(self.learned.values_mut())
+        {
+            sgd.step(weight, velocity, gradient, if *decays { self.settings.weight_decay } else { 0.0 })?;
+        }
+        self.step += 1;
+        Ok(StepStats {
+            step: self.step,
+            loss: value,
+            n_correct: n_correct as usize,
+            n_images: labels.size()[0] as usize,
+            lr,
+        })
+    }
+
+    /// Puts weights, and momenta or none yet, on the device.
+    fn put(&mut self, weights: &StateDict, velocities: Option<&StateDict>) -> Result<()> {
+        let device = self.network.device();
+        let params = self.network.graph().params();
+        for (name, value) in weights {
+            let mut tensor = load(value, device)?;
+            if params[name].learned {
+                let velocity = match velocities {
+                    Some(velocities) => load(&velocities[&format!("{VELOCITY}{name}")], device)?,
+                    None => tensor.f_zeros_like()?,
+                };
+                let decays = self.settings.decay_all || value.ndim() > 1;
+                self.learned.insert(name.clone(), (velocity, decays));
+                tensor = tensor.f_set_requires_grad(true)?;
+            }
+            self.network.set_tensor(name, tensor);
+        }
+        Ok(())
+    }
+}
