@@ -1,1 +1,293 @@
+//! Which spaces are merged. Graph surgery knows only the set; stopping early and starting late are ways to name it.
 
+use crate::graph::{Graph, MergePoint, SpaceId, Spaces};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+/// A place in the network: a value, or a share of the layers.
+///
+/// ```
+/// use zipit::merge_set::Bound;
+/// assert_eq!("7/20".parse(), Ok(Bound::Layers { k: 7, n: 20 }));
+/// assert_eq!("layer1.2.add".parse(), Ok(Bound::Value("layer1.2.add".into())));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Bound {
+    /// Any value of a space names the space.
+    Value(String),
+    /// `k/n`: the first `k` of the network's `n` layers.
+    Layers {
+        /// Layers before the bound.
+        k: usize,
+        /// All layers; must be the network's, so that a bound meant for another network is noticed.
+        n: usize,
+    },
+}
+
+impl FromStr for Bound {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        if text.trim().is_empty() {
+            return Err(Error::Request(
+                "an empty name; give a value such as layer1.2.add or layers such as 7/20".into(),
+            ));
+        }
+        match text.split_once('/').map(|(k, n)| (k.trim().parse(), n.trim().parse())) {
+            Some((Ok(k), Ok(n))) => Ok(Self::Layers { k, n }),
+            Some(_) | None => Ok(Self::Value(text.trim().to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => f.write_str(value),
+            Self::Layers { k, n } => write!(f, "{k}/{n}"),
+        }
+    }
+}
+
+impl From<Bound> for String {
+    fn from(bound: Bound) -> Self {
+        bound.to_string()
+    }
+}
+
+impl TryFrom<String> for Bound {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+/// A way to name the set of merged spaces. The default names all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selection {
+    /// Partial zip. A value: the merge points measured up to and including its own. `k/n`: those reached within the
+    /// first k layers; `0/n` merges nothing, which is the ensemble.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_at: Option<Bound>,
+    /// N stems into one trunk. A value: the merge points measured from its own on. `k/n`: those reached after the first
+    /// k layers, which stay separate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Bound>,
+    /// Exactly the spaces of these values; excludes the bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<String>>,
+}
+
+impl Selection {
+    /// The merge points the selection names, in the order of the forward pass.
+    ///
+    /// ```
+    /// use zipit::{graph::{Arch, ArchSpec}, merge_set::Selection};
+    /// let graph = ArchSpec::new(Arch::ResNet20, 1.0, 3, [32, 32], 10).build().unwrap();
+    /// let stage_1 = Selection { stop_at: Some("7/20".parse().unwrap()), ..Selection::default() };
+    /// assert_eq!(stage_1.resolve(&graph).unwrap().last().unwrap().name, "layer1.2.relu_1");
+    /// ```
+    ///
+    /// # Errors
+    /// A name that is no value of the network or lies in a fixed space (the message lists the merge points), a share
+    /// of another number of layers, bounds that leave nothing between them, or `only` together with a bound.
+    pub fn resolve(&self, graph: &Graph) -> Result<Vec<MergePoint>> {
+        let spaces = graph.spaces()?;
+        let network = Network { graph, points: graph.merge_points(&spaces), spaces, n_layers: graph.n_layers() };
+        if let Some(values) = &self.only {
+            if self.stop_at.is_some() || self.start_at.is_some() {
+                return Err(Error::Request(
+                    "a list of merge points and stop-at or start-at exclude each other; give one or the other".into(),
+                ));
+            }
+            return network.only(values);
+        }
+        let stop = self.stop_at.as_ref().map(|bound| network.positions(bound)).transpose()?;
+        let start = self.start_at.as_ref().map(|bound| network.positions(bound)).transpose()?;
+        let chosen: Vec<MergePoint> = (network.points.iter().enumerate())
+            .filter(|(i, p)| stop.as_ref().is_none_or(|bound| bound.holds_until(*i, p)))
+            .filter(|(i, p)| start.as_ref().is_none_or(|bound| bound.holds_from(*i, p)))
+            .map(|(_, p)| p.clone())
+            .collect();
+        if let (true, Some(stop), Some(start)) = (chosen.is_empty(), &self.stop_at, &self.start_at) {
+            return Err(Error::Request(format!(
+                "starting at {start} and stopping at {stop} leaves no merge point between them; {}",
+                network.listing()
+            )));
+        }
+        Ok(chosen)
+    }
+}
+
+struct Network<'a> {
+    graph: &'a Graph,
+    spaces: Spaces,
+    points: Vec<MergePoint>,
+    n_layers: usize,
+}
+
+/// A bound in terms of merge points.
+enum Position {
+    /// First and last of the points the value touches.
+    Points(usize, usize),
+    Layers(usize),
+}
+
+impl Position {
+    fn holds_until(&self, i: usize, point: &MergePoint) -> bool {
+        match *self {
+            Self::Points(_, last) => i <= last,
+            Self::Layers(k) => point.layers <= k,
+        }
+    }
+
+    fn holds_from(&self, i: usize, point: &MergePoint) -> bool {
+        match *self {
+            Self::Points(first, _) => i >= first,
+            Self::Layers(k) => point.layers > k,
+        }
+    }
+}
+
+impl Network<'_> {
+    fn positions(&self, bound: &Bound) -> Result<Position> {
+        match bound {
+            Bound::Layers { k, n } => {
+                if *n != self.n_layers || k > n {
+                    return Err(Error::Request(format!(
+                        "{bound} of the layers makes no sense here: {} has {}, so write k/{} with k from 0 to {}",
+                        self.graph.arch, self.n_layers, self.n_layers, self.n_layers
+                    )));
+                }
+                Ok(Position::Layers(*k))
+            }
+            Bound::Value(value) => {
+                let touched = self.points_of(value).map_err(|reason| self.refusal(&[reason]))?;
+                Ok(Position::Points(touched[0], touched[touched.len() - 1]))
+            }
+        }
+    }
+
+    fn only(&self, values: &[String]) -> Result<Vec<MergePoint>> {
+        let mut chosen = BTreeSet::new();
+        let mut reasons = Vec::new();
+        for value in values {
+            match self.points_of(value) {
+                Ok(points) => chosen.extend(points),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if reasons.is_empty() {
+            Ok(chosen.into_iter().map(|i| self.points[i].clone()).collect())
+        } else {
+            Err(self.refusal(&reasons))
+        }
+    }
+
+    /// Indices of the merge points along the value's feature axis, ascending; never empty.
+    fn points_of(&self, value: &str) -> Result<Vec<usize>, String> {
+        let Some(axis) = self.spaces.axes.get(value) else {
+            return Err(format!("`{value}` is no value of {}", self.graph.arch));
+        };
+        let spaces: BTreeSet<SpaceId> = axis.iter().map(|segment| segment.space).collect();
+        let points: Vec<usize> =
+            self.points.iter().enumerate().filter(|(_, p)| spaces.contains(&p.space)).map(|(i, _)| i).collect();
+        if points.is_empty() {
+            return Err(format!("`{value}` belongs to the network's input or outputs, which are never merged here"));
+        }
+        Ok(points)
+    }
+
+    fn refusal(&self, reasons: &[String]) -> Error {
+        Error::Request(format!("{}; {}", reasons.join("; "), self.listing()))
+    }
+
+    fn listing(&self) -> String {
+        let points: Vec<String> =
+            self.points.iter().map(|p| format!("{} ({}/{})", p.name, p.layers, self.n_layers)).collect();
+        format!("the merge points, with their layers, are {}", points.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Arch, ArchSpec};
+
+    fn resolve(stop: &str, start: &str, only: &[&str]) -> Result<Vec<String>> {
+        let graph = ArchSpec::new(Arch::ResNet20, 0.25, 3, [32, 32], 10).build().unwrap();
+        let bound = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
+        let selection = Selection {
+            stop_at: bound(stop),
+            start_at: bound(start),
+            only: (!only.is_empty()).then(|| only.iter().map(|&s| s.to_owned()).collect()),
+        };
+        Ok(selection.resolve(&graph)?.into_iter().map(|p| p.name).collect())
+    }
+
+    const STAGE_1: [&str; 4] = ["layer1.0.relu", "layer1.1.relu", "layer1.2.relu", "layer1.2.relu_1"];
+
+    #[test]
+    fn stop_at_includes_its_own_point() {
+        assert_eq!(resolve("", "", &[]).unwrap().len(), 12);
+        assert_eq!(resolve("7/20", "", &[]).unwrap(), STAGE_1);
+        // Any value of stage 1's stream, the stem's too, names the stream.
+        for value in ["layer1.2.relu_1", "layer1.2.add", "conv1", "layer1.0.bn2"] {
+            assert_eq!(resolve(value, "", &[]).unwrap(), STAGE_1, "{value}");
+        }
+        assert_eq!(resolve("layer1.1.bn1", "", &[]).unwrap(), STAGE_1[..2]);
+        assert_eq!(resolve("13/20", "", &[]).unwrap().last().unwrap(), "layer2.2.relu_1");
+        // Global average pooling and Flatten keep the space.
+        assert_eq!(resolve("flatten", "", &[]).unwrap().len(), 12);
+        assert_eq!(resolve("20/20", "", &[]).unwrap().len(), 12);
+        assert!(resolve("0/20", "", &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn start_at_includes_its_own_point_and_k_layers_stay_separate() {
+        assert_eq!(resolve("", "layer3.1.relu", &[]).unwrap(), ["layer3.1.relu", "layer3.2.relu", "layer3.2.relu_1"]);
+        assert_eq!(resolve("", "13/20", &[]).unwrap()[0], "layer3.0.relu");
+        assert_eq!(resolve("", "0/20", &[]).unwrap().len(), 12);
+        assert_eq!(resolve("layer2.0.relu", "layer1.2.add", &[]).unwrap(), ["layer1.2.relu_1", "layer2.0.relu"]);
+        let error = resolve("7/20", "13/20", &[]).unwrap_err().to_string();
+        assert!(error.contains("leaves no merge point"), "{error}");
+    }
+
+    #[test]
+    fn only_is_exact_and_exclusive() {
+        let chosen = resolve("", "", &["layer3.0.bn1", "conv1", "layer3.0.relu"]).unwrap();
+        assert_eq!(chosen, ["layer1.2.relu_1", "layer3.0.relu"]);
+        assert!(resolve("7/20", "", &["conv1"]).unwrap_err().to_string().contains("exclude each other"));
+        let error = resolve("", "", &["conv1", "conv9", "linear"]).unwrap_err().to_string();
+        assert!(error.contains("`conv9` is no value") && error.contains("`linear` belongs"), "{error}");
+    }
+
+    #[test]
+    fn wrong_bounds_are_refused_with_the_choices() {
+        let error = resolve("layer9.relu", "", &[]).unwrap_err().to_string();
+        assert!(error.contains("`layer9.relu` is no value of resnet20") && error.contains("layer1.0.relu (2/20)"));
+        for bound in ["7/32", "21/20"] {
+            let error = resolve(bound, "", &[]).unwrap_err().to_string();
+            assert!(error.contains("has 20"), "{error}");
+        }
+        assert!(resolve("x", "", &[]).unwrap_err().to_string().contains("never merged"));
+        assert!(" ".parse::<Bound>().is_err());
+    }
+
+    #[test]
+    fn a_concatenation_names_all_its_parts() {
+        let mut graph = ArchSpec::new(Arch::ResNet20, 0.25, 3, [32, 32], 10).build().unwrap();
+        graph.nodes.push(crate::graph::Node {
+            name: "cat".into(),
+            op: crate::graph::Op::Concat,
+            inputs: vec!["layer1.0.relu".into(), "layer1.1.relu".into()],
+            module: None,
+        });
+        let stop = Selection { stop_at: Some(Bound::Value("cat".into())), ..Selection::default() };
+        let start = Selection { start_at: Some(Bound::Value("cat".into())), ..Selection::default() };
+        assert_eq!(stop.resolve(&graph).unwrap().len(), 2);
+        assert_eq!(start.resolve(&graph).unwrap().len(), 12);
+    }
+}

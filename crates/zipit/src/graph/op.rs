@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A sliding window over the two spatial axes, PyTorch's meaning of each word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,5 +275,44 @@ impl Op {
 
     pub(crate) fn error(&self, node: &str, reason: impl Into<String>) -> Error {
         Error::Node { node: node.to_owned(), op: self.kind(), reason: reason.into() }
+    }
+}
+
+/// One line for people: `Conv2d 16→32, 3×3, stride 2, padding 1`.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())?;
+        match self {
+            Self::Conv2d { in_channels, out_channels, window, groups, bias } => {
+                write!(f, " {in_channels}→{out_channels}, {window}")?;
+                if *groups != 1 {
+                    write!(f, ", {groups} groups")?;
+                }
+                f.write_str(if *bias { ", bias" } else { "" })
+            }
+            Self::Linear { in_features, out_features, bias } => {
+                write!(f, " {in_features}→{out_features}{}", if *bias { "" } else { ", no bias" })
+            }
+            Self::BatchNorm2d { num_features, eps } => write!(f, " {num_features}, eps {eps}"),
+            Self::MaxPool2d { window } | Self::AvgPool2d { window } => write!(f, " {window}"),
+            Self::AdaptiveAvgPool2d { output: [h, w] } => write!(f, " to {h}×{w}"),
+            Self::Relu | Self::Flatten | Self::Add | Self::Concat => Ok(()),
+        }
+    }
+}
+
+/// `3×3, stride 2, padding 1`; what is at its default is left out.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pair = |[a, b]: [usize; 2]| if a == b { a.to_string() } else { format!("{a}×{b}") };
+        write!(f, "{}×{}", self.kernel[0], self.kernel[1])?;
+        for (word, value, default) in
+            [("stride", self.stride, 1), ("padding", self.padding, 0), ("dilation", self.dilation, 1)]
+        {
+            if value != [default; 2] {
+                write!(f, ", {word} {}", pair(value))?;
+            }
+        }
+        f.write_str(if self.ceil_mode { ", ceil" } else { "" })
     }
 }

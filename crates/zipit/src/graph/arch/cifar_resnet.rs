@@ -1,4 +1,4 @@
-//! ResNets for small images (He et al. 2016, §4.2): three stages of 16, 32 and 64 channels, in the layout the ZipIt
+//! Residual networks for small images (He et al. 2016, §4.2): three stages of 16, 32 and 64 channels, in the layout the ZipIt
 //! authors train: `conv1`, `bn1`, `layer{1,2,3}.{b}.conv{1,2}`, `.bn{1,2}`, `.shortcut.{0,1}`, `linear`.
 
 use super::{ArchSpec, Builder, INPUT};

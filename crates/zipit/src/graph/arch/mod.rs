@@ -143,7 +143,7 @@ pub struct ArchSpec {
     pub image_size: [usize; 2],
     /// Number of logits.
     pub n_classes: usize,
-    /// Kernel of the projection shortcuts, 1 or 3. Only the CIFAR ResNets read it.
+    /// Kernel of the projection shortcuts, 1 or 3. Only ResNet-20, 32 and 56 read it.
     pub projection_kernel: usize,
     /// Only the VGGs read it.
     pub vgg_head: VggHead,

@@ -1,4 +1,4 @@
-//! torchvision's ResNets: `conv1` 7×7, max pooling, four stages, `downsample.{0,1}`, `fc`.
+//! torchvision's residual networks: `conv1` 7×7, max pooling, four stages, `downsample.{0,1}`, `fc`.
 
 use super::{ArchSpec, Builder, INPUT};
 use crate::graph::{Op, Window};

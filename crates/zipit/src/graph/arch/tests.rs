@@ -164,7 +164,7 @@ fn a_spec_is_read_back_from_its_shapes() {
                 heads.extend([VggHead::Mlp { hidden: 33 }, VggHead::Linear { pool: Some([2, 2]) }]);
             }
             for (vgg_head, projection_kernel) in heads.into_iter().zip([3, 1, 1]) {
-                let spec = ArchSpec { vgg_head, projection_kernel, ..ArchSpec::new(arch, width, 2, [96, 96], 6) };
+                let spec = ArchSpec { projection_kernel, vgg_head, ..ArchSpec::new(arch, width, 2, [96, 96], 6) };
                 let graph = spec.build().unwrap();
                 let params = graph.params();
                 let shapes: BTreeMap<&str, Vec<usize>> =

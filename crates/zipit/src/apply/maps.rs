@@ -1,0 +1,179 @@
+//! Merge M and unmerge U of every merged space, checked against the networks they are used on.
+
+use super::Heads;
+use crate::graph::{Segment, SpaceId, Spaces};
+use crate::plan::{Plan, PointPlan};
+use crate::{Error, Model, Result};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
+use std::borrow::Cow;
+
+/// M and U of one merged space.
+pub(super) struct Map<'a> {
+    /// Group of each joint feature, `[N·d]`.
+    group: Cow<'a, [u32]>,
+    /// Members of each group, `[d']`.
+    pub sizes: Vec<usize>,
+    /// `[N·d, d']` where dense; otherwise the group indicator.
+    unmerge: Option<&'a Array2<f32>>,
+    dim: usize,
+}
+
+impl Map<'_> {
+    /// Groups of model i's features, `[d]`.
+    pub(super) fn groups_of(&self, i: usize) -> &[u32] {
+        &self.group[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// Uᵢ, `[d, d']`, where it is dense.
+    pub(super) fn unmerge_of(&self, i: usize) -> Option<ArrayView2<'_, f32>> {
+        self.unmerge.map(|u| u.slice_axis(Axis(0), Slice::from(i * self.dim..(i + 1) * self.dim)))
+    }
+
+    fn n_groups(&self) -> usize {
+        self.sizes.len()
+    }
+}
+
+/// The maps of the merged spaces, by space.
+pub(super) struct Maps<'a> {
+    maps: Vec<Option<Map<'a>>>,
+    dims: Vec<usize>,
+}
+
+impl<'a> Maps<'a> {
+    pub(super) fn new(models: &[&Model], spaces: &Spaces, plan: &'a Plan, heads: Heads) -> Result<Self> {
+        let graph = &models[0].graph;
+        if plan.n_models != models.len() {
+            return Err(Error::Request(format!(
+                "the plan is for {} models but {} are given; give the models it was made from, in that order",
+                plan.n_models,
+                models.len()
+            )));
+        }
+        let points = graph.merge_points(spaces);
+        let mut maps: Vec<Option<Map<'a>>> = spaces.spaces.iter().map(|_| None).collect();
+        for planned in &plan.points {
+            let misfit = |what: String| Error::Request(format!("the plan's merge point `{}` {what}", planned.name));
+            let point = points
+                .iter()
+                .find(|p| p.name == planned.name)
+                .ok_or_else(|| misfit(format!("is none of {}'s; the plan was made from other models", graph.arch)))?;
+            let map = from_plan(planned, point.dim, plan.n_models).map_err(misfit)?;
+            if maps[point.space].replace(map).is_some() {
+                return Err(misfit("is planned twice".into()));
+            }
+        }
+        if heads == Heads::Merge {
+            for output in 0..graph.outputs.len() {
+                for (space, map) in head_maps(models, spaces, output)? {
+                    if let Some(other) = &maps[space]
+                        && other.group != map.group
+                    {
+                        return Err(Error::Request(format!(
+                            "output `{}` shares its logits with another output that orders its classes otherwise, so \
+                             the heads cannot be merged",
+                            graph.outputs[output]
+                        )));
+                    }
+                    maps[space] = Some(map);
+                }
+            }
+        }
+        Ok(Self { maps, dims: spaces.spaces.iter().map(|space| space.dim).collect() })
+    }
+
+    /// The maps of a space, if it is merged.
+    pub(super) fn get(&self, space: SpaceId) -> Option<&Map<'a>> {
+        self.maps[space].as_ref()
+    }
+
+    /// Features of the space in one copy of a value: d' where merged, d otherwise.
+    pub(super) fn width(&self, space: SpaceId) -> usize {
+        self.get(space).map_or(self.dims[space], Map::n_groups)
+    }
+
+    /// d, features of the space in a source model.
+    pub(super) fn dim(&self, space: SpaceId) -> usize {
+        self.dims[space]
+    }
+
+    /// Length of a feature axis in one copy of a value.
+    pub(super) fn axis_width(&self, axis: &[Segment]) -> usize {
+        axis.iter().map(|segment| self.width(segment.space) * segment.repeat).sum()
+    }
+}
+
+fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, String> {
+    let n_joint = n_models * dim;
+    if point.assignment.len() != n_joint {
+        return Err(format!(
+            "assigns {} features, but {n_models} models with {dim} each have {n_joint}",
+            point.assignment.len()
+        ));
+    }
+    let mut sizes = vec![0; point.n_groups];
+    for &group in &point.assignment {
+        *sizes
+            .get_mut(group as usize)
+            .ok_or_else(|| format!("assigns a feature to group {group} of {}", point.n_groups))? += 1;
+    }
+    if let Some(empty) = sizes.iter().position(|&size| size == 0) {
+        return Err(format!("has no feature in group {empty}"));
+    }
+    if let Some(u) = &point.unmerge {
+        if u.dim() != (n_joint, point.n_groups) {
+            return Err(format!("unmerges by {:?}, expected {:?}", u.shape(), [n_joint, point.n_groups]));
+        }
+        if u.iter().any(|x| !x.is_finite()) {
+            return Err("unmerges by NaN or infinity".into());
+        }
+    }
+    Ok(Map { group: Cow::Borrowed(&point.assignment), sizes, unmerge: point.unmerge.as_ref(), dim })
+}
+
+/// Class c of every model's head is one group, whatever the order in which a model lists its classes.
+fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(SpaceId, Map<'static>)>> {
+    let value = &models[0].graph.outputs[output];
+    let classes = |model: &Model| -> Vec<String> { model.tasks[output].classes.clone() };
+    let first = classes(models[0]);
+    let orders: Option<Vec<Vec<u32>>> = models
+        .iter()
+        .map(|model| {
+            let own = classes(model);
+            let order = own.iter().map(|class| first.iter().position(|c| c == class).map(|c| c as u32));
+            (own.len() == first.len()).then(|| order.collect::<Option<Vec<u32>>>()).flatten()
+        })
+        .collect();
+    let Some(orders) = orders else {
+        let listed: Vec<String> = (models.iter().enumerate())
+            .map(|(i, model)| format!("model {} ({}): {}", i + 1, model.tasks[output].name, classes(model).join(", ")))
+            .collect();
+        return Err(Error::Request(format!(
+            "the heads at `{value}` do not share one label space, so they cannot be merged; keep them separate. {}",
+            listed.join("; ")
+        )));
+    };
+    let axis = &spaces.axes[value];
+    let in_order = orders.iter().flatten().enumerate().all(|(j, &c)| j % first.len() == c as usize);
+    if let [Segment { space, repeat: 1 }] = axis[..] {
+        return Ok(vec![(space, head_map(orders.concat(), models.len(), first.len()))]);
+    }
+    if !in_order {
+        return Err(Error::Request(format!(
+            "the heads at `{value}` are put together from parts and list their classes in different orders, so they \
+             cannot be merged"
+        )));
+    }
+    let identity = |d: usize| (0..models.len() * d).map(|j| (j % d) as u32).collect();
+    Ok(axis
+        .iter()
+        .map(|segment| {
+            let d = spaces.spaces[segment.space].dim;
+            (segment.space, head_map(identity(d), models.len(), d))
+        })
+        .collect())
+}
+
+fn head_map(group: Vec<u32>, n_models: usize, dim: usize) -> Map<'static> {
+    Map { group: Cow::Owned(group), sizes: vec![n_models; dim], unmerge: None, dim }
+}

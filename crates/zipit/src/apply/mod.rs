@@ -1,0 +1,229 @@
+//! Graph surgery: N networks and a plan become one network.
+//!
+//! Surgery knows only the **set** of merged spaces (DESIGN §3); stopping early, starting late and per-space choices
+//! are ways to name it. A value has one copy when every part of its feature axis is merged or is the input's, and N
+//! copies otherwise. A layer between them becomes, with M the merge of the space it writes and U the unmerge of the
+//! space it reads,
+//!
+//! | reads    | writes   | becomes                                                   |
+//! |----------|----------|-----------------------------------------------------------|
+//! | one copy | merged   | one layer, `W* = Σᵢ Mᵢ Wᵢ Uᵢ`                             |
+//! | one copy | separate | N layers, `Wᵢ Uᵢ`                                         |
+//! | N copies | merged   | N layers, `Mᵢ Wᵢ`, and the sum of their outputs           |
+//! | N copies | separate | N layers, `Wᵢ`                                            |
+//!
+//! The input is never merged: its U is the identity. Biases, batch normalisation and depthwise weights take M only.
+
+mod compare;
+mod copies;
+mod maps;
+mod weights;
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use compare::{check_mergeable, differences};
+
+use crate::graph::{Graph, Input, Node, Op, Spaces};
+use crate::{Error, Model, Result, Task, plan::Plan};
+use copies::Copies;
+use maps::Maps;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use weights::Role;
+
+/// What becomes of the models' outputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heads {
+    /// One output per model and task.
+    #[default]
+    Separate,
+    /// The heads of one label space are averaged, class by class, into one output.
+    Merge,
+}
+
+/// Merges the models as the plan says.
+///
+/// Layers that exist once keep their names; model i's own are called `models.{i}.{name}`, in state-dict names too.
+/// Where N copies are summed, the sum keeps the layer's name. Nodes that no output needs are dropped. Outputs and
+/// tasks follow model by model; tasks of equal names are told apart by a number.
+///
+/// # Errors
+/// Models that cannot be merged, a plan that does not fit them, heads of different label spaces for [`Heads::Merge`].
+pub fn apply(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Model> {
+    check_mergeable(models)?;
+    for (i, model) in models.iter().enumerate() {
+        model.validate().map_err(|e| Error::Request(format!("model {}: {e}", i + 1)))?;
+    }
+    let graph = &models[0].graph;
+    let spaces = graph.spaces()?;
+    let maps = Maps::new(models, &spaces, plan, heads)?;
+    let merged = Surgery { models, graph, copies: Copies::new(graph, &spaces, &maps), spaces: &spaces, maps }.perform();
+    merged.validate()?;
+    Ok(merged)
+}
+
+/// Everything the surgery reads.
+struct Surgery<'a> {
+    models: &'a [&'a Model],
+    graph: &'a Graph,
+    spaces: &'a Spaces,
+    maps: Maps<'a>,
+    copies: Copies<'a>,
+}
+
+/// A node of the merged graph and where its weights come from.
+struct Grafted<'a> {
+    node: Node,
+    source: &'a Node,
+    role: Role,
+}
+
+impl<'a> Surgery<'a> {
+    fn perform(&self) -> Model {
+        let prefix = self.free_prefix();
+        let grafted: Vec<Grafted<'_>> =
+            self.live_nodes().into_iter().flat_map(|node| self.graft(node, &prefix)).collect();
+        let weights = grafted
+            .par_iter()
+            .with_max_len(1)
+            .flat_map_iter(|g| {
+                let module = g.node.module.as_deref().unwrap_or_default();
+                let tensors = if g.node.module.is_some() { self.tensors(g.source, g.role) } else { vec![] };
+                tensors.into_iter().map(move |(param, tensor)| (format!("{module}.{param}"), tensor))
+            })
+            .collect();
+        let (outputs, tasks) = self.outputs(&prefix);
+        let graph = Graph {
+            arch: format!("merge of {} {}", self.models.len(), self.graph.arch),
+            input: Input { name: self.graph.input.name.clone(), shape: self.graph.input.shape.clone() },
+            nodes: grafted.into_iter().map(|g| g.node).collect(),
+            outputs,
+        };
+        Model { graph, weights, tasks, preprocess: self.models[0].preprocess.clone() }
+    }
+
+    /// The nodes of the merged graph that take the place of one node.
+    fn graft(&self, source: &'a Node, prefix: &str) -> Vec<Grafted<'a>> {
+        let name = &source.name;
+        let shared = self.copies.is_shared(name);
+        let reads_shared = source.inputs.iter().all(|input| self.copies.is_shared(input));
+        let op = self.resized(source);
+        if shared && reads_shared {
+            return vec![Grafted { node: Node { op, ..source.clone() }, source, role: Role::Shared }];
+        }
+        let mut grafted: Vec<Grafted<'_>> = (0..self.models.len())
+            .map(|i| {
+                let node = Node {
+                    name: own(prefix, i, name),
+                    op: op.clone(),
+                    inputs: source.inputs.iter().map(|input| self.copy_of(input, i, prefix)).collect(),
+                    module: source.module.as_ref().map(|module| own(prefix, i, module)),
+                };
+                Grafted { node, source, role: if shared { Role::Part(i) } else { Role::Own(i) } }
+            })
+            .collect();
+        if shared {
+            let inputs = grafted.iter().map(|g| g.node.name.clone()).collect();
+            let sum = Node { name: name.clone(), op: Op::Add, inputs, module: None };
+            grafted.push(Grafted { node: sum, source, role: Role::Shared });
+        }
+        grafted
+    }
+
+    /// The op with the widths of the merged graph.
+    fn resized(&self, node: &Node) -> Op {
+        let width = |value: &str| self.maps.axis_width(&self.spaces.axes[value]);
+        let read = || width(&node.inputs[0]);
+        let made = width(&node.name);
+        match node.op.clone() {
+            Op::Conv2d { window, groups, bias, .. } => Op::Conv2d {
+                in_channels: read(),
+                out_channels: made,
+                window,
+                groups: if groups == 1 { 1 } else { made },
+                bias,
+            },
+            Op::Linear { bias, .. } => Op::Linear { in_features: read(), out_features: made, bias },
+            Op::BatchNorm2d { eps, .. } => Op::BatchNorm2d { num_features: made, eps },
+            op @ (Op::Relu
+            | Op::MaxPool2d { .. }
+            | Op::AvgPool2d { .. }
+            | Op::AdaptiveAvgPool2d { .. }
+            | Op::Flatten
+            | Op::Add
+            | Op::Concat) => op,
+        }
+    }
+
+    fn copy_of(&self, value: &str, i: usize, prefix: &str) -> String {
+        if self.copies.is_shared(value) { value.to_owned() } else { own(prefix, i, value) }
+    }
+
+    /// Nodes that an output needs, in order.
+    fn live_nodes(&self) -> Vec<&'a Node> {
+        let mut needed: BTreeSet<&str> = self.graph.outputs.iter().map(String::as_str).collect();
+        let mut live: Vec<&Node> = Vec::new();
+        for node in self.graph.nodes.iter().rev() {
+            if needed.contains(node.name.as_str()) {
+                needed.extend(node.inputs.iter().map(String::as_str));
+                live.push(node);
+            }
+        }
+        live.reverse();
+        live
+    }
+
+    /// `models`, or the first of `models_2`, … under which no copy takes the name of something shared.
+    fn free_prefix(&self) -> String {
+        let taken: BTreeSet<&str> = (self.graph.nodes.iter())
+            .filter(|node| self.copies.is_shared(&node.name))
+            .flat_map(|node| [Some(node.name.as_str()), node.module.as_deref()])
+            .flatten()
+            .chain(std::iter::once(self.graph.input.name.as_str()))
+            .collect();
+        let is_free = |prefix: &String| {
+            (0..self.models.len()).all(|i| {
+                let mut names = self.graph.nodes.iter().flat_map(|n| [Some(n.name.as_str()), n.module.as_deref()]);
+                names.all(|name| name.is_none_or(|name| !taken.contains(own(prefix, i, name).as_str())))
+            })
+        };
+        let mut n = 1;
+        loop {
+            let prefix = if n == 1 { "models".to_owned() } else { format!("models_{n}") };
+            if is_free(&prefix) {
+                return prefix;
+            }
+            n += 1;
+        }
+    }
+
+    fn outputs(&self, prefix: &str) -> (Vec<String>, Vec<Task>) {
+        let mut outputs = Vec::new();
+        let mut tasks: Vec<Task> = Vec::new();
+        for (i, model) in self.models.iter().enumerate() {
+            for (output, task) in self.graph.outputs.iter().zip(&model.tasks) {
+                if self.copies.is_shared(output) && i > 0 {
+                    continue;
+                }
+                outputs.push(self.copy_of(output, i, prefix));
+                let mut name = task.name.clone();
+                let mut n = 2;
+                while tasks.iter().any(|other| other.name == name) {
+                    name = format!("{}-{n}", task.name);
+                    n += 1;
+                }
+                tasks.push(Task { name, classes: task.classes.clone() });
+            }
+        }
+        (outputs, tasks)
+    }
+}
+
+fn own(prefix: &str, i: usize, name: &str) -> String {
+    format!("{prefix}.{i}.{name}")
+}
