@@ -42,6 +42,7 @@ pub(super) struct Maps<'a> {
 
 impl<'a> Maps<'a> {
     pub(super) fn new(models: &[&Model], spaces: &Spaces, plan: &'a Plan, heads: Heads) -> Result<Self> {
+        plan.validate()?;
         let graph = &models[0].graph;
         if plan.n_models != models.len() {
             return Err(Error::Request(format!(
@@ -103,6 +104,7 @@ impl<'a> Maps<'a> {
     }
 }
 
+/// The maps of a plan that is valid by itself, checked against the network.
 fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, String> {
     let n_joint = n_models * dim;
     if point.assignment.len() != n_joint {
@@ -112,22 +114,7 @@ fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, 
         ));
     }
     let mut sizes = vec![0; point.n_groups];
-    for &group in &point.assignment {
-        *sizes
-            .get_mut(group as usize)
-            .ok_or_else(|| format!("assigns a feature to group {group} of {}", point.n_groups))? += 1;
-    }
-    if let Some(empty) = sizes.iter().position(|&size| size == 0) {
-        return Err(format!("has no feature in group {empty}"));
-    }
-    if let Some(u) = &point.unmerge {
-        if u.dim() != (n_joint, point.n_groups) {
-            return Err(format!("unmerges by {:?}, expected {:?}", u.shape(), [n_joint, point.n_groups]));
-        }
-        if u.iter().any(|x| !x.is_finite()) {
-            return Err("unmerges by NaN or infinity".into());
-        }
-    }
+    point.assignment.iter().for_each(|&group| sizes[group as usize] += 1);
     Ok(Map { group: Cow::Borrowed(&point.assignment), sizes, unmerge: point.unmerge.as_ref(), dim })
 }
 

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use crate::{Model, graph::{Op, Window}};
-use ndarray::{Array3, ArrayD, IxDyn};
+use crate::{
+    Model,
+    graph::{Op, Window},
+};
+use ndarray::{Array3, ArrayD, Axis, Ix1, Ix2, Ix3, Ix4, IxDyn, Slice};
 use std::collections::BTreeMap;
 
 /// Every value of the network for one image `[C, H, W]`.
@@ -23,12 +26,13 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
                 }
                 y
             }
-            Op::Linear { out_features, bias, .. } => {
-                let w = param("weight");
-                ArrayD::from_shape_fn(IxDyn(&[*out_features]), |o| {
-                    let b = if *bias { param("bias")[[o[0]]] } else { 0.0 };
-                    b + (0..x.len()).map(|i| w[[o[0], i]] * x[[i]]).sum::<f64>()
-                })
+            Op::Linear { bias, .. } => {
+                let weight = param("weight").into_dimensionality::<Ix2>().unwrap();
+                let mut y = weight.dot(&x.view().into_dimensionality::<Ix1>().unwrap()).into_dyn();
+                if *bias {
+                    y += &param("bias");
+                }
+                y
             }
             Op::BatchNorm2d { eps, .. } => {
                 let [gamma, beta, mean, var] = ["weight", "bias", "running_mean", "running_var"].map(param);
@@ -47,7 +51,7 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
             Op::Add => inputs[1..].iter().fold(x.clone(), |sum, other| sum + *other),
             Op::Concat => {
                 let views: Vec<_> = inputs.iter().map(|v| v.view()).collect();
-                ndarray::concatenate(ndarray::Axis(0), &views).unwrap()
+                ndarray::concatenate(Axis(0), &views).unwrap()
             }
         };
         values.insert(node.name.clone(), value);
@@ -89,15 +93,24 @@ fn conv(x: &ArrayD<f64>, weight: &ArrayD<f64>, window: &Window, groups: usize) -
     let size = [x.shape()[1], x.shape()[2]];
     let [h, w] = window.output(size).unwrap();
     let [o, i] = [weight.shape()[0], weight.shape()[1]];
-    Array3::from_shape_fn((o, h, w), |(o_, r, c)| {
-        let first = o_ / (o / groups) * i;
-        let taps = taps(window, size, [r, c]);
-        (0..i)
-            .flat_map(|i_| taps.iter().map(move |&([row, col], [kr, kc])| (i_, row, col, kr, kc)))
-            .map(|(i_, row, col, kr, kc)| weight[[o_, i_, kr, kc]] * x[[first + i_, row, col]])
-            .sum()
-    })
-    .into_dyn()
+    let mut y = Array3::zeros((o, h, w));
+    // Channels are the inner loop: contiguous in the transposed copies.
+    let x = x.view().into_dimensionality::<Ix3>().unwrap().permuted_axes([1, 2, 0]).as_standard_layout().into_owned();
+    let weight = weight.view().into_dimensionality::<Ix4>().unwrap();
+    let weight = weight.permuted_axes([0, 2, 3, 1]).as_standard_layout().into_owned();
+    for r in 0..h {
+        for c in 0..w {
+            for ([row, col], [kr, kc]) in taps(window, size, [r, c]) {
+                let pixel = x.index_axis(Axis(0), row).index_axis_move(Axis(0), col);
+                for out in 0..o {
+                    let first = out / (o / groups) * i;
+                    let tap = weight.index_axis(Axis(0), out).index_axis_move(Axis(0), kr).index_axis_move(Axis(0), kc);
+                    y[[out, r, c]] += tap.dot(&pixel.slice_axis(Axis(0), Slice::from(first..first + i)));
+                }
+            }
+        }
+    }
+    y.into_dyn()
 }
 
 fn pool(x: &ArrayD<f64>, window: &Window, start: f64, join: fn(f64, f64) -> f64, share: f64) -> ArrayD<f64> {
@@ -116,8 +129,10 @@ fn adaptive(x: &ArrayD<f64>, output: [usize; 2]) -> ArrayD<f64> {
         i * n / out..((i + 1) * n).div_ceil(out)
     };
     Array3::from_shape_fn((x.shape()[0], output[0], output[1]), |(ch, r, c)| {
-        let cells: Vec<f64> =
-            range(r, 0).flat_map(|row| range(c, 1).map(move |col| (row, col))).map(|(row, col)| x[[ch, row, col]]).collect();
+        let cells: Vec<f64> = range(r, 0)
+            .flat_map(|row| range(c, 1).map(move |col| (row, col)))
+            .map(|(row, col)| x[[ch, row, col]])
+            .collect();
         cells.iter().sum::<f64>() / cells.len() as f64
     })
     .into_dyn()

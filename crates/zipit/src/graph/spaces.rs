@@ -4,7 +4,7 @@
 //! their output; BatchNorm, ReLU, pooling and depthwise convolution keep it; Add ties its inputs; Concat stacks;
 //! Flatten repeats each channel H·W times. One free space is one merge point.
 
-use super::{Graph, Op};
+use super::{Graph, Node, Op};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -90,68 +90,10 @@ impl Graph {
         let input_space = forest.open(self.input.shape[0]);
         axes.insert(&self.input.name, vec![Segment { space: input_space, repeat: 1 }]);
         for node in &self.nodes {
-            let axis = self.derive_axis(node, &shapes, &axes, &mut forest)?;
+            let axis = derive_axis(node, &shapes, &axes, &mut forest)?;
             axes.insert(&node.name, axis);
         }
         self.collect_spaces(&axes, &forest, input_space)
-    }
-
-    fn derive_axis(
-        &self,
-        node: &super::Node,
-        shapes: &BTreeMap<&str, Vec<usize>>,
-        axes: &BTreeMap<&str, Vec<Segment>>,
-        forest: &mut Forest,
-    ) -> Result<Vec<Segment>> {
-        let read = |i: usize| &axes[node.inputs[i].as_str()];
-        Ok(match &node.op {
-            Op::Conv2d { groups: 1, out_channels, .. } => {
-                vec![Segment { space: forest.open(*out_channels), repeat: 1 }]
-            }
-            Op::Linear { out_features, .. } => vec![Segment { space: forest.open(*out_features), repeat: 1 }],
-            Op::Conv2d { groups, in_channels, out_channels, .. } => {
-                if groups == in_channels && in_channels == out_channels {
-                    read(0).clone()
-                } else {
-                    return Err(node.op.error(
-                        &node.name,
-                        format!(
-                            "{groups} groups of {in_channels} channels to {out_channels}: only ordinary and depthwise \
-                             convolutions can be analysed"
-                        ),
-                    ));
-                }
-            }
-            Op::BatchNorm2d { .. }
-            | Op::Relu
-            | Op::MaxPool2d { .. }
-            | Op::AvgPool2d { .. }
-            | Op::AdaptiveAvgPool2d { .. } => read(0).clone(),
-            Op::Flatten => {
-                let positions: usize = shapes[node.inputs[0].as_str()][1..].iter().product();
-                read(0).iter().map(|s| Segment { space: s.space, repeat: s.repeat * positions }).collect()
-            }
-            Op::Add => {
-                let first = read(0).clone();
-                for i in 1..node.inputs.len() {
-                    let other = read(i);
-                    let shape_of = |axis: &[Segment]| -> Vec<(usize, usize)> {
-                        axis.iter().map(|s| (forest.dim[s.space], s.repeat)).collect()
-                    };
-                    if shape_of(&first) != shape_of(other) {
-                        return Err(node.op.error(
-                            &node.name,
-                            "its inputs are concatenated from different parts, so their features cannot be tied",
-                        ));
-                    }
-                    for (a, b) in first.iter().zip(other) {
-                        forest.tie(a.space, b.space);
-                    }
-                }
-                first
-            }
-            Op::Concat => (0..node.inputs.len()).flat_map(|i| read(i).clone()).collect(),
-        })
     }
 
     /// Numbers the tied spaces in the order of their first value, names them, and marks the fixed ones.
@@ -215,6 +157,64 @@ impl Graph {
         }
         Ok(Spaces { spaces, axes })
     }
+}
+
+/// The node's feature axis in terms of provisional spaces.
+fn derive_axis(
+    node: &Node,
+    shapes: &BTreeMap<&str, Vec<usize>>,
+    axes: &BTreeMap<&str, Vec<Segment>>,
+    forest: &mut Forest,
+) -> Result<Vec<Segment>> {
+    let read = |i: usize| &axes[node.inputs[i].as_str()];
+    Ok(match &node.op {
+        Op::Conv2d { groups: 1, out_channels, .. } => {
+            vec![Segment { space: forest.open(*out_channels), repeat: 1 }]
+        }
+        Op::Linear { out_features, .. } => vec![Segment { space: forest.open(*out_features), repeat: 1 }],
+        Op::Conv2d { groups, in_channels, out_channels, .. } => {
+            if groups == in_channels && in_channels == out_channels {
+                read(0).clone()
+            } else {
+                return Err(node.op.error(
+                    &node.name,
+                    format!(
+                        "{groups} groups of {in_channels} channels to {out_channels}: only ordinary and depthwise \
+                         convolutions can be analysed"
+                    ),
+                ));
+            }
+        }
+        Op::BatchNorm2d { .. }
+        | Op::Relu
+        | Op::MaxPool2d { .. }
+        | Op::AvgPool2d { .. }
+        | Op::AdaptiveAvgPool2d { .. } => read(0).clone(),
+        Op::Flatten => {
+            let positions: usize = shapes[node.inputs[0].as_str()][1..].iter().product();
+            read(0).iter().map(|s| Segment { space: s.space, repeat: s.repeat * positions }).collect()
+        }
+        Op::Add => {
+            let first = read(0).clone();
+            for i in 1..node.inputs.len() {
+                let other = read(i);
+                let shape_of = |axis: &[Segment]| -> Vec<(usize, usize)> {
+                    axis.iter().map(|s| (forest.dim[s.space], s.repeat)).collect()
+                };
+                if shape_of(&first) != shape_of(other) {
+                    return Err(node.op.error(
+                        &node.name,
+                        "its inputs are concatenated from different parts, so their features cannot be tied",
+                    ));
+                }
+                for (a, b) in first.iter().zip(other) {
+                    forest.tie(a.space, b.space);
+                }
+            }
+            first
+        }
+        Op::Concat => (0..node.inputs.len()).flat_map(|i| read(i).clone()).collect(),
+    })
 }
 
 impl Spaces {

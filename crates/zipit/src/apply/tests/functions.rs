@@ -1,0 +1,141 @@
+//! What merged networks compute.
+
+use super::networks::{
+    duplicated, duplication, identity, image, model, oddities, permutation, permuted, plan, rng, thicken, zoo,
+};
+use crate::apply::{Heads, apply, reference::logits};
+use crate::{Model, graph::Graph};
+use proptest::prelude::*;
+use rand::RngExt;
+
+/// Largest difference between the merged network's outputs and the models' own, model by model.
+fn error(merged: &Model, models: &[&Model]) -> f64 {
+    let x = image(&models[0].graph, 99);
+    let own: Vec<f64> = models.iter().flat_map(|m| logits(m, &x).concat()).collect();
+    let ours = logits(merged, &x).concat();
+    assert_eq!(ours.len(), own.len(), "an output for every output");
+    assert!(own.iter().any(|y| y.abs() > 1e-3), "a network that says something");
+    ours.iter().zip(&own).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn nothing_merged_is_the_ensemble_exactly() {
+    for graph in zoo() {
+        let models = [1, 2, 3].map(|seed| model(&graph, seed));
+        let models: Vec<&Model> = models.iter().collect();
+        let merged = apply(&models, &identity(&graph, 3, |_| false), Heads::Separate).unwrap();
+        assert_eq!(error(&merged, &models), 0.0, "{}", graph.arch);
+    }
+}
+
+#[test]
+fn identity_is_weight_averaging_exactly() {
+    for graph in zoo() {
+        let models = [1, 2, 3].map(|seed| model(&graph, seed));
+        let merged = apply(&models.each_ref(), &identity(&graph, 3, |_| true), Heads::Merge).unwrap();
+        if graph.arch == "oddities" {
+            // Its input's own batch normalisation is not merged, and the dead end is gone.
+            assert!(merged.weights.contains_key("models.2.net.bn0.weight"));
+            assert!(!merged.weights.contains_key("net.dead.weight"));
+            continue;
+        }
+        assert_eq!(merged.graph.nodes, graph.nodes);
+        for (name, tensor) in &merged.weights {
+            for (at, &x) in tensor.indexed_iter() {
+                let sum: f64 = models.iter().map(|m| f64::from(m.weights[name][&at])).sum();
+                assert_eq!(x, (sum / 3.0) as f32, "{} {name}", graph.arch);
+            }
+        }
+    }
+}
+
+#[test]
+fn full_zip_costs_one_trunk_and_n_heads() {
+    let graph = &zoo()[0];
+    let models = [1, 2].map(|seed| model(graph, seed));
+    let merged = apply(&models.each_ref(), &identity(graph, 2, |_| true), Heads::Separate).unwrap();
+    let [one, two] = [graph.cost().unwrap(), merged.graph.cost().unwrap()];
+    let head = graph.nodes.last().unwrap().op.params();
+    let n = |i: usize| head[i].shape.iter().product::<usize>() as u64;
+    assert_eq!(two.macs, one.macs + n(0));
+    assert_eq!(two.params, one.params + n(0) + n(1));
+    assert_eq!(merged.graph.outputs, ["models.0.linear", "models.1.linear"]);
+}
+
+#[test]
+fn a_merged_model_can_be_merged_again() {
+    for graph in [&zoo()[0], &oddities()] {
+        let spaces = graph.spaces().unwrap();
+        let points: Vec<String> = graph.merge_points(&spaces).into_iter().map(|p| p.name).collect();
+        let half = points.len() / 2;
+        for selected in [&points[..half], &points[half..], &points[1..half], &points[..0]] {
+            // Two pairs of equal models; each pair is merged partially, then both results with each other.
+            let one = model(graph, 7);
+            let pair = apply(&[&one, &one], &identity(graph, 2, |p| selected.contains(&p.to_owned())), Heads::Separate);
+            let pair = pair.unwrap();
+            for stride in [1, 2, 100] {
+                let mut n = 0;
+                let chosen = |_: &str| {
+                    n += 1;
+                    n % stride == 0
+                };
+                let four = apply(&[&pair, &pair], &identity(&pair.graph, 2, chosen), Heads::Separate).unwrap();
+                assert_eq!(four.tasks.len(), 4 * graph.outputs.len());
+                let difference = error(&four, &[&one; 4]);
+                assert!(difference < 1e-5, "{} {selected:?} {stride}: {difference}", graph.arch);
+            }
+        }
+    }
+}
+
+fn arbitrary_graph() -> impl Strategy<Value = Graph> {
+    prop::sample::select(zoo())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Permuted copies of one network, matched by the true permutations in any set of spaces, compute its function.
+    #[test]
+    fn permuted_copies_give_the_function_back(
+        graph in arbitrary_graph(), n in 2..4_usize, seed in any::<u64>(), density in 0.0..1.5_f64,
+    ) {
+        let spaces = graph.spaces().unwrap();
+        let original = model(&graph, seed);
+        let origins: Vec<_> = (0..n).map(|i| permutation(&spaces, seed ^ (i as u64 + 1))).collect();
+        let models: Vec<Model> = origins.iter().map(|o| permuted(&original, &spaces, o)).collect();
+        let models: Vec<&Model> = models.iter().collect();
+        prop_assert!(error(&original, &[models[0]]) < 1e-9);
+        let mut coin = rng(seed);
+        let plan = plan(&graph, n, |_| coin.random_bool(density.min(1.0)), |s, i, j| origins[i][s][j]);
+        let merged = apply(&models, &plan, Heads::Separate).unwrap();
+        let difference = error(&merged, &models);
+        prop_assert!(difference < 1e-5, "{} {difference}", graph.arch);
+    }
+
+    /// Features that are equal may be merged or kept apart (d' below and above d), and read back by any U.
+    #[test]
+    fn equal_features_may_be_grouped_in_any_way(
+        graph in arbitrary_graph(), n in 2..4_usize, seed in any::<u64>(), density in 0.3..1.5_f64, dense in any::<bool>(),
+    ) {
+        let spaces = graph.spaces().unwrap();
+        let origins = duplication(&spaces, seed);
+        let one = duplicated(&model(&graph, seed), &spaces, &origins);
+        let models = vec![&one; n];
+        let mut coin = rng(seed);
+        let mut choice = rng(!seed);
+        // Equal features, sometimes in two groups.
+        let label = |s: usize, _: usize, j: usize| 2 * origins[s][j] + usize::from(coin.random_bool(0.3));
+        let mut plan = plan(&graph, n, |_| choice.random_bool(density.min(1.0)), label);
+        if dense {
+            let space_of = |name: &str| spaces.spaces.iter().position(|s| s.name == name).unwrap();
+            thicken(&mut plan, seed, |name, k| {
+                let origin = &origins[space_of(name)];
+                origin[k % origin.len()]
+            });
+        }
+        let merged = apply(&models, &plan, Heads::Separate).unwrap();
+        let difference = error(&merged, &models);
+        prop_assert!(difference < 1e-5, "{} {difference}", graph.arch);
+    }
+}

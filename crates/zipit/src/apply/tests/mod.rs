@@ -1,0 +1,7 @@
+//! Surgery keeps functions where it must: checked by running the merged networks.
+
+#![allow(clippy::unwrap_used, clippy::float_cmp)] // exact where the function says exactly
+
+mod functions;
+mod networks;
+mod requests;

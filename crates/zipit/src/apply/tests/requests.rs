@@ -1,0 +1,1 @@
+//! What surgery calls things, and what it refuses.
