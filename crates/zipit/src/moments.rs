@@ -179,3 +179,69 @@ fn standardised(g: f64, i: usize, j: usize, mean: &Array1<f64>, scale: &[f64]) -
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Axis, array};
+
+    fn of(z: &Array2<f32>) -> Moments {
+        let mut moments = Moments::zeros(z.ncols());
+        moments.add_batch(z.nrows() as u64, &z.sum_axis(Axis(0)).to_vec(), z.t().dot(z).view());
+        moments
+    }
+
+    #[test]
+    fn moments_by_hand() {
+        let m = of(&array![[1.0, 2.0, 0.0], [3.0, -2.0, 0.0]]);
+        assert_eq!((m.count, &m.sum[..]), (2, &[4.0, 0.0, 0.0][..]));
+        assert_eq!(m.outer, [10.0, -4.0, 0.0, 8.0, 0.0, 0.0]);
+        assert_eq!(m.mean(), array![2.0, 0.0, 0.0]);
+        assert_eq!(m.second_moment(), array![[5.0, -2.0, 0.0], [-2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]);
+        assert_eq!(m.covariance(), array![[1.0, -2.0, 0.0], [-2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]);
+        assert_eq!(m.correlation(), array![[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
+        assert_eq!(m.correlations_of([(0, 1), (1, 2)]).collect::<Vec<_>>(), [-1.0, 0.0]);
+    }
+
+    #[test]
+    fn constant_features_are_dead_and_scale_and_shift_do_not_matter() {
+        // 0.1, whose square is no binary number; x; 3 + 2x.
+        let m = of(&array![[0.1, 1.0, 5.0], [0.1, 2.0, 7.0], [0.1, 4.0, 11.0]]);
+        let r = m.correlation();
+        assert_eq!((r[[0, 1]], r[[0, 2]], r[[0, 0]]), (0.0, 0.0, 1.0));
+        assert!((r[[1, 2]] - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn shards_add_up_in_any_order() {
+        let part = |seed: usize| of(&Array2::from_shape_fn((7, 4), |(s, k)| ((s * 5 + k * 3 + seed) % 9) as f32 / 3.0));
+        let sum = |order: [usize; 3]| {
+            let mut total = Moments::zeros(4);
+            for seed in order {
+                total.merge(&part(seed)).expect("same size");
+            }
+            total
+        };
+        let (a, b) = (sum([0, 1, 2]), sum([2, 0, 1]));
+        assert_eq!(a.count, 21);
+        let pairs = a.sum.iter().chain(&a.outer).zip(b.sum.iter().chain(&b.outer));
+        assert!(pairs.into_iter().all(|(x, y)| (x - y).abs() <= 1e-12 * x.abs()));
+        assert!(Moments::zeros(4).merge(&Moments::zeros(5)).is_err());
+    }
+
+    #[test]
+    fn defects_are_named() {
+        let good = of(&array![[1.0, 2.0], [0.0, 1.0]]);
+        assert_eq!(good.validate("relu"), Ok(()));
+        let message = |spoil: fn(&mut Moments)| {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            bad.validate("relu").expect_err("defective").to_string()
+        };
+        assert_eq!(message(|m| m.count = 0), "`relu`: no samples were measured");
+        assert_eq!(message(|m| m.sum[1] = f64::NAN), "`relu`: the moments hold NaN or infinity");
+        assert_eq!(message(|m| m.outer[1] = f64::INFINITY), "`relu`: the moments hold NaN or infinity");
+        assert_eq!(message(|m| m.outer.truncate(2)), "`relu`: 2 products for 2 features, expected 3");
+        assert_eq!(message(|m| m.outer[2] = -1.0), "`relu`: the sum of squares of feature 1 is negative");
+    }
+}

@@ -75,10 +75,11 @@ impl PointPlan {
     /// M, `[d', Nd]`: row g averages the members of group g.
     #[must_use]
     pub fn merge_matrix(&self) -> Array2<f32> {
-        let mut sizes = vec![0.0; self.n_groups];
+        let mut sizes = vec![0.0_f32; self.n_groups];
         self.assignment.iter().for_each(|&g| sizes[g as usize] += 1.0);
-        let member: Array2<f32> = unmerge::indicator(&self.assignment, self.n_groups);
-        Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| member[[k, g]] / sizes[g])
+        Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| {
+            if self.assignment[k] as usize == g { 1.0 / sizes[g] } else { 0.0 }
+        })
     }
 
     /// U, `[Nd, d']`, dense or the group indicator.
@@ -178,7 +179,7 @@ impl PointSummary {
             return Err(format!("{counted} merges are counted but the groups take {n_merges}"));
         }
         if self.mean_correlation.is_some_and(|r| !(-1.0..=1.0).contains(&r)) {
-            return Err(format!("the mean correlation is {:?}", self.mean_correlation));
+            return Err(format!("the mean correlation {:?} is not within -1 and 1", self.mean_correlation));
         }
         if !(self.reconstruction_error.is_finite() && self.reconstruction_error >= 0.0) {
             return Err(format!("the reconstruction error is {}", self.reconstruction_error));
@@ -231,5 +232,90 @@ impl Plan {
             }
         }
         if defects.is_empty() { Ok(()) } else { Err(Error::Request(defects.join("\n  "))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matching::match_features;
+    use ndarray::{Axis, array};
+
+    /// Two models of two features: a0 ≈ b1, a1 = 2·b0, so groups (a0, b1) and (a1, b0).
+    fn plan(rule: UnmergeRule) -> Plan {
+        let z = array![[1.0_f32, 0.0, 0.0, 2.0], [2.0, 2.0, 1.0, 2.0], [0.0, 4.0, 2.0, 0.0], [3.0, 2.0, 1.0, 4.0]];
+        let mut moments = Moments::zeros(4);
+        moments.add_batch(4, &z.sum_axis(Axis(0)).to_vec(), z.t().dot(&z).view());
+        let method = Method::Zip { alpha: 1.0, beta: 0.0 };
+        let matching = match_features(&method, &moments, 2, 2).expect("valid");
+        let point = PointPlan::new("relu", &matching, &moments, 2, &rule).expect("valid");
+        Plan { n_models: 2, settings: PlanSettings { method, unmerge: rule }, points: vec![point] }
+    }
+
+    type Spoil = fn(&mut Plan);
+
+    const COVARIANCE: UnmergeRule = UnmergeRule::Covariance { ridge: 0.001 };
+
+    #[test]
+    fn the_maps_of_a_point() {
+        let plan = plan(UnmergeRule::Pinv);
+        let point = &plan.points[0];
+        assert_eq!(plan.validate(), Ok(()));
+        assert_eq!(point.assignment, [0, 1, 1, 0]);
+        assert_eq!(point.merge_matrix(), array![[0.5, 0.0, 0.0, 0.5], [0.0, 0.5, 0.5, 0.0]]);
+        assert_eq!(point.unmerge_matrix(), array![[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]);
+        assert_eq!((point.summary.across, &point.summary.within[..]), (2, &[0, 0][..]));
+    }
+
+    #[test]
+    fn covariance_gives_back_the_scales() {
+        let plan = plan(COVARIANCE);
+        assert_eq!(plan.validate(), Ok(()));
+        // (a1, b0) = (2x, x) from 1.5x.
+        let u = plan.points[0].unmerge_matrix();
+        assert!((u[[1, 1]] - 4.0 / 3.0).abs() < 0.01 && (u[[2, 1]] - 2.0 / 3.0).abs() < 0.01, "{u}");
+    }
+
+    #[test]
+    fn every_defect_is_named() {
+        let message = |spoil: Spoil| {
+            let mut bad = plan(COVARIANCE);
+            spoil(&mut bad);
+            bad.validate().expect_err("defective").to_string()
+        };
+        let defects: [(Spoil, &str); 19] = [
+            (|p| p.n_models = 1, "takes at least 2"),
+            (|p| p.n_models = 3, "4 features are not those of 3 models"),
+            (|p| p.settings.method = Method::Zip { alpha: f32::NAN, beta: 0.0 }, "alpha is NaN"),
+            (|p| p.settings.unmerge = UnmergeRule::Covariance { ridge: -1.0 }, "ridge"),
+            (|p| p.settings.unmerge = UnmergeRule::Pinv, "dense unmerge under the rule `pinv`"),
+            (|p| p.points[0].name.clear(), "point 0 has no name"),
+            (|p| p.points.push(p.points[0].clone()), "point `relu` is there twice"),
+            (|p| p.points[0].assignment.clear(), "0 features"),
+            (|p| p.points[0].assignment[3] = 2, "feature 3 is in group 2 of 2"),
+            (|p| p.points[0].assignment = vec![1, 0, 0, 1], "feature 0 opens group 1 before group 0 has a member"),
+            (|p| p.points[0].n_groups = 3, "3 groups but only 2 have members"),
+            (|p| p.points[0].unmerge = Some(Array2::zeros((4, 3))), "(4, 3), expected (4, 2)"),
+            (|p| p.points[0].unmerge = Some(Array2::zeros((4, 2))), "M·U is not the unit matrix"),
+            (|p| p.points[0].unmerge = Some(Array2::from_elem((4, 2), f32::NAN)), "NaN or infinity"),
+            (|p| p.points[0].summary.within.push(0), "within 3 models are counted, expected 2"),
+            (|p| p.points[0].summary.across = 3, "3 merges are counted but the groups take 2"),
+            (|p| p.points[0].summary.across = usize::MAX, "merges are counted"),
+            (|p| p.points[0].summary.mean_correlation = Some(1.5), "mean correlation Some(1.5)"),
+            (|p| p.points[0].summary.reconstruction_error = f64::NAN, "reconstruction error is NaN"),
+        ];
+        for (spoil, expected) in defects {
+            let found = message(spoil);
+            assert!(found.contains(expected), "`{found}` does not say `{expected}`");
+        }
+    }
+
+    #[test]
+    fn moments_of_other_features_are_refused() {
+        let matching = Matching::from_merges(4, vec![(0, 2), (1, 3)], false);
+        let mut moments = Moments::zeros(6);
+        moments.count = 1;
+        let error = PointPlan::new("relu", &matching, &moments, 2, &COVARIANCE).expect_err("other size");
+        assert!(error.to_string().contains("`relu`: a matching of 4 features"), "{error}");
     }
 }

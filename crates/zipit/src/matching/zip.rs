@@ -1,4 +1,4 @@
-//! The greedy zip, fast: the merges of [`oracle::zip`](super::oracle::zip), bit for bit, in O(n²) typical time.
+//! The greedy zip, fast: the merges of [`oracle::zip`], bit for bit, in O(n²) typical time.
 //!
 //! Each row remembers its best partner to the right. A merge changes one row and one column, so most rows keep theirs;
 //! a row that loses its best becomes *stale*: what it remembers is now an upper bound, and the row is searched again
@@ -122,7 +122,7 @@ impl Limits {
 struct Best {
     /// The highest similarity of an allowed pair, −∞ without any; an upper bound of it when `stale`.
     similarity: f32,
-    /// The lowest partner that reaches it.
+    /// The lowest partner that reached it when it was found.
     partner: usize,
     stale: bool,
 }
@@ -234,8 +234,8 @@ impl Pairs {
         let best = &mut self.best[k];
         let wins = match new.partial_cmp(&best.similarity) {
             Some(Ordering::Greater) => true,
-            // A stale bound may be reached by a lower partner that is not known.
-            Some(Ordering::Equal) => !best.stale && i <= best.partner,
+            // Also where it is stale: below the partner nothing reached the bound.
+            Some(Ordering::Equal) => i <= best.partner,
             Some(Ordering::Less) | None => false,
         };
         if allowed && wins {
