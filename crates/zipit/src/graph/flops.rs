@@ -3,9 +3,10 @@
 use super::{Graph, Op};
 use crate::Result;
 use serde::{Deserialize, Serialize};
+use std::{iter::Sum, ops::Add};
 
 /// The cost of one forward pass of one image, and of keeping the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
     /// Multiply-adds of the convolutions and Linear layers; what papers call the FLOPs of a network.
@@ -16,6 +17,24 @@ pub struct Cost {
     pub buffers: u64,
 }
 
+/// Networks side by side.
+impl Add for Cost {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            macs: self.macs.saturating_add(other.macs),
+            params: self.params.saturating_add(other.params),
+            buffers: self.buffers.saturating_add(other.buffers),
+        }
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), Add::add)
+    }
+}
+
 impl Graph {
     /// Counts multiply-adds and parameters.
     ///
@@ -23,7 +42,7 @@ impl Graph {
     /// A malformed graph, or one whose cost does not fit 64 bits.
     pub fn cost(&self) -> Result<Cost> {
         let shapes = self.shapes()?;
-        let mut cost = Cost { macs: 0, params: 0, buffers: 0 };
+        let mut cost = Cost::default();
         for node in &self.nodes {
             let too_large = || node.op.error(&node.name, "its cost does not fit 64 bits");
             for param in node.op.params() {
