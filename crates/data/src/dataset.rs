@@ -89,6 +89,12 @@ pub struct Dataset {
     warnings: Vec<String>,
 }
 
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} ({}, {}, {} images)", self.path.display(), self.kind, self.split, self.len())
+    }
+}
+
 impl Dataset {
     /// Opens a folder, finding out what it holds.
     ///
@@ -186,6 +192,20 @@ impl Dataset {
     #[must_use]
     pub fn images_of(&self, classes: &[u32]) -> Vec<usize> {
         (0..self.len()).filter(|&i| classes.contains(&self.labels[i])).collect()
+    }
+
+    /// `[C, H, W]` of one image, before any preprocessing.
+    ///
+    /// # Errors
+    /// On a file that cannot be read or decoded (named).
+    ///
+    /// # Panics
+    /// If `index` is not below [`Dataset::len`].
+    pub fn image_shape(&self, index: usize) -> Result<[usize; 3]> {
+        Ok(match &self.images {
+            Images::Memory { shape, .. } => *shape,
+            Images::Files(paths) => decode::read(&paths[index])?.shape,
+        })
     }
 
     /// The images at `indices` as a network sees them: `[B, C, H, W]`, `(x / 255 - mean) / std`.
