@@ -89,12 +89,6 @@ pub struct Dataset {
     warnings: Vec<String>,
 }
 
-impl fmt::Debug for Dataset {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} ({}, {}, {} images)", self.path.display(), self.kind, self.split, self.len())
-    }
-}
-
 impl Dataset {
     /// Opens a folder, finding out what it holds.
     ///
@@ -194,18 +188,18 @@ impl Dataset {
         (0..self.len()).filter(|&i| classes.contains(&self.labels[i])).collect()
     }
 
-    /// `[C, H, W]` of one image, before any preprocessing.
+    /// `[C, H, W]` of one image as it is stored. Class folders may hold images of several sizes, the others do not.
     ///
     /// # Errors
-    /// On a file that cannot be read or decoded (named).
+    /// When the image is a file that cannot be decoded.
     ///
     /// # Panics
     /// If `index` is not below [`Dataset::len`].
     pub fn image_shape(&self, index: usize) -> Result<[usize; 3]> {
-        Ok(match &self.images {
-            Images::Memory { shape, .. } => *shape,
-            Images::Files(paths) => decode::read(&paths[index])?.shape,
-        })
+        match &self.images {
+            Images::Memory { shape, .. } => Ok(*shape),
+            Images::Files(paths) => Ok(decode::read(&paths[index])?.shape),
+        }
     }
 
     /// The images at `indices` as a network sees them: `[B, C, H, W]`, `(x / 255 - mean) / std`.
@@ -251,5 +245,17 @@ impl Dataset {
         };
         let results: Vec<Result<()>> = indices.par_iter().zip(items).map_init(Resizer::new, each).collect();
         results.into_iter().collect()
+    }
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("path", &self.path)
+            .field("split", &self.split)
+            .field("kind", &self.kind)
+            .field("n_images", &self.len())
+            .field("n_classes", &self.classes.len())
+            .finish_non_exhaustive()
     }
 }

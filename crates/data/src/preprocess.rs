@@ -11,7 +11,7 @@ use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{Image, ImageRef},
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display};
 use zipit::Preprocess;
 
 /// A [`Preprocess`] ready to be applied.
@@ -111,28 +111,36 @@ fn crop_start(size: usize, crop: usize) -> usize {
     twice / 2 + usize::from(twice % 4 == 3)
 }
 
-/// Antialiased bilinear, in the fixed-point arithmetic of PIL.
+/// Antialiased bilinear as PIL does it: along the rows, rounded to u8, then along the columns.
+///
+/// The library's coefficients have 15 bits and PIL's 22, so where the exact value lies halfway between two levels the
+/// two may differ by one level (tests/golden).
 fn resize<'a>(image: Raster<'a>, [h, w]: [usize; 2], resizer: &mut Resizer) -> Result<Raster<'a>, String> {
+    // Left to itself the library takes the columns first, which rounds every sixth pixel the other way.
+    let from_h = image.shape[1];
+    let rows = resample(image, [from_h, w], resizer)?;
+    resample(rows, [h, w], resizer)
+}
+
+fn resample<'a>(image: Raster<'a>, [h, w]: [usize; 2], resizer: &mut Resizer) -> Result<Raster<'a>, String> {
     let [n_channels, from_h, from_w] = image.shape;
     if [from_h, from_w] == [h, w] {
         return Ok(image);
     }
+    // RGB pixel by pixel is one image of triples, anything else one image per plane.
+    let (layout, kind, n_images) = match (image.layout, n_channels) {
+        (Layout::Interleaved, 3) => (Layout::Interleaved, PixelType::U8x3, 1),
+        _ => (Layout::Planar, PixelType::U8, n_channels),
+    };
+    let pixels = if layout == image.layout { image.pixels } else { image.into_planes() };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    let cannot = |e: &dyn Display| format!("cannot be resized from {from_h}×{from_w} to {h}×{w}: {e}");
     let mut resized = vec![0; n_channels * h * w];
-    let mut one = |from: &[u8], to: &mut [u8], kind: PixelType| -> Result<(), String> {
-        let cannot = |e: &dyn std::fmt::Display| format!("cannot be resized from {from_h}×{from_w} to {h}×{w}: {e}");
+    let froms = pixels.chunks_exact(n_channels * from_h * from_w / n_images);
+    for (from, to) in froms.zip(resized.chunks_exact_mut(n_channels * h * w / n_images)) {
         let from = ImageRef::new(from_w as u32, from_h as u32, from, kind).map_err(|e| cannot(&e))?;
         let mut to = Image::from_slice_u8(w as u32, h as u32, to, kind).map_err(|e| cannot(&e))?;
-        resizer.resize(&from, &mut to, &options).map_err(|e| cannot(&e))
-    };
-    if image.layout == Layout::Interleaved && n_channels == 3 {
-        one(&image.pixels, &mut resized, PixelType::U8x3)?;
-    } else {
-        let planes = image.planes();
-        for (from, to) in planes.chunks_exact(from_h * from_w).zip(resized.chunks_exact_mut(h * w)) {
-            one(from, to, PixelType::U8)?;
-        }
-        return Ok(Raster { shape: [n_channels, h, w], layout: Layout::Planar, pixels: Cow::Owned(resized) });
+        resizer.resize(&from, &mut to, &options).map_err(|e| cannot(&e))?;
     }
-    Ok(Raster { shape: [n_channels, h, w], layout: image.layout, pixels: Cow::Owned(resized) })
+    Ok(Raster { shape: [n_channels, h, w], layout, pixels: Cow::Owned(resized) })
 }

@@ -20,7 +20,7 @@ pub(crate) struct Raster<'a> {
     pub pixels: Cow<'a, [u8]>,
 }
 
-impl Raster<'_> {
+impl<'a> Raster<'a> {
     /// Number of values between two neighbours of a row, and the position of channel `c`'s first value.
     pub fn stride_and_start(&self, c: usize) -> (usize, usize) {
         let [n_channels, h, w] = self.shape;
@@ -31,15 +31,11 @@ impl Raster<'_> {
     }
 
     /// The values plane by plane.
-    pub fn planes(&self) -> Cow<'_, [u8]> {
-        let [n_channels, h, w] = self.shape;
+    pub fn into_planes(self) -> Cow<'a, [u8]> {
+        let n_channels = self.shape[0];
         if self.layout == Layout::Planar || n_channels == 1 {
-            return Cow::Borrowed(&self.pixels);
+            return self.pixels;
         }
-        let mut planes = Vec::with_capacity(n_channels * h * w);
-        for c in 0..n_channels {
-            planes.extend(self.pixels[c..].iter().step_by(n_channels));
-        }
-        Cow::Owned(planes)
+        (0..n_channels).flat_map(|c| self.pixels[c..].iter().step_by(n_channels).copied()).collect()
     }
 }
