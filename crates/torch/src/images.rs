@@ -1,21 +1,9 @@
-//! Where images come from. This crate reads no file; whoever does implements one of these.
+//! Where images come from. This crate reads no file; whoever does implements [`LabelledImages`] for training and
+//! [`ImageBatches`] for everything else.
 
 use crate::ImageError;
 use ndarray::{Array4, Axis, Slice};
-
-/// Images in batches of a fixed order, `[B, C, H, W]` as the network expects them. Batches are asked for from several
-/// threads, in any order, and the same index must always give the same images.
-pub trait ImageBatches: Sync {
-    /// Number of batches.
-    fn n_batches(&self) -> usize;
-    /// Number of images in all batches together.
-    fn n_images(&self) -> usize;
-    /// Batch `i`, none of them empty.
-    ///
-    /// # Errors
-    /// Whatever kept the images from being read; it is passed on with the batch's index.
-    fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError>;
-}
+use zipit::images::ImageBatches;
 
 /// Images with a class each, for training.
 pub trait LabelledImages: Sync {
@@ -68,7 +56,7 @@ impl ImageBatches for InMemory {
 
     fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError> {
         let from = i * self.batch_size;
-        let to = (from + self.batch_size).min(ImageBatches::n_images(self));
+        let to = (from + self.batch_size).min(self.n_images());
         Ok(self.images.slice_axis(Axis(0), Slice::from(from..to)).to_owned())
     }
 }

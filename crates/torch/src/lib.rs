@@ -1,19 +1,28 @@
 //! The networks: the [`Graph`](zipit::Graph) interpreted with LibTorch. The only crate that names tch.
 //!
-//! - [`forward`]: runs a graph and shows its values on the way;
-//! - [`train`]: gives one task's network its weights.
+//! - [`forward`] runs a graph and shows its values on the way;
+//! - [`fold`] folds BatchNorm into convolutions, for speed;
+//! - [`accumulate`] sums the moments of the joint features of several networks;
+//! - [`batch_norm`] estimates BatchNorm statistics anew;
+//! - [`evaluate`] gives every image's logits;
+//! - [`train`] gives one task's network its weights.
 //!
 //! Arrays go in and arrays come out; no other crate sees a tensor's layout, and none sees its device but by
 //! [`Device`]'s name.
 
+pub mod accumulate;
 mod augment;
+pub mod batch_norm;
 pub mod convert;
 pub mod device;
 pub mod error;
+pub mod evaluate;
+pub mod fold;
 pub mod forward;
 pub mod images;
 pub mod initialise;
 pub mod optim;
+mod parallel;
 mod schedule;
 pub mod train;
 

@@ -1,0 +1,133 @@
+//! Batches spread over threads, with results that do not depend on their number: each batch is computed by one thread
+//! with one LibTorch thread, and what is summed is summed in batch order.
+
+use crate::{Device, Error, Network, Result};
+use ndarray::Array4;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+use zipit::images::ImageBatches;
+use zipit::watch::Watch;
+
+/// How often a thread that waits for its turn looks whether another one failed.
+const LOOK_UP: Duration = Duration::from_millis(50);
+
+/// How many threads work on `n_batches` batches: as many as the current rayon pool has, one on a GPU.
+pub(crate) fn n_workers(device: Device, n_batches: usize) -> usize {
+    match device {
+        Device::Cpu => rayon::current_num_threads().min(n_batches).max(1),
+        Device::Cuda(_) => 1,
+    }
+}
+
+/// Reads a batch; an unreadable or empty one is named by its index.
+pub(crate) fn read(batches: &dyn ImageBatches, batch: usize) -> Result<Array4<f32>> {
+    let images = batches.batch(batch).map_err(|source| Error::Images { batch, source })?;
+    if images.is_empty() {
+        return Err(Error::Images { batch, source: "it holds no images".into() });
+    }
+    Ok(images)
+}
+
+/// Says which of the threads failed, so that none waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Failure(AtomicBool);
+
+/// Something that batches change one after the other.
+#[derive(Debug)]
+pub(crate) struct InOrder<T> {
+    /// The batch whose turn it is.
+    state: Mutex<(usize, T)>,
+    turn: Condvar,
+}
+
+impl<T> InOrder<T> {
+    /// Batch `first` is the first to change `value`.
+    pub fn new(first: usize, value: T) -> Self {
+        Self { state: Mutex::new((first, value)), turn: Condvar::new() }
+    }
+
+    /// Waits for the batch's turn and changes the value. Does nothing once another thread has failed.
+    pub fn change(&self, batch: usize, failure: &Failure, change: impl FnOnce(&mut T)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.0 != batch {
+            if failure.0.load(Ordering::Acquire) {
+                return;
+            }
+            state = self.turn.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        change(&mut state.1);
+        state.0 += 1;
+        self.turn.notify_all();
+    }
+
+    /// The value after the last change.
+    pub fn into_inner(self) -> T {
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+/// Runs `work` on every batch of `range`, one thread per element of `workers`, and returns how many batches were done:
+/// all of them, or those from the start of the range up to an interruption. `work` returns its number of images.
+///
+/// Threads are our own: a rayon task that waits for another batch could be holding the very thread that batch needs.
+pub(crate) fn each_batch<S: Send>(
+    workers: Vec<S>,
+    range: Range<usize>,
+    watch: &dyn Watch,
+    failure: &Failure,
+    work: impl Fn(&mut S, usize) -> Result<u64> + Sync,
+) -> Result<usize> {
+    let next = AtomicUsize::new(range.start);
+    let first_error: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let run = |mut worker: S| {
+        tch::set_num_threads(1);
+        let _no_grad = tch::no_grad_guard();
+        let _panic = FailsOnPanic(failure);
+        while !failure.0.load(Ordering::Acquire) && !watch.interrupted() {
+            let batch = next.fetch_add(1, Ordering::Relaxed);
+            if batch >= range.end {
+                return;
+            }
+            match work(&mut worker, batch) {
+                Ok(n_images) => watch.advance(n_images),
+                Err(error) => {
+                    failure.0.store(true, Ordering::Release);
+                    let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                    if first.as_ref().is_none_or(|(other, _)| batch < *other) {
+                        *first = Some((batch, error));
+                    }
+                }
+            }
+        }
+    };
+    let n_threads = tch::get_num_threads();
+    std::thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(|| run(worker));
+        }
+    });
+    // LibTorch keeps the last setting for threads to come.
+    tch::set_num_threads(n_threads);
+    match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(next.into_inner().min(range.end) - range.start),
+    }
+}
+
+/// Wakes the others when a thread panics.
+struct FailsOnPanic<'a>(&'a Failure);
+
+impl Drop for FailsOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Copies of `network`, one per worker.
+pub(crate) fn replicas(network: &Network, n: usize) -> Vec<Network> {
+    (0..n).map(|_| network.replicate()).collect()
+}
