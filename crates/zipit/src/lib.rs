@@ -6,7 +6,7 @@
 //! Graph ──► Spaces ──► merge points ──► Moments of z = [x¹; …; xᴺ] ──► Matching ──► Merge M, Unmerge U ──► apply ──► Model
 //! ```
 //!
-//! - [`graph`]: a network as data, its feature [`spaces`](graph::spaces), its checks and its cost;
+//! - [`graph`]: a network as data, its feature [`spaces`](graph::Spaces), its checks and its cost;
 //! - [`moments`]: what is measured at a merge point, in f64, so that shards add;
 //! - [`matching`]: which features become one;
 //! - [`unmerge`]: how every model's features come back from the merged ones;

@@ -9,6 +9,8 @@ mod flops;
 mod merge_points;
 mod op;
 mod spaces;
+#[cfg(test)]
+mod tests;
 
 pub use arch::{Arch, ArchSpec, VggHead};
 pub use flops::Cost;

@@ -204,7 +204,7 @@ fn derive_axis(
                 if shape_of(&first) != shape_of(other) {
                     return Err(node.op.error(
                         &node.name,
-                        "its inputs are concatenated from different parts, so their features cannot be tied",
+                        "its inputs' features are put together from different parts, so they cannot be tied",
                     ));
                 }
                 for (a, b) in first.iter().zip(other) {

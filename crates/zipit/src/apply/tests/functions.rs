@@ -88,6 +88,19 @@ fn a_merged_model_can_be_merged_again() {
     }
 }
 
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let graph = &zoo()[3];
+    let models = [1, 2].map(|seed| model(graph, seed));
+    let mut plan = identity(graph, 2, |_| true);
+    thicken(&mut plan, 5, |_, _| 0);
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| apply(&models.each_ref(), &plan, Heads::Separate).unwrap())
+    };
+    assert_eq!(with(1), with(5));
+}
+
 fn arbitrary_graph() -> impl Strategy<Value = Graph> {
     prop::sample::select(zoo())
 }

@@ -1,0 +1,208 @@
+use super::{Fixed, Graph, Input, Node, Op, Window};
+use crate::StateDict;
+use ndarray::ArrayD;
+use std::collections::BTreeMap;
+
+fn conv(i: usize, o: usize, groups: usize) -> Op {
+    Op::Conv2d { in_channels: i, out_channels: o, window: Window::square(3, 1, 1), groups, bias: false }
+}
+
+fn linear(i: usize, o: usize) -> Op {
+    Op::Linear { in_features: i, out_features: o, bias: true }
+}
+
+const BN: fn(usize) -> Op = |num_features| Op::BatchNorm2d { num_features, eps: 1e-5 };
+
+/// A graph on `x` of `[2, 4, 4]` whose last node is the output; inputs are separated by blanks.
+fn graph<const N: usize>(nodes: [(&str, Op, &str); N]) -> Graph {
+    Graph {
+        arch: "test".into(),
+        input: Input { name: "x".into(), shape: vec![2, 4, 4] },
+        outputs: vec![nodes[N - 1].0.into()],
+        nodes: nodes
+            .into_iter()
+            .map(|(name, op, inputs)| Node {
+                name: name.into(),
+                module: (!op.params().is_empty()).then(|| name.into()),
+                op,
+                inputs: inputs.split_whitespace().map(Into::into).collect(),
+            })
+            .collect(),
+    }
+}
+
+/// `name: dim @ values`, one per space.
+fn spaces(graph: &Graph) -> Vec<String> {
+    let spaces = graph.spaces().unwrap();
+    let line = |s: &super::Space| format!("{}: {} @ {}", s.name, s.dim, s.values.join(" "));
+    spaces.spaces.iter().map(line).collect()
+}
+
+#[test]
+fn a_residual_stream_is_one_space_measured_at_its_end() {
+    let net = graph([
+        ("stem", conv(2, 3, 1), "x"),
+        ("a", conv(3, 5, 1), "stem"),
+        ("b", conv(5, 3, 1), "a"),
+        ("add", Op::Add, "b stem"),
+        ("relu", Op::Relu, "add"),
+        ("pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, "relu"),
+        ("flat", Op::Flatten, "pool"),
+        ("head", linear(3, 7), "flat"),
+    ]);
+    assert_eq!(spaces(&net), ["x: 2 @ x", "relu: 3 @ stem b add relu pool flat", "a: 5 @ a", "head: 7 @ head"]);
+    let all = net.spaces().unwrap();
+    assert_eq!(
+        all.spaces.iter().map(|s| s.fixed).collect::<Vec<_>>(),
+        [Some(Fixed::Input), None, None, Some(Fixed::Output)]
+    );
+    assert_eq!(all.of_value("b"), Some(1));
+    let points: Vec<_> = net.merge_points(&all).into_iter().map(|p| (p.name, p.dim, p.layers)).collect();
+    assert_eq!(points, [("a".to_owned(), 5, 2), ("relu".to_owned(), 3, 3)]);
+    assert_eq!(net.n_layers(), 4);
+}
+
+#[test]
+fn concat_stacks_and_flatten_repeats() {
+    let net = graph([
+        ("a", conv(2, 3, 1), "x"),
+        ("b", conv(2, 4, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("deep", conv(7, 7, 7), "ab"),
+        ("max", Op::MaxPool2d { window: Window::square(2, 2, 0) }, "deep"),
+        ("flat", Op::Flatten, "max"),
+        ("head", linear(28, 2), "flat"),
+    ]);
+    let all = net.spaces().unwrap();
+    let axis: Vec<(usize, usize)> = all.axes["flat"].iter().map(|s| (s.space, s.repeat)).collect();
+    assert_eq!(axis, [(1, 4), (2, 4)]);
+    assert_eq!(all.of_value("ab"), None);
+    // A value of several spaces names none of them.
+    assert_eq!(spaces(&net)[1..3], ["a: 3 @ a ab deep max flat", "b: 4 @ b ab deep max flat"]);
+}
+
+#[test]
+fn adding_concatenations_ties_them_part_by_part() {
+    let net = graph([
+        ("a", conv(2, 3, 1), "x"),
+        ("b", conv(2, 4, 1), "x"),
+        ("c", conv(2, 3, 1), "x"),
+        ("d", conv(2, 4, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("cd", Op::Concat, "c d"),
+        ("add", Op::Add, "ab cd"),
+        ("flat", Op::Flatten, "add"),
+        ("head", linear(112, 2), "flat"),
+    ]);
+    assert_eq!(spaces(&net)[1..3], ["c: 3 @ a c ab cd add flat", "d: 4 @ b d ab cd add flat"]);
+}
+
+#[test]
+fn what_cannot_be_analysed_is_refused_by_name() {
+    let refused = |net: &Graph| net.spaces().unwrap_err().to_string();
+    let grouped = graph([("g", conv(2, 4, 2), "x"), ("f", Op::Flatten, "g")]);
+    assert!(refused(&grouped).contains("node `g` (Conv2d): 2 groups of 2 channels to 4"));
+    let mixed = graph([
+        ("a", conv(2, 3, 1), "x"),
+        ("b", conv(2, 4, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("ba", Op::Concat, "b a"),
+        ("add", Op::Add, "ab ba"),
+        ("f", Op::Flatten, "add"),
+    ]);
+    assert!(refused(&mixed).contains("node `add` (Add)"));
+    let through = graph([("f", Op::Flatten, "x")]);
+    assert!(refused(&through).contains("output `f` is tied to the input"));
+}
+
+#[test]
+fn every_malformed_graph_is_an_error() {
+    let good = || {
+        graph([
+            ("a", conv(2, 3, 1), "x"),
+            ("n", BN(3), "a"),
+            ("r", Op::Relu, "n"),
+            ("f", Op::Flatten, "r"),
+            ("h", linear(48, 2), "f"),
+        ])
+    };
+    good().shapes().unwrap();
+    let broken = |change: &dyn Fn(&mut Graph), expected: &str| {
+        let mut net = good();
+        change(&mut net);
+        let message = net.shapes().unwrap_err().to_string();
+        assert!(message.contains(expected), "expected {expected:?} in {message:?}");
+    };
+    broken(&|g| g.nodes[2].name = "n".into(), "already has this name");
+    broken(&|g| g.nodes[0].name = "x".into(), "already has this name");
+    broken(&|g| g.nodes.swap(0, 1), "reads `a`, which no earlier node makes");
+    broken(&|g| g.nodes[0].module = None, "no module name");
+    broken(&|g| g.nodes[2].module = Some("r".into()), "has no parameters");
+    broken(&|g| g.nodes[1].module = Some("a".into()), "shares the weights of `a` with `a`");
+    broken(&|g| g.nodes[1].op = BN(4), "expects 4 channels, is given 3");
+    broken(&|g| g.nodes[4].op = linear(47, 2), "expects [47] features, is given [48]");
+    broken(&|g| g.nodes[4].op = linear(48, 0), "empty value");
+    broken(&|g| g.nodes[0].op = conv(2, 3, 0), "0 groups");
+    broken(&|g| g.nodes[0].op = conv(usize::MAX, 3, 1), "too large");
+    broken(&|g| g.nodes[1].op = Op::BatchNorm2d { num_features: 3, eps: f64::NAN }, "eps NaN");
+    broken(&|g| g.nodes[2].inputs.push("a".into()), "needs one input, has 2");
+    broken(&|g| g.nodes[2].op = Op::MaxPool2d { window: Window::square(9, 1, 0) }, "9×9 window does not fit 4×4");
+    broken(&|g| g.nodes[2].op = Op::MaxPool2d { window: Window::square(2, 0, 0) }, "stride or dilation of 0");
+    broken(&|g| g.nodes[2].op = Op::AvgPool2d { window: Window::square(2, 1, 2) }, "more than half");
+    broken(&|g| g.nodes[2].op = Op::AdaptiveAvgPool2d { output: [1 << 20; 2] }, "too large");
+    broken(&|g| g.input.shape.clear(), "is empty");
+    broken(&|g| g.input.shape = vec![2, usize::MAX, 4], "too large");
+    broken(&|g| g.outputs.clear(), "no outputs");
+    broken(&|g| g.outputs[0] = "z".into(), "made by no node");
+    broken(&|g| g.outputs[0] = "r".into(), "one vector per image");
+    broken(&|g| g.nodes[2] = Node { op: Op::Add, inputs: vec!["n".into(), "x".into()], ..g.nodes[2].clone() }, "adds");
+}
+
+#[test]
+fn every_tensor_that_does_not_fit_is_listed_at_once() {
+    let net = graph([("a", conv(2, 3, 1), "x"), ("n", BN(3), "a"), ("f", Op::Flatten, "n"), ("h", linear(48, 2), "f")]);
+    let mut weights: StateDict = net.params().into_iter().map(|(name, p)| (name, ArrayD::zeros(p.shape))).collect();
+    net.check_weights(&weights).unwrap();
+    weights.remove("n.running_var");
+    weights.insert("h.weight".into(), ArrayD::zeros(vec![2, 47]));
+    weights.insert("extra".into(), ArrayD::zeros(vec![1]));
+    assert_eq!(
+        net.check_weights(&weights).unwrap_err().to_string(),
+        "3 tensors do not fit the network:\n  wrong shape: h.weight is [2, 47], the network needs [2, 48]\n  \
+         missing: n.running_var [3]\n  unexpected: extra [1]"
+    );
+    assert!(net.check_tensor_shapes(&BTreeMap::new()).is_err());
+}
+
+/// Sizes by the formulas in PyTorch's documentation of `MaxPool2d` and `Conv2d`.
+#[test]
+fn windows_slide_as_in_pytorch() {
+    let ceil = |kernel, stride, padding| Window { ceil_mode: true, ..Window::square(kernel, stride, padding) };
+    for (window, size, expected) in [
+        (Window::square(7, 2, 3), 224, Some(112)),
+        (Window::square(3, 2, 1), 112, Some(56)),
+        (Window::square(2, 2, 0), 7, Some(3)),
+        (ceil(2, 2, 0), 7, Some(4)),
+        (ceil(3, 2, 0), 4, Some(2)),
+        // The partial window would start beyond the image and is dropped.
+        (ceil(1, 2, 0), 2, Some(1)),
+        (Window { dilation: [2; 2], ..Window::square(3, 1, 0) }, 5, Some(1)),
+        (Window { dilation: [2; 2], ..Window::square(3, 1, 0) }, 4, None),
+    ] {
+        assert_eq!(window.output([size; 2]).map(|out| out[0]), expected, "{window} on {size}");
+    }
+}
+
+#[test]
+fn ops_describe_themselves() {
+    let strided = Op::Conv2d {
+        in_channels: 4,
+        out_channels: 4,
+        window: Window { stride: [2, 1], ..Window::square(3, 1, 1) },
+        groups: 4,
+        bias: true,
+    };
+    assert_eq!(strided.to_string(), "Conv2d 4→4, 3×3, stride 2×1, padding 1, 4 groups, bias");
+    assert_eq!(linear(3, 2).to_string(), "Linear 3→2");
+    assert_eq!(Op::AdaptiveAvgPool2d { output: [1, 1] }.to_string(), "AdaptiveAvgPool2d to 1×1");
+}
