@@ -1,0 +1,360 @@
+//! The safetensors container of models and training checkpoints: a header written by ourselves, sorted, so that the
+//! same content gives the same bytes, and a digest over metadata and tensors.
+
+use crate::{Error, Kind, Result, atomic};
+use ndarray::{Array, ArrayD};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// Metadata: [`Kind::code`].
+pub(crate) const KIND: &str = "zipit.kind";
+/// Metadata: the format version.
+pub(crate) const VERSION: &str = "zipit.version";
+/// Metadata: BLAKE3 of the content, see [`digest`].
+const DIGEST: &str = "zipit.digest";
+
+/// What the safetensors crate reads at most.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// A tensor to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Values<'a> {
+    F32(&'a ArrayD<f32>),
+    F64(&'a ArrayD<f64>),
+    I64(&'a ArrayD<i64>),
+}
+
+impl Values<'_> {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::F64(_) => Dtype::F64,
+            Self::I64(_) => Dtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::F32(a) => a.shape(),
+            Self::F64(a) => a.shape(),
+            Self::I64(a) => a.shape(),
+        }
+    }
+
+    fn n_bytes(self) -> usize {
+        match self {
+            Self::F32(a) => a.len() * 4,
+            Self::F64(a) => a.len() * 8,
+            Self::I64(a) => a.len() * 8,
+        }
+    }
+
+    fn write(self, to: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::F32(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
+            Self::F64(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
+            Self::I64(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
+        }
+    }
+}
+
+/// Little-endian numbers, some thousands at a time.
+pub(crate) fn write_all<const K: usize>(to: &mut dyn Write, numbers: impl Iterator<Item = [u8; K]>) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(1 << 16);
+    for number in numbers {
+        buffer.extend_from_slice(&number);
+        if buffer.len() + K > 1 << 16 {
+            to.write_all(&buffer)?;
+            buffer.clear();
+        }
+    }
+    to.write_all(&buffer)
+}
+
+/// The digest of a file's content, independent of how the header is spelled: BLAKE3 over every metadata entry but the
+/// digest itself in key order, then every tensor in name order. Strings are preceded by their length, shapes by their
+/// rank; every such number is a little-endian u64.
+struct Digest(blake3::Hasher);
+
+impl Digest {
+    fn of_metadata<'m>(metadata: impl Iterator<Item = (&'m str, &'m str)>) -> Self {
+        let mut digest = Self(blake3::Hasher::new());
+        for (key, value) in metadata.filter(|(key, _)| *key != DIGEST) {
+            digest.text(key);
+            digest.text(value);
+        }
+        digest
+    }
+
+    fn number(&mut self, x: usize) {
+        self.0.update(&(x as u64).to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize]) {
+        self.text(name);
+        self.text(&dtype.to_string());
+        self.number(shape.len());
+        for &n in shape {
+            self.number(n);
+        }
+    }
+
+    fn hex(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    dtype: Dtype,
+    shape: &'a [usize],
+    data_offsets: [usize; 2],
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Section<'a> {
+    Metadata(&'a BTreeMap<&'a str, String>),
+    Tensor(Entry<'a>),
+}
+
+/// Writes `tensors` under `metadata`; kind, version and digest are added.
+pub(crate) fn write(
+    path: &Path,
+    kind: Kind,
+    version: u32,
+    mut metadata: BTreeMap<&str, String>,
+    tensors: &BTreeMap<&str, Values<'_>>,
+) -> Result<()> {
+    const METADATA: &str = "__metadata__";
+    if tensors.contains_key(METADATA) {
+        return Err(Error::unwritable(path, &format!("a tensor cannot be called `{METADATA}`")));
+    }
+    metadata.insert(KIND, kind.code().to_owned());
+    metadata.insert(VERSION, version.to_string());
+    let mut digest = Digest::of_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str())));
+    for (name, values) in tensors {
+        digest.tensor(name, values.dtype(), values.shape());
+        values.write(&mut digest.0).map_err(|e| Error::unwritable(path, &e))?;
+    }
+    metadata.insert(DIGEST, digest.hex());
+
+    let mut end = 0;
+    let mut sections = BTreeMap::from([(METADATA, Section::Metadata(&metadata))]);
+    for (name, values) in tensors {
+        let start = end;
+        end += values.n_bytes();
+        sections.insert(
+            name,
+            Section::Tensor(Entry { dtype: values.dtype(), shape: values.shape(), data_offsets: [start, end] }),
+        );
+    }
+    let mut header = serde_json::to_vec(&sections).map_err(|e| Error::unwritable(path, &e))?;
+    // Spaces up to the next multiple of 8, so that the data are aligned.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() as u64 > MAX_HEADER {
+        return Err(Error::unwritable(path, &format!("its header would take {} bytes", header.len())));
+    }
+    atomic::write(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.values().try_for_each(|values| values.write(file))
+    })
+}
+
+/// Whether the first bytes may be those of a safetensors file, whole or cut.
+pub(crate) fn looks_like(head: &[u8]) -> bool {
+    head.get(8) == Some(&b'{')
+}
+
+/// The header alone: metadata and the tensors' types and shapes, checked against each other and the file's length.
+pub(crate) struct Header {
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) tensors: BTreeMap<String, TensorInfo>,
+    pub(crate) n_bytes: u64,
+}
+
+impl Header {
+    fn new(metadata: &Metadata, n_bytes: u64) -> Self {
+        Self {
+            metadata: metadata.metadata().clone().unwrap_or_default().into_iter().collect(),
+            tensors: metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect(),
+            n_bytes,
+        }
+    }
+
+    /// Whether zipit wrote it, or somebody who kept our metadata.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.metadata.get(KIND).map(String::as_str) {
+            Some("model") => Kind::Model,
+            Some("checkpoint") => Kind::Checkpoint,
+            _ => Kind::Safetensors,
+        }
+    }
+
+    /// Reads the header of `path` and not the tensors.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let damaged = |reason: String| Error::damaged(path, Kind::Safetensors, reason);
+        let mut file = File::open(path).map_err(Error::read(path))?;
+        let n_bytes = file.metadata().map_err(Error::read(path))?.len();
+        let mut length = [0; 8];
+        if n_bytes < 8 {
+            return Err(damaged(format!("it has {n_bytes} bytes")));
+        }
+        file.read_exact(&mut length).map_err(Error::read(path))?;
+        let length = u64::from_le_bytes(length);
+        check_length(length, n_bytes).map_err(damaged)?;
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(Error::read(path))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|e| damaged(format!("its header cannot be understood: {e}")))?;
+        let tensors = metadata
+            .offset_keys()
+            .into_iter()
+            .filter_map(|name| metadata.info(&name).map(|info| (name.clone(), info.clone())))
+            .collect();
+        let metadata = Metadata::new(metadata.metadata().clone(), tensors).map_err(|e| damaged(e.to_string()))?;
+        let expected = 8 + length + metadata.data_len() as u64;
+        if expected != n_bytes {
+            return Err(damaged(format!("its header asks for {expected} bytes, it has {n_bytes}")));
+        }
+        Ok(Self::new(&metadata, n_bytes))
+    }
+
+    /// Refuses another kind or version.
+    pub(crate) fn expect(&self, path: &Path, kind: Kind, reads: u32) -> Result<()> {
+        let found = self.kind();
+        if found != kind {
+            return Err(Error::Kind { path: path.to_owned(), found, expected: kind });
+        }
+        match self.metadata.get(VERSION).and_then(|v| v.parse().ok()) {
+            Some(found) if found == reads => Ok(()),
+            Some(found) => Err(Error::Version { path: path.to_owned(), kind, found, reads }),
+            None => Err(Error::damaged(path, kind, format!("its `{VERSION}` is no number"))),
+        }
+    }
+
+    /// A metadata entry that must be there.
+    pub(crate) fn text(&self, path: &Path, key: &str) -> Result<&str> {
+        self.metadata
+            .get(key)
+            .map(String::as_str)
+            .ok_or_else(|| Error::contents(path, self.kind(), &format!("`{key}` is missing in its metadata")))
+    }
+}
+
+fn check_length(length: u64, n_bytes: u64) -> Result<(), String> {
+    if length > MAX_HEADER {
+        return Err(format!("its header claims {length} bytes, more than the {MAX_HEADER} allowed"));
+    }
+    if length > n_bytes.saturating_sub(8) {
+        return Err(format!("its header claims {length} bytes, but the file has {n_bytes}: it is cut"));
+    }
+    Ok(())
+}
+
+/// A whole file in memory.
+pub(crate) struct Container<'a> {
+    pub(crate) header: Header,
+    tensors: SafeTensors<'a>,
+}
+
+/// The bytes of a file that starts like safetensors; anything else is refused as what it is.
+pub(crate) fn read_bytes(path: &Path, expected: Kind) -> Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(9);
+    File::open(path).and_then(|f| f.take(9).read_to_end(&mut head)).map_err(|e| {
+        if e.kind() == io::ErrorKind::IsADirectory {
+            Error::Kind { path: path.to_owned(), found: Kind::Directory, expected }
+        } else {
+            Error::read(path)(e)
+        }
+    })?;
+    if !looks_like(&head) {
+        return Err(Error::Kind { path: path.to_owned(), found: crate::sniff(path)?, expected });
+    }
+    fs::read(path).map_err(Error::read(path))
+}
+
+impl<'a> Container<'a> {
+    /// Takes `bytes` of `path` apart. `kind` is only for the message.
+    pub(crate) fn parse(path: &Path, kind: Kind, bytes: &'a [u8]) -> Result<Self> {
+        let damaged = |reason: String| Error::damaged(path, kind, reason);
+        if let Some(Ok(length)) = bytes.get(..8).map(<[u8; 8]>::try_from) {
+            check_length(u64::from_le_bytes(length), bytes.len() as u64).map_err(damaged)?;
+        }
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(e.to_string()))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
+        Ok(Self { header: Header::new(&metadata, bytes.len() as u64), tensors })
+    }
+
+    /// Compares the content with the digest that was written with it.
+    pub(crate) fn verify(&self, path: &Path) -> Result<()> {
+        let written = self.header.text(path, DIGEST)?;
+        let mut digest =
+            Digest::of_metadata(self.header.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        for (name, info) in &self.header.tensors {
+            digest.tensor(name, info.dtype, &info.shape);
+            digest.0.update_rayon(self.bytes(name));
+        }
+        if digest.hex() == written {
+            Ok(())
+        } else {
+            Err(Error::damaged(
+                path,
+                self.header.kind(),
+                format!(
+                    "its content is not what zipit wrote (`{DIGEST}` differs; if another program changed it on \
+                     purpose, save it without the zipit metadata and use `import`)"
+                ),
+            ))
+        }
+    }
+
+    fn bytes(&self, name: &str) -> &'a [u8] {
+        self.tensors.tensor(name).map_or(&[], |view| view.data())
+    }
+
+    /// The tensor `name` as f32: F32, F64, F16 and BF16 are read, of anything else the type is returned.
+    pub(crate) fn f32(&self, name: &str) -> Result<ArrayD<f32>, String> {
+        let (dtype, shape) = self.info(name)?;
+        let bytes = self.bytes(name);
+        let values: Vec<f32> = match dtype {
+            Dtype::F32 => numbers(bytes).map(f32::from_le_bytes).collect(),
+            Dtype::F64 => numbers(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
+            Dtype::F16 => numbers(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => numbers(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+            other => return Err(format!("`{name}` holds {other}, expected floating-point numbers")),
+        };
+        shaped(name, shape, values)
+    }
+
+    pub(crate) fn f64(&self, name: &str) -> Result<ArrayD<f64>, String> {
+        shaped(name, self.info(name)?.1, numbers(self.bytes(name)).map(f64::from_le_bytes).collect())
+    }
+
+    pub(crate) fn i64(&self, name: &str) -> Result<ArrayD<i64>, String> {
+        shaped(name, self.info(name)?.1, numbers(self.bytes(name)).map(i64::from_le_bytes).collect())
+    }
+
+    fn info(&self, name: &str) -> Result<(Dtype, &[usize]), String> {
+        let info = self.header.tensors.get(name).ok_or_else(|| format!("there is no tensor `{name}`"))?;
+        Ok((info.dtype, &info.shape))
+    }
+}
+
+pub(crate) fn numbers<const K: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; K]> {
+    bytes.chunks_exact(K).filter_map(|chunk| chunk.try_into().ok())
+}
+
+fn shaped<T>(name: &str, shape: &[usize], values: Vec<T>) -> Result<ArrayD<T>, String> {
+    Array::from_shape_vec(shape, values).map_err(|e| format!("`{name}` {shape:?} is no tensor: {e}"))
+}

@@ -1,0 +1,37 @@
+//! Every path inside an HDF5 file, once.
+
+/// Stats: JSON as bytes, `[n]` u8.
+pub const HEADER: &str = "header";
+/// Stats: the group that holds one group per merge point.
+pub const POINTS: &str = "points";
+/// Stats, per point: n, a scalar u64.
+pub const COUNT: &str = "count";
+/// Stats, per point: Σz, `[N·d]` f64.
+pub const SUM: &str = "sum";
+/// Stats, per point: the packed upper triangle of Σzzᵀ, `[N·d·(N·d+1)/2]` f64.
+pub const OUTER: &str = "outer";
+
+/// Data set: the class names, `[K]` strings.
+pub const CLASSES: &str = "classes";
+/// Data set: the groups that may hold images; at least one is there.
+pub const SPLITS: [&str; 3] = ["train", "val", "test"];
+/// Data set, per split: `[N, C, H, W]` u8.
+pub const IMAGES: &str = "images";
+/// Data set, per split: `[N]` integers, indices into the class names.
+pub const LABELS: &str = "labels";
+
+/// Path of a merge point's group. HDF5 gives `/`, `.` and `..` a meaning of their own, so these are percent-encoded.
+#[must_use]
+pub fn point(name: &str) -> String {
+    let mut link = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '/' => link.push_str("%2F"),
+            '%' => link.push_str("%25"),
+            '\0' => link.push_str("%00"),
+            '.' if name.chars().all(|c| c == '.') => link.push_str("%2E"),
+            c => link.push(c),
+        }
+    }
+    format!("{POINTS}/{link}")
+}

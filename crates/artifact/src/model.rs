@@ -1,0 +1,171 @@
+//! Models: one `.safetensors` file that any safetensors reader opens, with graph, tasks, preprocessing and provenance
+//! in its metadata.
+
+use crate::container::{self, Container, Header, Values};
+use crate::header::MODEL_VERSION;
+use crate::{Error, InputRef, Kind, Provenance, Result, json};
+use safetensors::tensor::Dtype;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use zipit::{Graph, Model, Preprocess, StateDict, Task};
+
+const FORMAT: &str = "format";
+const GRAPH: &str = "zipit.graph";
+const TASKS: &str = "zipit.tasks";
+const PREPROCESS: &str = "zipit.preprocess";
+const PROVENANCE: &str = "zipit.provenance";
+
+/// A BatchNorm's counter: PyTorch writes it, nothing here needs it.
+const COUNTER: &str = "num_batches_tracked";
+
+/// A model and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFile {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// BLAKE3 of the file.
+    pub blake3: String,
+    /// The network.
+    pub model: Model,
+    /// Who made it and from what.
+    pub provenance: Provenance,
+}
+
+impl ModelFile {
+    /// This file as an input of what is made from it.
+    #[must_use]
+    pub fn input_ref(&self) -> InputRef {
+        InputRef::new(&self.path, Kind::Model, &self.blake3, Some(self.provenance.clone()))
+    }
+}
+
+/// A model without its weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelHeader {
+    /// The file.
+    pub path: PathBuf,
+    /// The computation.
+    pub graph: Graph,
+    /// One per graph output.
+    pub tasks: Vec<Task>,
+    /// The input's contract.
+    pub preprocess: Preprocess,
+    /// Who made it and from what.
+    pub provenance: Provenance,
+    /// Shape of every tensor, by name.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Size of the file in bytes.
+    pub n_bytes: u64,
+}
+
+/// Reads a model and checks all of it: the digest, the graph, every tensor, finite numbers.
+///
+/// # Errors
+/// A file that cannot be read, is another kind or version, is damaged, or holds no usable model.
+pub fn read(path: &Path) -> Result<ModelFile> {
+    let bytes = container::read_bytes(path, Kind::Model)?;
+    let container = Container::parse(path, Kind::Model, &bytes)?;
+    container.header.expect(path, Kind::Model, MODEL_VERSION)?;
+    container.verify(path)?;
+    let header = header(path, &container.header)?;
+    let mut weights = StateDict::new();
+    for name in header.shapes.keys() {
+        weights.insert(name.clone(), container.f32(name).map_err(|e| Error::contents(path, Kind::Model, &e))?);
+    }
+    let model = Model { graph: header.graph, weights, tasks: header.tasks, preprocess: header.preprocess };
+    model.validate().map_err(|e| Error::contents(path, Kind::Model, &e))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(&bytes);
+    Ok(ModelFile {
+        path: path.to_owned(),
+        blake3: hasher.finalize().to_hex().to_string(),
+        model,
+        provenance: header.provenance,
+    })
+}
+
+/// Reads everything but the weights: fast whatever the model's size. The weights are not verified.
+///
+/// # Errors
+/// As [`read`], as far as it can be told without the weights.
+pub fn read_header(path: &Path) -> Result<ModelHeader> {
+    let found = crate::sniff(path)?;
+    if !matches!(found, Kind::Model | Kind::Safetensors) {
+        return Err(Error::Kind { path: path.to_owned(), found, expected: Kind::Model });
+    }
+    header(path, &Header::read(path)?)
+}
+
+fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
+    let unusable = |reason: String| Error::contents(path, Kind::Model, &reason);
+    raw.expect(path, Kind::Model, MODEL_VERSION)?;
+    let header = ModelHeader {
+        path: path.to_owned(),
+        graph: json::decode("graph", raw.text(path, GRAPH)?).map_err(unusable)?,
+        tasks: json::decode("list of tasks", raw.text(path, TASKS)?).map_err(unusable)?,
+        preprocess: json::decode("preprocessing", raw.text(path, PREPROCESS)?).map_err(unusable)?,
+        provenance: json::decode("provenance", raw.text(path, PROVENANCE)?).map_err(unusable)?,
+        shapes: raw
+            .tensors
+            .iter()
+            .filter(|(name, info)| !(info.dtype == Dtype::I64 && name.ends_with(COUNTER)))
+            .map(|(name, info)| (name.clone(), info.shape.clone()))
+            .collect(),
+        n_bytes: raw.n_bytes,
+    };
+    header.graph.shapes().map_err(|e| unusable(e.to_string()))?;
+    let shapes = header.shapes.iter().map(|(name, shape)| (name.as_str(), shape.clone())).collect();
+    header.graph.check_tensor_shapes(&shapes).map_err(|e| unusable(e.to_string()))?;
+    Ok(header)
+}
+
+/// Writes a model. The same model and provenance give the same bytes.
+///
+/// # Errors
+/// A model that does not [`validate`](Model::validate), or a file that cannot be written.
+pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> {
+    let unwritable = |reason: String| Error::unwritable(path, &reason);
+    model.validate().map_err(|e| unwritable(e.to_string()))?;
+    let metadata = BTreeMap::from([
+        (FORMAT, "pt".to_owned()),
+        (GRAPH, json::encode("graph", &model.graph).map_err(unwritable)?),
+        (TASKS, json::encode("list of tasks", &model.tasks).map_err(unwritable)?),
+        (PREPROCESS, json::encode("preprocessing", &model.preprocess).map_err(unwritable)?),
+        (PROVENANCE, json::encode("provenance", &provenance.compact()).map_err(unwritable)?),
+    ]);
+    let tensors = model.weights.iter().map(|(name, tensor)| (name.as_str(), Values::F32(tensor))).collect();
+    container::write(path, Kind::Model, MODEL_VERSION, metadata, &tensors)
+}
+
+/// A state dict from somebody else's safetensors file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Foreign {
+    /// The floating-point tensors, in f32.
+    pub weights: StateDict,
+    /// What was left out, one text per tensor: `bn1.num_batches_tracked (I64 [])`.
+    pub dropped: Vec<String>,
+    /// The file's own metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads any safetensors file: F16, BF16, F32 and F64 become f32; tensors of other types are left out and listed.
+/// Numbers are not judged.
+///
+/// # Errors
+/// A file that cannot be read, is no safetensors file, or is damaged.
+pub fn read_foreign_safetensors(path: &Path) -> Result<Foreign> {
+    let bytes = container::read_bytes(path, Kind::Safetensors)?;
+    let container = Container::parse(path, Kind::Safetensors, &bytes)?;
+    let mut foreign =
+        Foreign { weights: StateDict::new(), dropped: vec![], metadata: container.header.metadata.clone() };
+    for (name, info) in &container.header.tensors {
+        match info.dtype {
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => {
+                let tensor = container.f32(name).map_err(|e| Error::contents(path, Kind::Safetensors, &e))?;
+                foreign.weights.insert(name.clone(), tensor);
+            }
+            other => foreign.dropped.push(format!("{name} ({other} {:?})", info.shape)),
+        }
+    }
+    Ok(foreign)
+}

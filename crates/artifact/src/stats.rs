@@ -1,0 +1,303 @@
+//! Stats: the moments at every merge point, in HDF5 behind a user block that holds magic, version and digest.
+//!
+//! The digest is compared before the HDF5 library sees the file: that library is not made for damaged files.
+
+use crate::atomic::Staged;
+use crate::header::STATS_VERSION;
+use crate::{Error, InputRef, Kind, Provenance, Result, hdf, json, layout};
+use ndarray::ArrayView1;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use zipit::{Graph, Moments, Preprocess, Task};
+
+/// The first bytes of the file.
+pub(crate) const MAGIC: &[u8; 8] = b"zipit-st";
+/// Bytes before the HDF5 part: magic, version u32, four zeros, file length u64, digest of the rest, zeros.
+const BLOCK: usize = 512;
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatsHeader {
+    /// The network, as the first model has it.
+    pub graph: Graph,
+    /// The models in the order of z = [x¹; …; xᴺ].
+    pub models: Vec<InputRef>,
+    /// Each model's tasks.
+    pub tasks: Vec<Vec<Task>>,
+    /// What the models expect of an image.
+    pub preprocess: Preprocess,
+    /// Merge points, in the order of the forward pass: name and d.
+    pub points: Vec<(String, usize)>,
+    /// Images that are in these moments.
+    pub n_images: u64,
+    /// `Some((i, n))`: the i-th of n shards, i from 1; `None`: the whole.
+    pub shard: Option<(usize, usize)>,
+    /// Images per batch; another size gives other rounding.
+    pub batch_size: usize,
+    /// Batches that are in these moments.
+    pub batches_done: u64,
+    /// Batches there are for this file; fewer done means interrupted.
+    pub n_batches: u64,
+    /// Who measured, and on which data.
+    pub provenance: Provenance,
+}
+
+impl StatsHeader {
+    /// N.
+    #[must_use]
+    pub fn n_models(&self) -> usize {
+        self.models.len()
+    }
+
+    /// Whether every batch was measured.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.batches_done == self.n_batches
+    }
+
+    /// Everything about the header that can be wrong by itself.
+    fn validate(&self) -> Result<(), String> {
+        let shapes = self.graph.shapes().map_err(|e| e.to_string())?;
+        let spaces = self.graph.spaces().map_err(|e| e.to_string())?;
+        let dims: BTreeMap<String, usize> =
+            self.graph.merge_points(&spaces).into_iter().map(|point| (point.name, point.dim)).collect();
+        if self.models.is_empty() || self.tasks.len() != self.models.len() {
+            return Err(format!("{} models with {} lists of tasks", self.models.len(), self.tasks.len()));
+        }
+        if self.points.is_empty() {
+            return Err("no merge points".to_owned());
+        }
+        for (i, (name, d)) in self.points.iter().enumerate() {
+            match dims.get(name) {
+                None => return Err(format!("`{name}` is no merge point of its graph")),
+                Some(dim) if dim != d => {
+                    return Err(format!("`{name}` has {d} features, its graph says {dim}"));
+                }
+                Some(_) if self.points[..i].iter().any(|(other, _)| other == name) => {
+                    return Err(format!("`{name}` is there twice"));
+                }
+                Some(_) => {}
+            }
+        }
+        let input = &shapes[self.graph.input.name.as_str()];
+        let expected = [self.preprocess.channels(), self.preprocess.size[0], self.preprocess.size[1]];
+        if **input != expected {
+            return Err(format!("the graph's input is {input:?} but the preprocessing gives {expected:?}"));
+        }
+        if let Some((i, n)) = self.shard
+            && !(1..=n).contains(&i)
+        {
+            return Err(format!("shard {i}/{n}; shards count from 1"));
+        }
+        if self.n_images == 0 || self.batch_size == 0 || self.batches_done == 0 {
+            return Err(format!(
+                "{} images in {} batches of {}: nothing was measured",
+                self.n_images, self.batches_done, self.batch_size
+            ));
+        }
+        if self.batches_done > self.n_batches {
+            return Err(format!("{} of {} batches are done", self.batches_done, self.n_batches));
+        }
+        Ok(())
+    }
+
+    /// Checks one point's moments against the header: N·d features, every position of every image, finite.
+    fn check(&self, name: &str, moments: &Moments) -> Result<(), String> {
+        let d = self.dim(name)?;
+        let n_joint = self.n_models() * d;
+        if moments.n_joint() != n_joint {
+            return Err(format!("`{name}`: {} features, expected {n_joint}", moments.n_joint()));
+        }
+        moments.validate(name).map_err(|e| e.to_string())?;
+        let shapes = self.graph.shapes().map_err(|e| e.to_string())?;
+        let positions: usize = shapes.get(name).map_or(1, |shape| shape[1..].iter().product());
+        let expected = self.n_images.checked_mul(positions as u64);
+        if Some(moments.count) != expected {
+            return Err(format!(
+                "`{name}`: {} samples, but {} images of {positions} positions were measured",
+                moments.count, self.n_images
+            ));
+        }
+        Ok(())
+    }
+
+    fn dim(&self, name: &str) -> Result<usize, String> {
+        self.points
+            .iter()
+            .find(|(point, _)| point == name)
+            .map(|(_, d)| *d)
+            .ok_or_else(|| format!("it has no merge point `{name}`"))
+    }
+}
+
+/// Writes stats. The same content gives the same bytes.
+///
+/// # Errors
+/// A header that contradicts itself, moments that do not fit it, or a file that cannot be written.
+pub fn write(path: &Path, header: &StatsHeader, moments: &BTreeMap<String, Moments>) -> Result<()> {
+    let unwritable = |reason: String| Error::unwritable(path, &reason);
+    let mut header = header.clone();
+    header.provenance = header.provenance.compact();
+    for model in &mut header.models {
+        model.provenance = model.provenance.as_ref().map(|p| Box::new(p.compact()));
+    }
+    header.validate().map_err(unwritable)?;
+    for (name, _) in &header.points {
+        let point = moments.get(name).ok_or_else(|| unwritable(format!("the moments of `{name}` are missing")))?;
+        header.check(name, point).map_err(unwritable)?;
+    }
+    if moments.len() != header.points.len() {
+        return Err(unwritable(format!("{} moments for {} merge points", moments.len(), header.points.len())));
+    }
+    let text = json::encode("header", &header).map_err(unwritable)?;
+
+    let staged = Staged::new(path)?;
+    write_hdf5(staged.path(), &text, moments)
+        .map_err(|e| Error::Write { path: path.to_owned(), reason: hdf::reason(&e) })?;
+    seal(staged.file()).map_err(|e| Error::Write { path: path.to_owned(), reason: crate::error::reason(&e) })?;
+    staged.commit()
+}
+
+fn write_hdf5(path: &Path, header: &str, moments: &BTreeMap<String, Moments>) -> hdf5::Result<()> {
+    let file = hdf::create(path, BLOCK as u64)?;
+    file.new_dataset_builder().with_data(ArrayView1::from(header.as_bytes())).create(layout::HEADER)?;
+    hdf::group(&file, layout::POINTS)?;
+    for (name, point) in moments {
+        let group = hdf::group(&file, &layout::point(name))?;
+        group.new_dataset_builder().with_data(&[point.count]).create(layout::COUNT)?;
+        group.new_dataset_builder().with_data(ArrayView1::from(&point.sum)).create(layout::SUM)?;
+        group.new_dataset_builder().with_data(ArrayView1::from(&point.outer)).create(layout::OUTER)?;
+    }
+    file.flush()?;
+    file.close()
+}
+
+/// Fills the user block of a finished HDF5 file.
+fn seal(mut file: &File) -> io::Result<()> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(BLOCK as u64))?;
+    let (_, digest) = digests(&[], file)?;
+    let mut block = Vec::with_capacity(BLOCK);
+    block.extend_from_slice(MAGIC);
+    block.extend_from_slice(&STATS_VERSION.to_le_bytes());
+    block.extend_from_slice(&[0; 4]);
+    block.extend_from_slice(&length.to_le_bytes());
+    block.extend_from_slice(digest.as_bytes());
+    block.resize(BLOCK, 0);
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&block)
+}
+
+/// BLAKE3 of `head` and the rest of `file` together, and of the rest alone.
+fn digests(head: &[u8], mut file: &File) -> io::Result<(blake3::Hash, blake3::Hash)> {
+    let (mut whole, mut rest) = (blake3::Hasher::new(), blake3::Hasher::new());
+    whole.update(head);
+    let mut buffer = vec![0; 1 << 22];
+    loop {
+        let n = match file.read(&mut buffer) {
+            Ok(0) => return Ok((whole.finalize(), rest.finalize())),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        whole.update_rayon(&buffer[..n]);
+        rest.update_rayon(&buffer[..n]);
+    }
+}
+
+/// Verifies the user block and the digest in it. Returns BLAKE3 of the whole file.
+fn verify(path: &Path) -> Result<String> {
+    let damaged = |reason: String| Error::damaged(path, Kind::Stats, reason);
+    let mut file = File::open(path).map_err(Error::read(path))?;
+    let found_length = file.metadata().map_err(Error::read(path))?.len();
+    let mut block = Vec::with_capacity(BLOCK);
+    let read = (&mut file).take(BLOCK as u64).read_to_end(&mut block);
+    if read.is_err() || !block.starts_with(MAGIC) {
+        return Err(Error::Kind { path: path.to_owned(), found: crate::sniff(path)?, expected: Kind::Stats });
+    }
+    if block.len() < BLOCK {
+        return Err(damaged(format!("it ends after {} bytes", block.len())));
+    }
+    let field = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    if field(8) != STATS_VERSION {
+        return Err(Error::Version { path: path.to_owned(), kind: Kind::Stats, found: field(8), reads: STATS_VERSION });
+    }
+    let length = u64::from(field(16)) | u64::from(field(20)) << 32;
+    if length != found_length {
+        return Err(damaged(format!("it has {found_length} bytes, {length} were written")));
+    }
+    let (whole, rest) = digests(&block, &file).map_err(Error::read(path))?;
+    if block[24..56] != *rest.as_bytes() || block[12..16].iter().chain(&block[56..]).any(|&b| b != 0) {
+        return Err(damaged("its digest does not match its content".to_owned()));
+    }
+    Ok(whole.to_hex().to_string())
+}
+
+/// An open stats file.
+#[derive(Debug)]
+pub struct StatsReader {
+    path: PathBuf,
+    blake3: String,
+    header: StatsHeader,
+    file: hdf5::File,
+}
+
+impl StatsReader {
+    /// Opens stats and verifies the digest of all of it.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is another kind or version, is damaged, or has an unusable header.
+    pub fn open(path: &Path) -> Result<Self> {
+        let blake3 = verify(path)?;
+        let unusable = |reason: String| Error::contents(path, Kind::Stats, &reason);
+        let file = hdf::open(path).map_err(|e| unusable(hdf::reason(&e)))?;
+        let text = hdf::read::<u8>(&file, layout::HEADER, None).map_err(unusable)?;
+        let text = String::from_utf8(text).map_err(|_| unusable("its header is no text".to_owned()))?;
+        let header: StatsHeader = json::decode("header", &text).map_err(unusable)?;
+        header.validate().map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), blake3, header, file })
+    }
+
+    /// What was measured.
+    #[must_use]
+    pub fn header(&self) -> &StatsHeader {
+        &self.header
+    }
+
+    /// BLAKE3 of the file.
+    #[must_use]
+    pub fn blake3(&self) -> &str {
+        &self.blake3
+    }
+
+    /// This file as an input of what is made from it.
+    #[must_use]
+    pub fn input_ref(&self) -> InputRef {
+        InputRef::new(&self.path, Kind::Stats, &self.blake3, Some(self.header.provenance.clone()))
+    }
+
+    /// Reads the moments of one merge point.
+    ///
+    /// # Errors
+    /// A point that is not there, or whose numbers do not fit the header.
+    pub fn moments(&self, name: &str) -> Result<Moments> {
+        self.read_point(name).map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
+    }
+
+    fn read_point(&self, name: &str) -> Result<Moments, String> {
+        let n_joint = self.header.n_models().checked_mul(self.header.dim(name)?).ok_or("too many features")?;
+        let n_outer = n_joint.checked_add(1).and_then(|n| n.checked_mul(n_joint)).ok_or("too many features")? / 2;
+        let at = |what: &str| format!("{}/{what}", layout::point(name));
+        let moments = Moments {
+            count: hdf::read(&self.file, &at(layout::COUNT), Some(1))?[0],
+            sum: hdf::read(&self.file, &at(layout::SUM), Some(n_joint))?,
+            outer: hdf::read(&self.file, &at(layout::OUTER), Some(n_outer))?,
+        };
+        self.header.check(name, &moments)?;
+        Ok(moments)
+    }
+}
