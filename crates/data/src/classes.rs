@@ -80,3 +80,54 @@ fn unknown(word: &str, classes: &[String]) -> Error {
     let what = if word.is_empty() { "a class name is empty".to_owned() } else { format!("no class `{word}`") };
     Error::Request(format!("{what}; there are: {}", few(&named)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::indices;
+
+    fn ask(spec: &[&str]) -> Result<Vec<u32>, String> {
+        let classes = ["T-shirt/top", "Trouser", "7", "red, green", "0-1", "Bag", "Ankle boot", "x"].map(String::from);
+        let spec: Vec<String> = spec.iter().map(|&s| s.to_owned()).collect();
+        indices(&classes, &spec).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn names_numbers_ranges_and_lists() {
+        assert_eq!(ask(&["T-shirt/top", "Bag"]).unwrap(), [0, 5]);
+        assert_eq!(ask(&["2-4"]).unwrap(), [2, 3, 4]);
+        assert_eq!(ask(&["5,3", " 1 "]).unwrap(), [5, 3, 1], "in the order asked for");
+        assert_eq!(ask(&["Bag, 6", "0 - 1"]).unwrap(), [5, 6, 0, 1]);
+        assert_eq!(ask(&["4-4"]).unwrap(), [4]);
+        assert_eq!(ask(&[]).unwrap(), (0..8).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn a_class_of_exactly_that_name_goes_first() {
+        assert_eq!(ask(&["7"]).unwrap(), [2]);
+        assert_eq!(ask(&["0-1"]).unwrap(), [4]);
+        assert_eq!(ask(&["red, green"]).unwrap(), [3]);
+    }
+
+    #[test]
+    fn unknown_classes_get_the_list() {
+        for unknown in ["8", "trouser", "5-8", "-1", "1-", "99999999999999999999", "Bag-x", "1-2-3"] {
+            let message = ask(&[unknown]).unwrap_err();
+            assert!(
+                message.starts_with(&format!("no class `{unknown}`; there are: 0 T-shirt/top, 1 Trouser")),
+                "{message}"
+            );
+        }
+        assert!(ask(&[""]).unwrap_err().starts_with("a class name is empty"));
+        assert!(ask(&["1,,2"]).unwrap_err().starts_with("a class name is empty"));
+        assert_eq!(ask(&["4-2"]).unwrap_err(), "class range `4-2` runs backwards: write 2-4");
+    }
+
+    #[test]
+    fn a_class_asked_for_twice_is_refused() {
+        for twice in [["1", "1"], ["Bag", "5"], ["1-5", "3"], ["0-1", "4"]] {
+            let message = ask(&twice).unwrap_err();
+            assert!(message.contains("asked for twice"), "{message}");
+        }
+    }
+}

@@ -4,9 +4,10 @@ use crate::{
     Error, Result, Split, classes, decode, detect,
     preprocess::Pipeline,
     raster::{Layout, Raster},
+    split::Share,
 };
 use fast_image_resize::Resizer;
-use ndarray::Array4;
+use ndarray::{Array4, Axis};
 use rayon::prelude::*;
 use std::{
     borrow::Cow,
@@ -14,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use zipit::Preprocess;
+use zipit_artifact::dataset::DatasetFile;
 
 /// How a data set is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Kind {
     Cifar100,
     /// A tree of class folders with JPEG or PNG files.
     Folder,
+    /// One HDF5 file.
+    Hdf5,
 }
 
 impl fmt::Display for Kind {
@@ -35,13 +39,16 @@ impl fmt::Display for Kind {
             Self::Cifar10 => "CIFAR-10",
             Self::Cifar100 => "CIFAR-100",
             Self::Folder => "class folders",
+            Self::Hdf5 => "HDF5",
         })
     }
 }
 
-/// What a reader found: a whole training or test part.
+/// What a reader found: a whole part of the data set, of which the split may be a share.
 pub(crate) struct Parts {
     pub kind: Kind,
+    /// How much of what was read is the split.
+    pub share: Share,
     pub classes: Vec<String>,
     pub labels: Vec<u32>,
     pub images: Images,
@@ -55,6 +62,8 @@ pub(crate) enum Images {
     Memory { shape: [usize; 3], layout: Layout, pixels: Vec<u8> },
     /// One file per image.
     Files(Vec<PathBuf>),
+    /// Rows of one group of an HDF5 file.
+    Hdf5 { file: DatasetFile, part: &'static str, rows: Vec<usize> },
 }
 
 impl Images {
@@ -69,6 +78,7 @@ impl Images {
                 pixels.truncate(positions.len() * n);
                 pixels.shrink_to_fit();
             }
+            Self::Hdf5 { rows, .. } => *rows = positions.iter().map(|&i| rows[i]).collect(),
             Self::Files(paths) => *paths = positions.iter().map(|&i| std::mem::take(&mut paths[i])).collect(),
         }
     }
@@ -90,7 +100,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a folder, finding out what it holds.
+    /// Opens a folder or an HDF5 file, finding out what it holds.
     ///
     /// # Errors
     /// If there is nothing at `path` that is a data set (the message lists what was looked for and what is there), if
@@ -98,11 +108,11 @@ impl Dataset {
     pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Self> {
         let path = path.as_ref();
         let mut parts = detect::open(path, split)?;
-        let positions: Vec<usize> = (0..parts.labels.len()).filter(|&i| split.holds(i)).collect();
+        let positions: Vec<usize> = (0..parts.labels.len()).filter(|&i| parts.share.holds(i)).collect();
         if positions.is_empty() {
             return Err(Error::content(
                 path,
-                format!("the {split} split is empty: its training part has only {} images", parts.labels.len()),
+                format!("the {split} split is empty: the part it is taken from has only {} images", parts.labels.len()),
             ));
         }
         if positions.len() < parts.labels.len() {
@@ -199,6 +209,7 @@ impl Dataset {
         match &self.images {
             Images::Memory { shape, .. } => Ok(*shape),
             Images::Files(paths) => Ok(decode::read(&paths[index])?.shape),
+            Images::Hdf5 { file, .. } => Ok(file.shape()),
         }
     }
 
@@ -231,20 +242,55 @@ impl Dataset {
         items: Vec<T>,
         f: impl Fn(Raster, &mut Resizer, T) -> Result<(), String> + Sync,
     ) -> Result<()> {
-        let each = |resizer: &mut Resizer, (&index, item): (&usize, T)| -> Result<()> {
-            match &self.images {
+        // HDF5 has one lock per process, so its images are read before the parallel part.
+        let fetched = match &self.images {
+            Images::Hdf5 { file, part, rows } => Some(Fetched::read(file, part, rows, indices)?),
+            Images::Memory { .. } | Images::Files(_) => None,
+        };
+        let each = |resizer: &mut Resizer, (place, (&index, item)): (usize, (&usize, T))| -> Result<()> {
+            let (image, path) = match &self.images {
                 Images::Memory { shape, layout, pixels } => {
                     let n = shape.iter().product::<usize>();
                     let pixels = Cow::Borrowed(&pixels[index * n..(index + 1) * n]);
-                    f(Raster { shape: *shape, layout: *layout, pixels }, resizer, item)
-                        .map_err(|reason| Error::content(&self.path, format!("each image {reason}")))
+                    (Raster { shape: *shape, layout: *layout, pixels }, &self.path)
                 }
-                Images::Files(paths) => f(decode::read(&paths[index])?, resizer, item)
-                    .map_err(|reason| Error::content(&paths[index], reason)),
-            }
+                Images::Files(paths) => (decode::read(&paths[index])?, &paths[index]),
+                Images::Hdf5 { .. } => (fetched.as_ref().expect("read above").image(place), &self.path),
+            };
+            f(image, resizer, item).map_err(|reason| {
+                let subject = if path == &self.path { format!("image {index} ") } else { String::new() };
+                Error::content(path, subject + &reason)
+            })
         };
-        let results: Vec<Result<()>> = indices.par_iter().zip(items).map_init(Resizer::new, each).collect();
+        let places = indices.par_iter().zip(items).enumerate();
+        let results: Vec<Result<()>> = places.map_init(Resizer::new, each).collect();
         results.into_iter().collect()
+    }
+}
+
+/// Images read from HDF5.
+struct Fetched {
+    images: Array4<u8>,
+    /// Which of them each asked-for place got.
+    ranks: Vec<usize>,
+}
+
+impl Fetched {
+    /// Reads in ascending order, so that neighbours and compressed chunks are read once.
+    fn read(file: &DatasetFile, part: &str, rows: &[usize], indices: &[usize]) -> Result<Self> {
+        let mut sorted: Vec<usize> = indices.iter().map(|&index| rows[index]).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let rank = |&index: &usize| sorted.partition_point(|&row| row < rows[index]);
+        let ranks = indices.iter().map(rank).collect();
+        Ok(Self { images: file.images(part, &sorted)?, ranks })
+    }
+
+    fn image(&self, place: usize) -> Raster<'_> {
+        let (_, c, h, w) = self.images.dim();
+        let image = self.images.index_axis(Axis(0), self.ranks[place]);
+        let pixels = image.to_slice().map_or_else(|| Cow::Owned(image.iter().copied().collect()), Cow::Borrowed);
+        Raster { shape: [c, h, w], layout: Layout::Planar, pixels }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which kind of data set a path is.
 
-use crate::{Error, Result, Split, cifar, dataset::Parts, folder, idx, listing::Listing};
+use crate::{Error, Result, Split, cifar, dataset::Parts, folder, hdf5, idx, listing::Listing};
 use std::path::Path;
 
 const LOOKED_FOR: &str = "\
@@ -8,19 +8,28 @@ looked for
   MNIST-style IDX: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-… (each also .gz), or these in raw/
   CIFAR-10: data_batch_1.bin … data_batch_5.bin, test_batch.bin, or cifar-10-batches-bin/
   CIFAR-100: train.bin, test.bin, or cifar-100-binary/
-  class folders: train/<class>/*.jpg (.jpeg, .png), test/<class>/… or val/<class>/…";
+  class folders: train/<class>/*.jpg (.jpeg, .png), test/<class>/… or val/<class>/…
+  HDF5: one file ending in .h5 or .hdf5";
 
 enum Source {
     Idx(idx::Files),
     Cifar(cifar::Variant),
     Folder,
+    Hdf5(String),
 }
 
 /// Reads one split of whatever is at `path`.
 pub(crate) fn open(path: &Path, split: Split) -> Result<Parts> {
-    let is_file = std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?.is_file();
-    if is_file {
-        return Err(Error::content(path, "is a file that is no data set by itself; give the folder it is in"));
+    let found = std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    if found.is_file() {
+        // The folder is told from any of the files of IDX and CIFAR; of the others only HDF5 is a data set by itself.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let folder = Path::new(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+        if idx::is_named(&name) || name.ends_with(".bin") {
+            let reason = format!("is one file of a data set: give its folder, {}", folder.display());
+            return Err(Error::content(path, reason));
+        }
+        return hdf5::open(path, split);
     }
     let outer = Listing::read(path)?;
     // Where torchvision and the official archives put things, one level down.
@@ -42,6 +51,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<Parts> {
             Source::Idx(files) => idx::open(listing, files, split),
             Source::Cifar(variant) => cifar::open(listing, *variant, split),
             Source::Folder => folder::open(listing, split),
+            Source::Hdf5(name) => hdf5::open(&listing.join(name), split),
         },
         several => {
             let kinds: Vec<&str> = several.iter().map(|(_, source)| source.name()).collect();
@@ -60,6 +70,7 @@ impl Source {
             Self::Cifar(cifar::Variant::Cifar10) => "CIFAR-10",
             Self::Cifar(cifar::Variant::Cifar100) => "CIFAR-100",
             Self::Folder => "class folders",
+            Self::Hdf5(_) => "HDF5",
         }
     }
 }
@@ -75,5 +86,6 @@ fn sources(listing: &Listing) -> Result<Vec<Source>> {
     if folder::is_in(listing) {
         sources.push(Source::Folder);
     }
+    sources.extend(listing.files.iter().filter(|name| hdf5::is_named(name)).cloned().map(Source::Hdf5));
     Ok(sources)
 }

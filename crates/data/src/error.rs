@@ -25,6 +25,9 @@ pub enum Error {
         /// What was found, what was expected and, where possible, what to do.
         reason: String,
     },
+    /// An HDF5 data set that cannot be used.
+    #[error(transparent)]
+    Artifact(#[from] zipit_artifact::Error),
     /// A request that makes no sense for this data set.
     #[error("{0}")]
     Request(String),

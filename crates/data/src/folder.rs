@@ -1,4 +1,4 @@
-//! A tree of class folders: `train/<class>/*.jpg`, `test/<class>/…` (else `val/`). Images are read when asked for.
+//! A tree of class folders: `train/<class>/*.jpg`, `test/<class>/…`, `val/<class>/…`. Images are read when asked for.
 
 use crate::{
     Error, Result, Split,
@@ -8,29 +8,24 @@ use crate::{
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-const TRAIN: &str = "train";
-/// The test part's folder: the first of these there is.
-const TEST: [&str; 2] = ["test", "val"];
+/// The folders that may be there.
+const PARTS: [&str; 3] = ["train", "val", "test"];
 /// Deeper nesting than this is a symbolic link that loops.
 const MAX_DEPTH: usize = 16;
 
 /// Does the folder look like one of these?
 pub(crate) fn is_in(listing: &Listing) -> bool {
-    listing.has_folder(TRAIN) || TEST.iter().any(|name| listing.has_folder(name))
+    PARTS.iter().any(|name| listing.has_folder(name))
 }
 
 /// Lists one split.
 pub(crate) fn open(listing: &Listing, split: Split) -> Result<Parts> {
-    let test = TEST.into_iter().find(|name| listing.has_folder(name));
-    let part = match (split, test) {
-        (Split::Train | Split::Val, _) if listing.has_folder(TRAIN) => TRAIN,
-        (Split::Test, Some(name)) => name,
-        _ => {
-            let wanted = if split == Split::Test { "a folder test/ (or val/)" } else { "a folder train/" };
-            let reason = format!("the {split} split needs {wanted} of class folders; there is {}", listing.summary());
-            return Err(Error::content(&listing.path, reason));
-        }
+    let Some((part, share)) = split.part(|name| listing.has_folder(name)) else {
+        let wanted = if split == Split::Test { "a folder test/ (or val/)" } else { "a folder train/" };
+        let reason = format!("the {split} split needs {wanted} of class folders; there is {}", listing.summary());
+        return Err(Error::content(&listing.path, reason));
     };
+    let train = (part != "train" && listing.has_folder("train")).then(|| listing.join("train"));
     let part = Listing::read(&listing.join(part))?;
     if part.folders.is_empty() {
         return Err(Error::content(
@@ -39,8 +34,8 @@ pub(crate) fn open(listing: &Listing, split: Split) -> Result<Parts> {
         ));
     }
     let classes = part.folders.clone();
-    if listing.has_folder(TRAIN) && split == Split::Test {
-        same_classes(&Listing::read(&listing.join(TRAIN))?, &part)?;
+    if let Some(train) = train {
+        same_classes(&Listing::read(&train)?, &part)?;
     }
 
     let found: Vec<Result<Found>> = classes.par_iter().map(|class| images_in(&part.join(class))).collect();
@@ -65,6 +60,7 @@ pub(crate) fn open(listing: &Listing, split: Split) -> Result<Parts> {
     });
     Ok(Parts {
         kind: Kind::Folder,
+        share,
         classes,
         labels,
         images: Images::Files(paths),

@@ -45,6 +45,11 @@ fn parse_name(name: &str) -> Option<(String, bool, bool)> {
     }
 }
 
+/// Does the name say IDX?
+pub(crate) fn is_named(name: &str) -> bool {
+    parse_name(name).is_some()
+}
+
 /// The IDX files of a folder, if it holds any. An unpacked file is preferred to its gzipped twin.
 pub(crate) fn find(listing: &Listing) -> Result<Option<Files>> {
     let mut sets: BTreeMap<String, Files> = BTreeMap::new();
@@ -115,6 +120,7 @@ pub(crate) fn open(listing: &Listing, files: &Files, split: Split) -> Result<Par
     };
     Ok(Parts {
         kind: Kind::Idx,
+        share: split.share(),
         classes,
         labels: labels.into_iter().map(u32::from).collect(),
         images: Images::Memory { shape, layout, pixels: images.values },
@@ -137,7 +143,8 @@ fn check_labels(labels: &[u8], n_classes: usize, path: &Path, names: &str) -> Re
     }
 }
 
-/// `[C, H, W]` and where the channels are, from `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]` with C = 1 or 3.
+/// `[C, H, W]` and where the channels are, from `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]` with C = 1 or 3; planes go first
+/// where both would do.
 fn image_shape(shape: &[usize]) -> Result<([usize; 3], Layout), String> {
     match *shape {
         [_, h, w] => Ok(([1, h, w], Layout::Planar)),

@@ -144,3 +144,28 @@ fn resample<'a>(image: Raster<'a>, [h, w]: [usize; 2], resizer: &mut Resizer) ->
     }
     Ok(Raster { shape: [n_channels, h, w], layout, pixels: Cow::Owned(resized) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{crop_start, target_size};
+    use zipit::Preprocess;
+
+    #[test]
+    fn sizes_before_the_crop() {
+        let target =
+            |image, size, resize| target_size(image, &Preprocess { size, resize, mean: vec![0.0], std: vec![1.0] });
+        assert_eq!(target([28, 28], [28, 28], None), [28, 28]);
+        assert_eq!(target([375, 500], [224, 224], Some(256)), [256, 341]);
+        assert_eq!(target([500, 375], [224, 224], Some(256)), [341, 256]);
+        assert_eq!(target([100, 200], [32, 32], None), [32, 64]);
+        assert_eq!(target([100, 200], [32, 80], None), [40, 80]);
+        assert_eq!(target([3, 1000], [64, 64], None), [64, 21_333]);
+    }
+
+    /// `[round(d / 2) for d in range(8)]` in Python.
+    #[test]
+    fn halves_are_rounded_to_even() {
+        let starts: Vec<usize> = (0..8).map(|d| crop_start(d + 5, 5)).collect();
+        assert_eq!(starts, [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+}

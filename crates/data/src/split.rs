@@ -5,16 +5,20 @@ use std::{fmt, str::FromStr};
 
 /// Which part of a data set.
 ///
-/// Training and test part follow the data set's own convention. The validation part, on which α and β may be chosen,
-/// is every tenth image of the training part (position % 10 == 9); [`Split::Train`] is the rest, so the two are
-/// disjoint and together are the training part.
+/// Training and test part follow the data set's own convention: IDX `train-…` and `t10k-…`, CIFAR's batches, folders or
+/// HDF5 groups `train` and `test`. The validation part, on which α and β may be chosen, is every tenth image of the
+/// training part (position % 10 == 9) and [`Split::Train`] is the rest, so the two are disjoint and together are the
+/// training part.
+///
+/// A folder or group `val` is the test part if there is no `test`; beside one, it is the validation part and the training
+/// part stays whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Split {
-    /// Nine tenths of the training part.
+    /// What to learn from and measure on.
     Train,
-    /// One tenth of the training part.
+    /// What to choose settings on.
     Val,
-    /// The test part, untouched.
+    /// What to report.
     Test,
 }
 
@@ -29,12 +33,47 @@ impl Split {
         }
     }
 
-    /// Is the image at this position of the data set's own (training or test) part in the split?
-    pub(crate) fn holds(self, position: usize) -> bool {
+    /// Where to find the split in a data set of named parts, and how much of that part it is. `None`: nowhere.
+    pub(crate) fn part(self, has: impl Fn(&str) -> bool) -> Option<(&'static str, Share)> {
+        let own_val = has("test") && has("val");
+        let (part, share) = match self {
+            Self::Test if has("test") => ("test", Share::All),
+            Self::Test => ("val", Share::All),
+            Self::Val if own_val => ("val", Share::All),
+            Self::Val => ("train", Share::Tenth),
+            Self::Train if own_val => ("train", Share::All),
+            Self::Train => ("train", Share::NineTenths),
+        };
+        has(part).then_some((part, share))
+    }
+
+    /// The split's share of the training part of a data set without a validation part.
+    pub(crate) fn share(self) -> Share {
         match self {
-            Self::Train => position % 10 != 9,
-            Self::Val => position % 10 == 9,
-            Self::Test => true,
+            Self::Train => Share::NineTenths,
+            Self::Val => Share::Tenth,
+            Self::Test => Share::All,
+        }
+    }
+}
+
+/// How much of a part of the data set a split is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    All,
+    /// Every tenth image.
+    Tenth,
+    /// The others.
+    NineTenths,
+}
+
+impl Share {
+    /// Is the image at this position of the part in it?
+    pub fn holds(self, position: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tenth => position % 10 == 9,
+            Self::NineTenths => position % 10 != 9,
         }
     }
 }
