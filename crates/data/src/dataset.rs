@@ -119,11 +119,8 @@ impl Dataset {
             parts.images.keep(&positions);
         }
         let labels = positions.iter().map(|&i| parts.labels[i]).collect();
-        // `.` and `..` have no name of their own.
-        let named = if path.file_name().is_some() { path.to_owned() } else { path.canonicalize().unwrap_or_default() };
-        let name = named.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let Parts { kind, classes, images, digest, warnings, .. } = parts;
-        Ok(Self { path: path.to_owned(), name, split, kind, classes, labels, images, digest, warnings })
+        Ok(Self { path: path.to_owned(), name: name_of(path), split, kind, classes, labels, images, digest, warnings })
     }
 
     /// Number of images.
@@ -162,15 +159,15 @@ impl Dataset {
         self.split
     }
 
-    /// The folder's or file's name.
+    /// The folder's name, or the file's without its extension.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// BLAKE3 (hex) of the files it was read from, as one would get it from `b3sum`: one file's own; of several, that of
-    /// the sorted lines `<BLAKE3>  <name>`. Class folders: of the sorted lines `<relative path>⇥<size in bytes>`, so an
-    /// image replaced by one of equal size goes unnoticed. [`Split::Train`] and [`Split::Val`] share files and so the
+    /// the sorted lines `<BLAKE3>  <name>`. Class folders: of the lines `<relative path>⇥<size in bytes>` in the order of
+    /// the images, so an image replaced by one of equal size goes unnoticed. [`Split::Train`] and [`Split::Val`] share files and so the
     /// digest.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -195,7 +192,8 @@ impl Dataset {
     /// The images of these classes, ascending.
     #[must_use]
     pub fn images_of(&self, classes: &[u32]) -> Vec<usize> {
-        (0..self.len()).filter(|&i| classes.contains(&self.labels[i])).collect()
+        let wanted: Vec<bool> = (0..self.classes.len() as u32).map(|class| classes.contains(&class)).collect();
+        (0..self.len()).filter(|&i| wanted[self.labels[i] as usize]).collect()
     }
 
     /// `[C, H, W]` of one image as it is stored. Class folders may hold images of several sizes, the others do not.
@@ -227,27 +225,13 @@ impl Dataset {
     /// If an index is not below [`Dataset::len`].
     pub fn load(&self, indices: &[usize], preprocess: &Preprocess) -> Result<Array4<f32>> {
         let pipeline = Pipeline::new(preprocess)?;
-        let mut values = vec![0.0; indices.len() * pipeline.n_values()];
-        let outs = values.chunks_exact_mut(pipeline.n_values()).collect();
-        self.visit(indices, outs, |image, resizer, out| pipeline.apply(image, resizer, out))?;
-        let [h, w] = preprocess.size;
-        Ok(Array4::from_shape_vec((indices.len(), preprocess.channels(), h, w), values).expect("sized above"))
-    }
-
-    /// Calls `f` in parallel with each image and the item that belongs to it. The first error in the order of `indices`
-    /// is returned, whatever the number of threads.
-    fn visit<T: Send>(
-        &self,
-        indices: &[usize],
-        items: Vec<T>,
-        f: impl Fn(Raster, &mut Resizer, T) -> Result<(), String> + Sync,
-    ) -> Result<()> {
         // HDF5 has one lock per process, so its images are read before the parallel part.
         let fetched = match &self.images {
             Images::Hdf5 { file, part, rows } => Some(Fetched::read(file, part, rows, indices)?),
             Images::Memory { .. } | Images::Files(_) => None,
         };
-        let each = |resizer: &mut Resizer, (place, (&index, item)): (usize, (&usize, T))| -> Result<()> {
+        let one = |resizer: &mut Resizer, (place, out): (usize, &mut [f32])| -> Result<()> {
+            let index = indices[place];
             let (image, path) = match &self.images {
                 Images::Memory { shape, layout, pixels } => {
                     let n = shape.iter().product::<usize>();
@@ -257,15 +241,26 @@ impl Dataset {
                 Images::Files(paths) => (decode::read(&paths[index])?, &paths[index]),
                 Images::Hdf5 { .. } => (fetched.as_ref().expect("read above").image(place), &self.path),
             };
-            f(image, resizer, item).map_err(|reason| {
-                let subject = if path == &self.path { format!("image {index} ") } else { String::new() };
-                Error::content(path, subject + &reason)
+            pipeline.apply(image, resizer, out).map_err(|reason| match self.images {
+                Images::Files(_) => Error::content(path, reason),
+                Images::Memory { .. } | Images::Hdf5 { .. } => Error::content(path, format!("image {index} {reason}")),
             })
         };
-        let places = indices.par_iter().zip(items).enumerate();
-        let results: Vec<Result<()>> = places.map_init(Resizer::new, each).collect();
-        results.into_iter().collect()
+        let mut values = vec![0.0; indices.len() * pipeline.n_values()];
+        let outs = values.par_chunks_exact_mut(pipeline.n_values()).enumerate();
+        // All results first, so that the error returned is the first in the order of `indices` for any number of threads.
+        let results: Vec<Result<()>> = outs.map_init(Resizer::new, one).collect();
+        results.into_iter().collect::<Result<()>>()?;
+        let [h, w] = preprocess.size;
+        Ok(Array4::from_shape_vec((indices.len(), preprocess.channels(), h, w), values).expect("sized above"))
     }
+}
+
+fn name_of(path: &Path) -> String {
+    // `.` and `..` have no name of their own.
+    let named = if path.file_name().is_some() { path.to_owned() } else { path.canonicalize().unwrap_or_default() };
+    let name = if path.is_dir() { named.file_name() } else { named.file_stem() };
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Images read from HDF5.

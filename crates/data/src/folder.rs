@@ -99,6 +99,7 @@ fn images_in(class: &Path) -> Result<Found> {
     if found.images.is_empty() {
         return Err(Error::content(class, "holds no .jpg, .jpeg or .png: remove the class folder or fill it"));
     }
+    found.images.sort();
     Ok(found)
 }
 

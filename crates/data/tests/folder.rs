@@ -70,6 +70,10 @@ fn classes_are_sorted_and_images_in_path_order() {
     assert_eq!(reds(&Dataset::open(folder.path(), Split::Val).unwrap()), [19, 9]);
     assert_eq!(reds(&Dataset::open(folder.path(), Split::Test).unwrap()), [10, 0]);
     assert!(train.warnings().is_empty());
+    let renamed = folder.path().join("pets.v2");
+    fs::create_dir(&renamed).unwrap();
+    fs::rename(folder.path().join("test"), renamed.join("test")).unwrap();
+    assert_eq!(Dataset::open(&renamed, Split::Test).unwrap().name(), "pets.v2");
 }
 
 #[test]
