@@ -36,6 +36,7 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test" || arg == "--list") {
         return;
     }
+    device::set_intra_op_threads(1);
     let images = fashion_mnist();
     let models = models();
     let points = models[0].graph.merge_points(&models[0].graph.spaces().unwrap());

@@ -4,7 +4,7 @@ use crate::convert::{channels_last, to_tensor};
 use crate::error::first_line;
 use crate::fold::fold_batch_norm;
 use crate::schedule::Schedule;
-use crate::{Device, Error, Result};
+use crate::{Device, Error, Result, memory};
 use ndarray::{Array4, ArrayD};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,6 +58,7 @@ impl Network {
 
     pub(crate) fn from_weights(graph: &Graph, weights: &StateDict, device: Device) -> Result<Self> {
         device.check()?;
+        memory::keep_freed();
         let schedule = Schedule::new(graph)?;
         graph.check_weights(weights)?;
         let names: Vec<String> = weights.keys().cloned().collect();
