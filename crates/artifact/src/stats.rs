@@ -262,6 +262,12 @@ impl StatsReader {
         Ok(Self { path: path.to_owned(), blake3, header, file })
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What was measured.
     #[must_use]
     pub fn header(&self) -> &StatsHeader {

@@ -1,0 +1,177 @@
+//! From arguments to exit code.
+
+use crate::args::{HasCommon, origins, with_environment};
+use crate::{Progress, Table};
+use anyhow::Context;
+use clap::{ArgMatches, Command, Parser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+use tracing_subscriber::EnvFilter;
+
+/// A command line that asks for something that makes no sense: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (see --help)", self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A running stage: its name, its arguments as given, and whether someone asked it to stop.
+#[derive(Debug)]
+pub struct Stage {
+    pub(crate) command: Command,
+    pub(crate) matches: ArgMatches,
+    pub(crate) quiet: bool,
+    pub(crate) force: bool,
+    n_threads: usize,
+    started: Instant,
+    signal: Arc<AtomicUsize>,
+}
+
+impl Stage {
+    /// The binary's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.command.get_name()
+    }
+
+    /// Whether `--force` was given.
+    #[must_use]
+    pub fn forced(&self) -> bool {
+        self.force
+    }
+
+    /// Worker threads.
+    #[must_use]
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// Seconds since the stage started.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// Whether SIGINT or SIGTERM arrived.
+    #[must_use]
+    pub fn interrupted(&self) -> bool {
+        self.signal.load(Ordering::Relaxed) != 0
+    }
+
+    /// Starts telling about `total` units of work called `unit`.
+    #[must_use]
+    pub fn progress(&self, what: &str, unit: &'static str, total: u64) -> Progress {
+        Progress::start(what, unit, total, self.quiet, Arc::clone(&self.signal))
+    }
+
+    /// Writes a result to stdout. A reader that went away (`| head`) is not an error.
+    ///
+    /// # Errors
+    /// When stdout cannot be written for another reason, a full disk for example.
+    pub fn print(&self, text: &str) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write the result to stdout"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Parses the arguments and runs a stage.
+pub fn run<A: Parser + HasCommon>(body: impl FnOnce(A, &Stage) -> anyhow::Result<()>) -> ExitCode {
+    let started = Instant::now();
+    let mut command = with_environment(A::command());
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        let args = A::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+        Ok((args, matches))
+    });
+    let (args, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(e) => {
+            // Nothing is left to be done when even the usage cannot be printed.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    let common = args.common().clone();
+    start_log(common.verbose);
+    let signal = match listen() {
+        Ok(signal) => signal,
+        Err(e) => return failed(&e),
+    };
+    let n_threads = n_threads(common.threads);
+    if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global() {
+        return failed(&anyhow::Error::new(e).context(format!("cannot start {n_threads} threads")));
+    }
+    let stage = Stage { command, matches, quiet: common.quiet, force: common.force, n_threads, started, signal };
+    let outcome = if common.print_config {
+        let mut table = Table::new(["setting", "value", "origin"]);
+        origins(&stage.command, &stage.matches).into_iter().for_each(|row| table.row(row));
+        stage.print(&table.to_text())
+    } else {
+        body(args, &stage)
+    };
+    let signal = stage.signal.load(Ordering::Relaxed);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if signal != 0 => {
+            tracing::warn!("{e:#}");
+            ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
+        }
+        Err(e) => failed(&e),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+fn start_log(verbose: u8) {
+    let default = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+/// The first signal asks the work to save and stop; the second one ends the process at once.
+fn listen() -> anyhow::Result<Arc<AtomicUsize>> {
+    let which = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        let number = usize::try_from(signal)?;
+        let again = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
+            .and_then(|_| signal_hook::flag::register(signal, again))
+            .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&which), number))
+            .context("cannot listen for signals")?;
+    }
+    Ok(which)
+}
+
+fn n_threads(asked: Option<u16>) -> usize {
+    asked
+        .map(usize::from)
+        .or_else(|| std::env::var("SLURM_CPUS_PER_TASK").ok()?.parse().ok().filter(|&n: &usize| n > 0))
+        .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+        .unwrap_or(1)
+}

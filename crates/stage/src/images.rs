@@ -1,0 +1,237 @@
+//! Which images a stage reads: `--data`, `--split`, `--images`, `--seed`, `--batch-size`.
+
+use crate::Usage;
+use crate::provenance::data_input;
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use ndarray::Array4;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::PathBuf;
+use zipit::images::ImageBatches;
+use zipit::{Model, Preprocess, Task};
+use zipit_artifact::header::InputRef;
+use zipit_data::{Dataset, Split, sample};
+
+/// The flags that choose images.
+#[derive(Debug, Clone, Args)]
+pub struct ImageArgs {
+    /// A data set: IDX files, CIFAR batches, class folders or an HDF5 file; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// train, val (every tenth training image, which `train` leaves out) or test [default: see the command]
+    #[arg(long)]
+    pub split: Option<Split>,
+    /// Use a random subset of this many images [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub images: Option<u64>,
+    /// Seed of the random subset and order
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Images per batch [default: what is fastest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub batch_size: Option<u64>,
+}
+
+/// Where one image is: data set, position in it.
+type Place = (usize, usize);
+
+/// The chosen images.
+#[derive(Debug)]
+pub struct ImageSet {
+    datasets: Vec<Dataset>,
+    places: Vec<Place>,
+    /// Which split they are of.
+    pub split: Split,
+}
+
+impl ImageArgs {
+    /// Opens the data sets.
+    ///
+    /// # Errors
+    /// When none is given or one of them cannot be read.
+    pub fn open(&self, default: Split) -> anyhow::Result<Vec<Dataset>> {
+        if self.data.is_empty() {
+            return Err(Usage("which images? give --data".to_owned()).into());
+        }
+        let split = self.split.unwrap_or(default);
+        self.data.iter().map(|path| Dataset::open(path, split).map_err(Into::into)).collect()
+    }
+
+    /// Opens the data sets and chooses the images of the classes that `tasks` name, in random order by seed.
+    /// A data set that has none of these classes is used whole: unlabelled images will do for statistics.
+    ///
+    /// # Errors
+    /// When a data set cannot be read, lacks a class of a task that it otherwise serves, or no image is left.
+    pub fn choose(&self, tasks: &[&Task], default: Split) -> anyhow::Result<ImageSet> {
+        let datasets = self.open(default)?;
+        let mut all: Vec<Place> = Vec::new();
+        for (d, dataset) in datasets.iter().enumerate() {
+            let mut classes: BTreeSet<u32> = BTreeSet::new();
+            for task in tasks {
+                classes.extend(served_classes(dataset, task)?.into_iter().flatten());
+            }
+            if classes.is_empty() {
+                tracing::info!("{} has none of the tasks' classes: all of its images are used", dataset.name());
+                all.extend((0..dataset.len()).map(|i| (d, i)));
+            } else {
+                let classes: Vec<u32> = classes.into_iter().collect();
+                all.extend(dataset.images_of(&classes).into_iter().map(|i| (d, i)));
+            }
+        }
+        ensure!(!all.is_empty(), "no image is left to use: the split holds none of the tasks' classes");
+        let n = self.images.map_or(all.len(), |n| n as usize);
+        if n > all.len() {
+            tracing::warn!("--images asks for {n}, there are {}: all of them are used", all.len());
+        }
+        let places = sample(all.len(), n, self.seed).into_iter().map(|i| all[i]).collect();
+        Ok(ImageSet { datasets, places, split: self.split.unwrap_or(default) })
+    }
+}
+
+/// The data set's class numbers for a task's classes, in logit order; `None` if it has none of them.
+///
+/// # Errors
+/// When it has some of them only.
+pub fn served_classes(dataset: &Dataset, task: &Task) -> anyhow::Result<Option<Vec<u32>>> {
+    let find = |name: &String| dataset.classes().iter().position(|c| c == name);
+    let missing: Vec<_> = task.classes.iter().filter(|name| find(name).is_none()).map(String::as_str).collect();
+    if missing.len() == task.classes.len() {
+        return Ok(None);
+    }
+    if !missing.is_empty() {
+        bail!(
+            "{} lacks {} of task `{}`; it has: {}",
+            dataset.name(),
+            missing.join(", "),
+            task.name,
+            dataset.classes().join(", ")
+        );
+    }
+    Ok(Some(task.classes.iter().filter_map(find).map(|c| c as u32).collect()))
+}
+
+/// All tasks of all models.
+#[must_use]
+pub fn tasks_of<'a>(models: &[&'a Model]) -> Vec<&'a Task> {
+    models.iter().flat_map(|m| &m.tasks).collect()
+}
+
+impl ImageSet {
+    /// The same images in the order of the data sets.
+    #[must_use]
+    pub fn as_stored(mut self) -> Self {
+        self.places.sort_unstable();
+        self
+    }
+
+    /// The data sets they are from.
+    #[must_use]
+    pub fn datasets(&self) -> &[Dataset] {
+        &self.datasets
+    }
+
+    /// Number of images of data set `index`.
+    #[must_use]
+    pub fn n_images_of(&self, index: usize) -> usize {
+        self.places.iter().filter(|(d, _)| *d == index).count()
+    }
+
+    /// Each image's class name.
+    pub fn class_names(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().map(|&(d, i)| {
+            let dataset = &self.datasets[d];
+            dataset.classes()[dataset.labels()[i] as usize].as_str()
+        })
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The data sets as inputs of a provenance.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<InputRef> {
+        self.datasets.iter().map(|d| data_input(d.name().to_owned(), d.digest())).collect()
+    }
+
+    /// Cuts the images into batches of `batch_size`, of which shard (i, n), i from 1,
+    /// holds the i-th and every n-th after it.
+    #[must_use]
+    pub fn batches<'a>(
+        &'a self,
+        preprocess: &'a Preprocess,
+        batch_size: usize,
+        shard: Option<(usize, usize)>,
+    ) -> Batches<'a> {
+        let (first, step) = shard.unwrap_or((1, 1));
+        let all: Vec<&[Place]> = self.places.chunks(batch_size).collect();
+        Batches { set: self, preprocess, batches: all.into_iter().skip(first - 1).step_by(step).collect() }
+    }
+}
+
+/// Images in batches.
+#[derive(Debug)]
+pub struct Batches<'a> {
+    set: &'a ImageSet,
+    preprocess: &'a Preprocess,
+    batches: Vec<&'a [Place]>,
+}
+
+impl Batches<'_> {
+    /// Number of images in the first `n` batches.
+    #[must_use]
+    pub fn n_images_in(&self, n: usize) -> usize {
+        self.batches[..n].iter().map(|b| b.len()).sum()
+    }
+}
+
+impl ImageBatches for Batches<'_> {
+    fn n_batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    fn n_images(&self) -> usize {
+        self.n_images_in(self.batches.len())
+    }
+
+    fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
+        let places = self.batches[index];
+        let size = self.preprocess.size;
+        let mut batch = Array4::zeros((places.len(), self.preprocess.channels(), size[0], size[1]));
+        for (d, dataset) in self.set.datasets.iter().enumerate() {
+            let rows: Vec<usize> = (0..places.len()).filter(|&row| places[row].0 == d).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let images: Vec<usize> = rows.iter().map(|&row| places[row].1).collect();
+            let loaded = dataset.load(&images, self.preprocess)?;
+            if rows.len() == places.len() {
+                return Ok(loaded);
+            }
+            for (image, row) in loaded.outer_iter().zip(rows) {
+                batch.index_axis_mut(ndarray::Axis(0), row).assign(&image);
+            }
+        }
+        Ok(batch)
+    }
+}
+
+/// Parses `i/n` of `--shard`, i from 1 to n.
+///
+/// # Errors
+/// When it is no such fraction.
+pub fn parse_shard(text: &str) -> anyhow::Result<(usize, usize)> {
+    let (i, n) = text.split_once('/').context("write a shard as i/n, i from 1 to n")?;
+    let (i, n): (usize, usize) = (i.parse()?, n.parse()?);
+    ensure!((1..=n).contains(&i), "shard {i}/{n}: i runs from 1 to n");
+    Ok((i, n))
+}
