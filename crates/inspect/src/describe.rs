@@ -1,0 +1,169 @@
+//! What one file is, for people and as JSON.
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use std::path::Path;
+use zipit::graph::Graph;
+use zipit::report::Report;
+use zipit_artifact::header::{Kind, Provenance};
+use zipit_artifact::stats::StatsReader;
+use zipit_artifact::{DatasetFile, model, plan, report};
+use zipit_stage::{Format, Table};
+
+/// Headline facts, a table where there is one, and who made the file.
+struct Description {
+    facts: Vec<(&'static str, String)>,
+    table: Option<Table>,
+    provenance: Option<Provenance>,
+    json: Value,
+}
+
+/// Describes a file of any of our kinds.
+pub fn file(path: &Path, format: Format) -> anyhow::Result<String> {
+    let kind = zipit_artifact::sniff(path)?;
+    let description = match kind {
+        Kind::Model => network(path)?,
+        Kind::Stats => stats(path)?,
+        Kind::Plan => matching(path)?,
+        Kind::Report => evaluation(path)?,
+        Kind::Dataset => images(path)?,
+        _ => bail!("{} is {kind}, which inspect cannot describe; a PyTorch checkpoint goes through import first", path.display()),
+    };
+    let mut facts = Table::new(["file", &path.display().to_string()]);
+    facts.row(["kind", &kind.to_string()]);
+    description.facts.iter().for_each(|(name, value)| facts.row([*name, value]));
+    if format == Format::Json {
+        return facts.render(format, &description.json);
+    }
+    let mut text = facts.render(format, &())?;
+    if let Some(table) = &description.table {
+        text += &format!("\n{}", table.render(format, &())?);
+    }
+    if let Some(provenance) = &description.provenance {
+        text += "\nmade by\n";
+        chain(provenance, 1, &mut text);
+    }
+    Ok(text)
+}
+
+/// The provenance as an indented tree, every file with its digest.
+fn chain(provenance: &Provenance, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    let environment: Vec<_> = provenance.environment.iter().map(|(k, v)| format!("{k} {v}")).collect();
+    let with = if environment.is_empty() { String::new() } else { format!("  ({})", environment.join(", ")) };
+    *text += &format!("{indent}{} {}{with}\n", provenance.tool, provenance.args.join(" "));
+    for input in &provenance.inputs {
+        let digest = input.blake3.get(..12).unwrap_or(&input.blake3);
+        *text += &format!("{indent}  from {} {} {digest}…\n", input.kind, input.name);
+        if let Some(inner) = &input.provenance {
+            chain(inner, depth + 2, text);
+        }
+    }
+}
+
+fn graph_facts(graph: &Graph) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let cost = graph.cost()?;
+    Ok(vec![
+        ("architecture", graph.arch.clone()),
+        ("input", format!("{:?}", graph.input.shape)),
+        ("graph", format!("{} nodes, {} weight layers on the longest path", graph.nodes.len(), graph.n_layers())),
+        ("FLOPs", format!("{:.1} M multiply-adds", cost.macs as f64 / 1e6)),
+        ("parameters", format!("{} and {} measured numbers", cost.params, cost.buffers)),
+    ])
+}
+
+/// The free feature spaces in the order of the forward pass.
+fn spaces_table(graph: &Graph) -> anyhow::Result<Table> {
+    let spaces = graph.spaces()?;
+    let mut table = Table::new(["merge point", "features", "layers", "values in its space"]);
+    for point in graph.merge_points(&spaces) {
+        let values = &spaces.spaces[point.space].values;
+        table.row([point.name, point.dim.to_string(), format!("{}/{}", point.layers, graph.n_layers()), values.len().to_string()]);
+    }
+    Ok(table)
+}
+
+fn network(path: &Path) -> anyhow::Result<Description> {
+    let file = model::read(path)?;
+    let mut facts = graph_facts(&file.model.graph)?;
+    for (task, output) in file.model.tasks.iter().zip(&file.model.graph.outputs) {
+        facts.push(("task", format!("{} at `{output}`: {}", task.name, task.classes.join(", "))));
+    }
+    let p = &file.model.preprocess;
+    let resize = p.resize.map(|r| format!("shorter side to {r}, ")).unwrap_or_default();
+    facts.push(("preprocessing", format!("{resize}{}×{}, mean {:?}, std {:?}", p.size[0], p.size[1], p.mean, p.std)));
+    Ok(Description {
+        facts,
+        table: Some(spaces_table(&file.model.graph)?),
+        json: json!({ "graph": file.model.graph, "tasks": file.model.tasks, "preprocess": p, "provenance": file.provenance }),
+        provenance: Some(file.provenance),
+    })
+}
+
+fn stats(path: &Path) -> anyhow::Result<Description> {
+    let reader = StatsReader::open(path)?;
+    let header = reader.header();
+    let mut facts = graph_facts(&header.graph)?;
+    facts.extend(header.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))));
+    facts.push(("images", header.n_images.to_string()));
+    if let Some((i, n)) = header.shard {
+        facts.push(("shard", format!("{i}/{n}")));
+    }
+    if !header.is_complete() {
+        facts.push(("unfinished", format!("{} of {} batches", header.batches_done, header.n_batches)));
+    }
+    let mut table = Table::new(["merge point", "joint features", "samples"]);
+    for (name, d) in &header.points {
+        let moments = reader.moments(name)?;
+        table.row([name.clone(), (header.n_models() * d).to_string(), moments.count.to_string()]);
+    }
+    Ok(Description { facts, table: Some(table), json: json!(header), provenance: Some(header.provenance.clone()) })
+}
+
+fn matching(path: &Path) -> anyhow::Result<Description> {
+    let file = plan::read(path)?;
+    let mut facts = graph_facts(&file.graph)?;
+    facts.push(("settings", serde_json::to_string(&file.plan.settings)?));
+    facts.extend(file.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))));
+    let mut table = Table::new(["merge point", "groups", "across", "within", "lost"]);
+    for point in &file.plan.points {
+        let s = &point.summary;
+        table.row([
+            point.name.clone(),
+            point.n_groups.to_string(),
+            s.across.to_string(),
+            s.within.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
+            format!("{:.1} %", 100.0 * s.reconstruction_error),
+        ]);
+    }
+    let points: Vec<_> = file.plan.points.iter().map(|p| json!({ "name": p.name, "assignment": p.assignment, "summary": p.summary })).collect();
+    let json = json!({ "settings": file.plan.settings, "points": points, "provenance": file.provenance });
+    Ok(Description { facts, table: Some(table), json, provenance: Some(file.provenance) })
+}
+
+fn evaluation(path: &Path) -> anyhow::Result<Description> {
+    let file = report::read::<Report>(path)?;
+    let mut table = Table::new(["network", "task avg", "FLOPs", "parameters", "method"]);
+    for row in &file.content.rows {
+        table.row([
+            row.model.clone(),
+            format!("{:.2}", 100.0 * row.scores.task_avg),
+            row.cost.macs.to_string(),
+            row.cost.params.to_string(),
+            row.method.clone(),
+        ]);
+    }
+    let facts = file.content.data.iter().map(|d| ("data", format!("{} images of {} ({})", d.n_images, d.name, d.split))).collect();
+    Ok(Description { facts, table: Some(table), json: json!(file.content), provenance: Some(file.provenance) })
+}
+
+fn images(path: &Path) -> anyhow::Result<Description> {
+    let file = DatasetFile::open(path)?;
+    let splits = file.splits();
+    let facts = vec![
+        ("images", format!("[C, H, W] = {:?}; splits: {}", file.shape(), splits.join(", "))),
+        ("classes", file.classes().join(", ")),
+    ];
+    let json = json!({ "shape": file.shape(), "classes": file.classes() });
+    Ok(Description { facts, table: None, json, provenance: None })
+}
