@@ -1,0 +1,126 @@
+//! Training: checked settings → epochs → model file, with the state saved beside it after every epoch.
+
+use crate::source::{TaskImages, preprocess, task};
+use crate::Args;
+use anyhow::{Context, bail, ensure};
+use std::path::{Path, PathBuf};
+use zipit::graph::ArchSpec;
+use zipit::{Graph, Model, Preprocess};
+use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
+use zipit_artifact::header::Provenance;
+use zipit_artifact::model;
+use zipit_data::Dataset;
+use zipit_stage::Stage;
+use zipit_stage::provenance::data_input;
+use zipit_torch::images::LabelledImages;
+use zipit_torch::train::{TrainSettings, TrainState, Trainer};
+use zipit_torch::device::{libtorch_version, set_intra_op_threads};
+
+pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    // A sum in another order is another network: the number of threads is part of the experiment.
+    let n_threads = args.common.threads.map_or(1, usize::from);
+    set_intra_op_threads(n_threads);
+    let dataset = Dataset::open(&args.data, args.split)?;
+    let (task, classes) = task(args, &dataset)?;
+    let preprocess = preprocess(args, &dataset)?;
+    let graph = graph(args, &preprocess, classes.len())?;
+    let images = TaskImages::new(&dataset, &preprocess, &classes);
+    let environment = [
+        ("libtorch".to_owned(), libtorch_version().to_owned()),
+        ("threads".to_owned(), n_threads.to_string()),
+    ];
+    let provenance = stage.provenance(vec![data_input(dataset.name().to_owned(), dataset.digest())], environment.into());
+    let settings = TrainSettings {
+        epochs: args.epochs,
+        batch_size: args.batch_size,
+        max_lr: args.lr,
+        weight_decay: args.weight_decay,
+        label_smoothing: args.label_smoothing,
+        flip: !args.no_flip,
+        shift: args.shift,
+        ..TrainSettings::default()
+    };
+    let n_images = images.labels().len();
+    let cost = graph.cost()?;
+    let told = format!(
+        "{} ({} parameters) on {n_images} images of {} classes, {} epochs",
+        graph.arch,
+        cost.params,
+        classes.len(),
+        args.epochs
+    );
+    let mut trainer = Trainer::new(&graph, &preprocess, settings, args.seed, n_images, args.device)?;
+    if args.common.dry_run {
+        return stage.print(&format!("would train a {told}; would write {}\n", args.out.display()));
+    }
+    if stage.up_to_date(&args.out, &provenance) {
+        return Ok(());
+    }
+    tracing::info!("training a {told}");
+    let resume = resume_path(&args.out);
+    restore(&mut trainer, &resume, &provenance, stage)?;
+    let progress = stage.progress("train", "images", (args.epochs * n_images) as u64);
+    progress.skip(trainer.step() * args.batch_size as u64);
+    let mut last = None;
+    while !trainer.is_done() {
+        let epoch = trainer.epochs_done() + 1;
+        let stats = trainer.epoch(&images, &progress, &mut |step| {
+            let accuracy = 100.0 * step.n_correct as f64 / step.n_images as f64;
+            progress.note(format!("epoch {epoch}/{} loss {:.3} accuracy {accuracy:.1} %", args.epochs, step.loss));
+        })?;
+        save(&trainer, &resume, &provenance)?;
+        if !stats.complete {
+            bail!("interrupted in epoch {epoch}; the same command goes on from there ({})", resume.display());
+        }
+        tracing::info!("epoch {epoch}: loss {:.4}, training accuracy {:.2} %", stats.loss, 100.0 * stats.accuracy());
+        last = Some(stats);
+    }
+    drop(progress);
+    let model = Model { graph, weights: trainer.weights()?, tasks: vec![task], preprocess };
+    model.validate()?;
+    model::write(&args.out, &model, &provenance)?;
+    std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;
+    stage.record(&args.out);
+    let accuracy = last.map(|s| format!(", training accuracy {:.2} %", 100.0 * s.accuracy())).unwrap_or_default();
+    stage.print(&format!("{}: {told}{accuracy}\n", args.out.display()))
+}
+
+fn graph(args: &Args, preprocess: &Preprocess, n_classes: usize) -> anyhow::Result<Graph> {
+    let graph = ArchSpec::new(args.arch, args.width, preprocess.channels(), preprocess.size, n_classes).build();
+    graph.with_context(|| format!("{} on {:?} images (see --size)", args.arch, preprocess.size))
+}
+
+fn resume_path(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".resume");
+    out.with_file_name(name)
+}
+
+fn save(trainer: &Trainer, path: &Path, provenance: &Provenance) -> anyhow::Result<()> {
+    let TrainState { step, tensors } = trainer.state()?;
+    let tensors = tensors.into_iter().map(|(name, tensor)| (name, Tensor::F32(tensor))).collect();
+    let checkpoint = Checkpoint { tensors, state: step.to_string(), provenance: provenance.clone() };
+    checkpoint::write(path, &checkpoint).map_err(Into::into)
+}
+
+/// Goes on from what an interrupted run of the same command left.
+fn restore(trainer: &mut Trainer, path: &Path, provenance: &Provenance, stage: &Stage) -> anyhow::Result<()> {
+    if !path.exists() || stage.forced() {
+        return Ok(());
+    }
+    let found = checkpoint::read(path)?;
+    ensure!(
+        found.provenance.key == provenance.key,
+        "{} is the state of a training with other settings or data; remove it or give --force to begin anew",
+        path.display()
+    );
+    let unreadable = || format!("{} is not the state of a training; remove it", path.display());
+    let step = found.state.parse().with_context(unreadable)?;
+    let floats = found.tensors.into_iter().map(|(name, tensor)| match tensor {
+        Tensor::F32(tensor) => Ok((name, tensor)),
+        Tensor::F64(_) | Tensor::I64(_) => bail!(unreadable()),
+    });
+    trainer.restore(&TrainState { step, tensors: floats.collect::<anyhow::Result<_>>()? })?;
+    tracing::info!("going on after {} epochs", trainer.epochs_done());
+    Ok(())
+}
