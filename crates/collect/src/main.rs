@@ -1,2 +1,60 @@
-//! stage
-fn main() {}
+//! `collect`: models and images in, moments of the joint features at every merge point out.
+
+mod job;
+mod reduce;
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use zipit_stage::images::{ImageArgs, parse_shard};
+use zipit_stage::{Common, HasCommon, Stage};
+use zipit_torch::Device;
+
+/// Measure the joint features of all models on the same images, at every merge point.
+///
+/// Uses the train split unless --split says otherwise; no labels are used. Interrupted work is kept beside the output
+/// and continued by the same command.
+///
+/// Example: collect a.safetensors b.safetensors --data data/fashion-mnist --images 5000 -o runs/demo/stats.h5
+///
+/// Example: collect --reduce shard1.h5 shard2.h5 -o stats.h5
+#[derive(Debug, Parser)]
+#[command(name = "collect", version, verbatim_doc_comment)]
+struct Args {
+    /// The models to merge, two or more
+    #[arg(required_unless_present = "reduce", num_args = 2..)]
+    models: Vec<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
+    /// Measure only every n-th batch, beginning with the i-th (from 1); add the shards up with --reduce
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, conflicts_with = "reduce")]
+    shard: Option<(usize, usize)>,
+    /// Add up the moments of shards
+    #[arg(long, value_name = "STATS", num_args = 1.., conflicts_with_all = ["models", "data"])]
+    reduce: Vec<PathBuf>,
+    /// Where the networks run: cpu, cuda or cuda:i
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// The stats file to write
+    #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+fn main() -> ExitCode {
+    zipit_stage::run(run)
+}
+
+fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+    if !args.reduce.is_empty() {
+        return reduce::reduce(&args.reduce, &args.out, args.common.dry_run, stage);
+    }
+    job::collect(&args, stage)
+}

@@ -1,2 +1,87 @@
-//! stage
-fn main() {}
+//! `recalibrate`: a network and unlabelled images in, the network with re-estimated BatchNorm statistics out.
+
+use anyhow::Context;
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use zipit::Model;
+use zipit::graph::Op;
+use zipit::images::ImageBatches;
+use zipit_artifact::model::{self, ModelFile};
+use zipit_data::Split;
+use zipit_stage::images::{ImageArgs, tasks_of};
+use zipit_stage::{Common, HasCommon, Stage};
+use zipit_torch::device::libtorch_version;
+use zipit_torch::{Device, batch_norm};
+
+/// Re-estimate the BatchNorm statistics of a network on unlabelled images.
+///
+/// Merging averages features, which shrinks their variance; the statistics measured on the merged network itself put
+/// that right. Uses the train split unless --split says otherwise, and no labels. Takes any model file.
+///
+/// Example: recalibrate merged.safetensors --data data/fashion-mnist --images 2000 -o network.safetensors
+#[derive(Debug, Parser)]
+#[command(name = "recalibrate", version)]
+struct Args {
+    /// A merged or single network
+    model: PathBuf,
+    #[command(flatten)]
+    images: ImageArgs,
+    /// Where the network runs: cpu, cuda or cuda:i
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// The network to write
+    #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// Images whose statistics are taken together. Part of the result, so it does not follow the machine.
+const BATCH: usize = 250;
+
+fn main() -> ExitCode {
+    zipit_stage::run(run)
+}
+
+fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+    let file: ModelFile = model::read(&args.model)?;
+    let set = args.images.choose(&tasks_of(&[&file.model]), Split::Train)?;
+    let mut inputs = vec![file.input_ref()];
+    inputs.extend(set.inputs());
+    let provenance = stage.provenance(inputs, [("libtorch".to_owned(), libtorch_version().to_owned())].into());
+    let n_layers = n_batch_norms(&file.model);
+    let batches = set.batches(&file.model.preprocess, args.images.batch_size.map_or(BATCH, |n| n as usize), None);
+    let told = format!(
+        "statistics of {n_layers} BatchNorm layers from {} unlabelled {} images in {} batches",
+        batches.n_images(),
+        set.split,
+        batches.n_batches()
+    );
+    if args.common.dry_run {
+        return stage.print(&format!("would re-estimate the {told}; would write {}\n", args.out.display()));
+    }
+    if stage.up_to_date(&args.out, &provenance) {
+        return Ok(());
+    }
+    if n_layers == 0 {
+        tracing::warn!("{} has no BatchNorm: the network is written as it was", args.model.display());
+    }
+    let progress = stage.progress("recalibrate", "images", batches.n_images() as u64);
+    let network = batch_norm::reset(&file.model, &batches, args.device, &progress)
+        .with_context(|| format!("{}", args.model.display()))?;
+    drop(progress);
+    model::write(&args.out, &network, &provenance)?;
+    stage.record(&args.out);
+    stage.print(&format!("{}: {told}\n", args.out.display()))
+}
+
+fn n_batch_norms(model: &Model) -> usize {
+    model.graph.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm2d { .. })).count()
+}

@@ -63,8 +63,8 @@ pub struct Row {
     pub scores: Scores,
     /// Multiply-adds, parameters and buffers; of an ensemble, of all members.
     pub cost: Cost,
-    /// Multiply-adds in units of one source network.
-    pub relative_macs: f64,
+    /// Multiply-adds in units of one source network; `None` where no source network is in the report.
+    pub relative_macs: Option<f64>,
     /// Size of its file or files.
     pub file_bytes: u64,
 }

@@ -1,0 +1,220 @@
+//! Evaluating: every network once on all images, then rows for networks and ensemble.
+
+use crate::{Args, print, rows};
+use anyhow::{Context, bail, ensure};
+use ndarray::Array2;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use zipit::graph::Cost;
+use zipit::report::{DataUsed, Head, Report, Row, RowKind, score};
+use zipit::{Model, Task};
+use zipit_artifact::header::{InputRef, Kind};
+use zipit_artifact::model::{self, ModelFile};
+use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
+use zipit_artifact::report::{self as report_file, ReportFile};
+use zipit_data::Split;
+use zipit_stage::images::{ImageSet, tasks_of};
+use zipit_stage::{Format, Stage};
+use zipit_torch::device::libtorch_version;
+use zipit_torch::{Network, evaluate};
+
+/// Images per forward pass.
+const BATCH: usize = 100;
+
+/// A network that was run: its file and the logits of each head, `[n, classes]`.
+struct Ran {
+    file: ModelFile,
+    logits: Vec<Array2<f32>>,
+}
+
+pub fn eval(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    let (mut models, mut reports) = (Vec::new(), Vec::new());
+    for path in &args.files {
+        match zipit_artifact::sniff(path)? {
+            Kind::Report => reports.push(report_file::read::<Report>(path)?),
+            _ => models.push(path.clone()),
+        }
+    }
+    let n_rows = models.len();
+    models.extend(args.ensemble.iter().filter(|m| !args.files.contains(m)).cloned());
+    let files = models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut inputs: Vec<InputRef> = files.iter().map(ModelFile::input_ref).collect();
+    inputs.extend(reports.iter().map(ReportFile::input_ref));
+    let set = if files.is_empty() {
+        None
+    } else {
+        let networks: Vec<&Model> = files.iter().map(|f| &f.model).collect();
+        Some(args.images.choose(&tasks_of(&networks), Split::Test)?.as_stored())
+    };
+    inputs.extend(set.iter().flat_map(ImageSet::inputs));
+    let environment = [("libtorch".to_owned(), libtorch_version().to_owned())].into();
+    let provenance = stage.provenance(inputs, environment);
+    if args.common.dry_run {
+        let n = set.as_ref().map_or(0, ImageSet::len);
+        return stage.print(&format!("would run {} networks on {n} images\n", files.len()));
+    }
+    if let (Some(out), None) = (&args.out, &args.logits)
+        && stage.up_to_date(out, &provenance)
+    {
+        return print(args, stage, &report_file::read::<Report>(out)?.content);
+    }
+    let mut report = match &set {
+        Some(set) => {
+            let ran = run(files, set, args, stage)?;
+            if let Some(path) = &args.logits {
+                let file = Checkpoint { tensors: named_logits(&ran), state: "{}".to_owned(), provenance: provenance.clone() };
+                checkpoint::write(path, &file)?;
+            }
+            measure(&ran, n_rows, set, args)?
+        }
+        None => Report { data: vec![], notes: args.note.clone(), rows: vec![] },
+    };
+    join(&mut report, reports)?;
+    order_and_relate(&mut report);
+    if let Some(out) = &args.out {
+        report_file::write(out, &report, &provenance)?;
+        stage.record(out);
+    }
+    print(args, stage, &report)
+}
+
+fn print(args: &Args, stage: &Stage, report: &Report) -> anyhow::Result<()> {
+    let mut text = print::table(report).render(args.format, report)?;
+    if matches!(args.format, Format::Table | Format::Md) {
+        text += &format!("\n{}", print::notes(report));
+        if let Some(best) = print::best(report).filter(|_| args.best) {
+            let cost = best.relative_macs.map(|r| format!(" at {r:.2}× the FLOPs of one network")).unwrap_or_default();
+            text += &format!("\nBest merged network: {}, task average {} %{cost}\n", best.model, print::percent(best.scores.task_avg));
+        }
+    }
+    stage.print(&text)
+}
+
+/// Every network on every image: the ensemble needs them all anyway.
+fn run(files: Vec<ModelFile>, set: &ImageSet, args: &Args, stage: &Stage) -> anyhow::Result<Vec<Ran>> {
+    let progress = stage.progress("eval", "images", (files.len() * set.len()) as u64);
+    files
+        .into_iter()
+        .map(|file| {
+            let batch_size = args.images.batch_size.map_or(BATCH, |n| n as usize);
+            let batches = set.batches(&file.model.preprocess, batch_size, None);
+            let logits = Network::folded(&file.model, &BTreeSet::new(), args.device)
+                .and_then(|network| evaluate::logits(&network, &batches, &progress))
+                .with_context(|| format!("{}", file.path.display()))?;
+            Ok(Ran { file, logits })
+        })
+        .collect()
+}
+
+fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::Result<Report> {
+    // A class is known by its name, in whichever data set it stands.
+    let mut ids: BTreeMap<&str, u32> = BTreeMap::new();
+    let labels: Vec<u32> = set
+        .class_names()
+        .map(|name| {
+            let next = ids.len() as u32;
+            *ids.entry(name).or_insert(next)
+        })
+        .collect();
+    let row = |members: &[&Ran], model: String, kind: RowKind| -> anyhow::Result<Row> {
+        let tasks: Vec<Task> = members.iter().flat_map(|r| r.file.model.tasks.clone()).collect();
+        let meanings: Vec<Vec<Option<u32>>> =
+            tasks.iter().map(|t| t.classes.iter().map(|c| ids.get(c.as_str()).copied()).collect()).collect();
+        let heads: Vec<Head> = members
+            .iter()
+            .flat_map(|r| &r.logits)
+            .zip(&meanings)
+            .map(|(logits, labels)| Head { logits: logits.view(), labels })
+            .collect();
+        let mut cost = Cost::default();
+        let mut file_bytes = 0;
+        for member in members {
+            cost = cost + member.file.model.graph.cost()?;
+            file_bytes += std::fs::metadata(&member.file.path)?.len();
+        }
+        let scores = score(&tasks, &heads, &labels).with_context(|| model.clone())?;
+        let method = if members.len() == 1 { rows::method(&members[0].file.provenance) } else { String::new() };
+        Ok(Row { model, kind, method, scores, cost, relative_macs: None, file_bytes })
+    };
+    let mut rows = Vec::new();
+    for (i, r) in ran[..n_rows].iter().enumerate() {
+        let stem = stem(&r.file.path);
+        let name = args.label.clone().filter(|_| i == 0 && n_rows == 1).unwrap_or(stem);
+        rows.push(row(&[r], name, rows::kind(&r.file.provenance))?);
+    }
+    if !args.ensemble.is_empty() {
+        let members = args
+            .ensemble
+            .iter()
+            .map(|path| ran.iter().find(|r| r.file.path == *path).context("an ensemble member that was run"))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        rows.push(row(&members, format!("ensemble of {}", members.len()), RowKind::Ensemble)?);
+    }
+    let data = set
+        .datasets()
+        .iter()
+        .enumerate()
+        .map(|(i, d)| DataUsed {
+            name: d.name().to_owned(),
+            digest: d.digest().to_owned(),
+            split: set.split.to_string(),
+            n_images: set.n_images_of(i) as u64,
+        })
+        .collect();
+    Ok(Report { data, notes: args.note.clone(), rows })
+}
+
+/// Takes the rows of earlier reports into the table, if they are about the same images.
+fn join(report: &mut Report, files: Vec<ReportFile<Report>>) -> anyhow::Result<()> {
+    for file in files {
+        if report.data.is_empty() {
+            report.data.clone_from(&file.content.data);
+        }
+        if report.data != file.content.data {
+            let name = |r: &Report| r.data.iter().map(|d| format!("{} {} {}", d.n_images, d.name, d.split)).collect::<Vec<_>>();
+            bail!(
+                "{} is about other images ({}) than the rest ({}): one table needs one set of images",
+                file.path.display(),
+                name(&file.content).join(", "),
+                name(report).join(", ")
+            );
+        }
+        report.rows.extend(file.content.rows);
+        for note in file.content.notes {
+            if !report.notes.contains(&note) {
+                report.notes.push(note);
+            }
+        }
+    }
+    ensure!(!report.rows.is_empty(), "nothing to evaluate");
+    Ok(())
+}
+
+/// FLOPs relative to one source network, where one is in the table.
+fn order_and_relate(report: &mut Report) {
+    let rank = |kind: RowKind| match kind {
+        RowKind::Single => 0,
+        RowKind::Ensemble => 1,
+        RowKind::Merged => 2,
+    };
+    report.rows.sort_by_key(|row| rank(row.kind));
+    let unit = report.rows.iter().find(|row| row.kind == RowKind::Single).map(|row| row.cost.macs);
+    for row in &mut report.rows {
+        row.relative_macs = unit.filter(|&u| u > 0).map(|u| row.cost.macs as f64 / u as f64);
+    }
+}
+
+/// `NETWORK/TASK` → logits.
+fn named_logits(ran: &[Ran]) -> BTreeMap<String, Tensor> {
+    ran.iter()
+        .flat_map(|r| {
+            let tasks = r.file.model.tasks.iter().zip(&r.logits);
+            tasks.map(|(task, logits)| (format!("{}/{}", stem(&r.file.path), task.name), Tensor::F32(logits.clone().into_dyn())))
+        })
+        .collect()
+}
+
+fn stem(path: &Path) -> String {
+    let path: PathBuf = path.to_owned();
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}

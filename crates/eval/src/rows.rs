@@ -1,0 +1,59 @@
+//! What a network is, read off the provenance in its file.
+
+use zipit::report::RowKind;
+use zipit_artifact::header::Provenance;
+
+/// Merged, if `apply` stands anywhere in the chain that made the file.
+pub fn kind(provenance: &Provenance) -> RowKind {
+    if find(provenance, "apply").is_some() { RowKind::Merged } else { RowKind::Single }
+}
+
+/// How it was made, in the words of the command line: collected images, matching, heads, recalibration.
+pub fn method(provenance: &Provenance) -> String {
+    ["collect", "match", "apply", "recalibrate"]
+        .into_iter()
+        .filter_map(|stage| {
+            let found = find(provenance, stage)?;
+            let args: Vec<&str> = found.args.iter().map(String::as_str).filter(|a| !is_file(a)).collect();
+            Some([stage].into_iter().chain(args).collect::<Vec<_>>().join(" "))
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn is_file(arg: &str) -> bool {
+    [".safetensors", ".h5", ".bin"].iter().any(|ending| arg.ends_with(ending))
+}
+
+/// The last run of a stage in the chain.
+fn find<'a>(provenance: &'a Provenance, stage: &str) -> Option<&'a Provenance> {
+    if provenance.tool.split(' ').nth(1) == Some(stage) {
+        return Some(provenance);
+    }
+    provenance.inputs.iter().filter_map(|input| input.provenance.as_deref()).find_map(|p| find(p, stage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use zipit_artifact::header::{InputRef, Kind};
+
+    fn made_by(stage: &str, args: &[&str], from: Vec<Provenance>) -> Provenance {
+        let inputs = from.into_iter().map(|p| InputRef::new(Path::new("x"), Kind::Model, "", Some(p))).collect();
+        let args = args.iter().map(|&a| a.to_owned()).collect();
+        Provenance { tool: format!("zipit {stage} 0.1.0"), args, inputs, ..Provenance::default() }
+    }
+
+    #[test]
+    fn the_chain_tells_what_a_network_is() {
+        let single = made_by("train", &["--seed", "1"], vec![]);
+        let stats = made_by("collect", &["a.safetensors", "--images", "100"], vec![single.clone()]);
+        let plan = made_by("match", &["stats.h5", "--method", "permute"], vec![stats]);
+        let merged = made_by("apply", &["plan.bin"], vec![plan, single.clone()]);
+        assert_eq!(kind(&single), RowKind::Single);
+        assert_eq!(kind(&merged), RowKind::Merged);
+        assert_eq!(method(&single), "");
+        assert_eq!(method(&merged), "collect --images 100; match --method permute; apply");
+    }
+}
