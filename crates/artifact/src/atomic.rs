@@ -27,6 +27,9 @@ impl Staged {
             Ok(found) if !found.is_file() => {
                 return Err(refuse("it is not an ordinary file, so it cannot be replaced whole".to_owned()));
             }
+            Ok(found) if found.permissions().readonly() => {
+                return Err(refuse("it is write-protected; allow writing, or write elsewhere".to_owned()));
+            }
             _ => {}
         }
         let Some(name) = target.file_name() else {
@@ -98,8 +101,8 @@ fn folder(path: &Path) -> &Path {
 /// Writes the file `path` with what `fill` writes: wholly, or not at all.
 ///
 /// # Errors
-/// A folder that is missing or may not be written, a full disk, a `path` that is no ordinary file; or what `fill` returns.
-/// A file that was there before stays as it was.
+/// A folder that is missing or may not be written, a full disk, a `path` that is no ordinary file; or what `fill`
+/// returns. A file that was there before stays as it was.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let staged = Staged::new(path)?;
     let mut buffer = BufWriter::with_capacity(1 << 20, staged.file());

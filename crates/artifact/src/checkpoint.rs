@@ -1,7 +1,7 @@
 //! Training checkpoints: named tensors and a JSON text of the trainer's own, in the container of a model, so that
 //! `train` goes on where it was interrupted.
 
-use crate::container::{self, Container, Header, Values};
+use crate::container::{self, Container, Values};
 use crate::header::CHECKPOINT_VERSION;
 use crate::{Error, Kind, Provenance, Result, json};
 use ndarray::ArrayD;
@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const STATE: &str = "zipit.state";
-const PROVENANCE: &str = "zipit.provenance";
 
 /// A tensor in the type it was given in.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +40,7 @@ pub struct Checkpoint {
 pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     json::decode::<serde_json::Value>("state", &checkpoint.state).map_err(unwritable)?;
-    let metadata = BTreeMap::from([
-        (STATE, checkpoint.state.clone()),
-        (PROVENANCE, json::encode("provenance", &checkpoint.provenance.compact()).map_err(unwritable)?),
-    ]);
+    let metadata = BTreeMap::from([(STATE, checkpoint.state.clone())]);
     let tensors = checkpoint
         .tensors
         .iter()
@@ -57,7 +53,7 @@ pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
             (name.as_str(), values)
         })
         .collect();
-    container::write(path, Kind::Checkpoint, CHECKPOINT_VERSION, metadata, &tensors)
+    container::write(path, (Kind::Checkpoint, CHECKPOINT_VERSION), metadata, &tensors, &checkpoint.provenance)
 }
 
 /// Reads a checkpoint and verifies its digest.
@@ -82,16 +78,5 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     }
     let state = header.text(path, STATE)?.to_owned();
     json::decode::<serde_json::Value>("state", &state).map_err(|e| Error::contents(path, Kind::Checkpoint, &e))?;
-    Ok(Checkpoint { tensors, state, provenance: provenance(path, header)? })
-}
-
-/// Who wrote a checkpoint, without its tensors.
-pub(crate) fn read_provenance(path: &Path) -> Result<Provenance> {
-    let header = Header::read(path)?;
-    header.expect(path, Kind::Checkpoint, CHECKPOINT_VERSION)?;
-    provenance(path, &header)
-}
-
-fn provenance(path: &Path, header: &Header) -> Result<Provenance> {
-    json::decode("provenance", header.text(path, PROVENANCE)?).map_err(|e| Error::contents(path, Kind::Checkpoint, &e))
+    Ok(Checkpoint { tensors, state, provenance: header.provenance(path)? })
 }

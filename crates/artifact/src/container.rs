@@ -1,7 +1,7 @@
 //! The safetensors container of models and training checkpoints: a header written by ourselves, sorted, so that the
 //! same content gives the same bytes, and a digest over metadata and tensors.
 
-use crate::{Error, Kind, Result, atomic};
+use crate::{Error, Kind, Provenance, Result, atomic, json};
 use ndarray::{Array, ArrayD};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde::Serialize;
@@ -14,7 +14,9 @@ use std::path::Path;
 pub(crate) const KIND: &str = "zipit.kind";
 /// Metadata: the format version.
 pub(crate) const VERSION: &str = "zipit.version";
-/// Metadata: BLAKE3 of the content, see [`digest`].
+/// Metadata: who made it and from what.
+const PROVENANCE: &str = "zipit.provenance";
+/// Metadata: BLAKE3 of the content, see [`Digest`].
 const DIGEST: &str = "zipit.digest";
 
 /// What the safetensors crate reads at most.
@@ -127,13 +129,13 @@ enum Section<'a> {
     Tensor(Entry<'a>),
 }
 
-/// Writes `tensors` under `metadata`; kind, version and digest are added.
+/// Writes `tensors` under `metadata`; kind, version, provenance and digest are added.
 pub(crate) fn write(
     path: &Path,
-    kind: Kind,
-    version: u32,
+    (kind, version): (Kind, u32),
     mut metadata: BTreeMap<&str, String>,
     tensors: &BTreeMap<&str, Values<'_>>,
+    provenance: &Provenance,
 ) -> Result<()> {
     const METADATA: &str = "__metadata__";
     if tensors.contains_key(METADATA) {
@@ -141,6 +143,8 @@ pub(crate) fn write(
     }
     metadata.insert(KIND, kind.code().to_owned());
     metadata.insert(VERSION, version.to_string());
+    let provenance = json::encode("provenance", &provenance.compact()).map_err(|e| Error::unwritable(path, &e))?;
+    metadata.insert(PROVENANCE, provenance);
     let mut digest = Digest::of_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str())));
     for (name, values) in tensors {
         digest.tensor(name, values.dtype(), values.shape());
@@ -171,9 +175,10 @@ pub(crate) fn write(
     })
 }
 
-/// Whether the first bytes may be those of a safetensors file, whole or cut.
+/// Whether the first bytes may be those of a safetensors file, whole or cut: a header starts after eight bytes of
+/// length, which are not text.
 pub(crate) fn looks_like(head: &[u8]) -> bool {
-    head.get(8) == Some(&b'{')
+    head.get(8) == Some(&b'{') && !head[..8].iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
 }
 
 /// The header alone: metadata and the tensors' types and shapes, checked against each other and the file's length.
@@ -201,9 +206,9 @@ impl Header {
         }
     }
 
-    /// Reads the header of `path` and not the tensors.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let damaged = |reason: String| Error::damaged(path, Kind::Safetensors, reason);
+    /// Reads the header of `path` and not the tensors. `kind` is only for the message.
+    pub(crate) fn read(path: &Path, kind: Kind) -> Result<Self> {
+        let damaged = |reason: String| Error::damaged(path, kind, reason);
         let mut file = File::open(path).map_err(Error::read(path))?;
         let n_bytes = file.metadata().map_err(Error::read(path))?.len();
         let mut length = [0; 8];
@@ -243,6 +248,11 @@ impl Header {
         }
     }
 
+    /// Who made it and from what.
+    pub(crate) fn provenance(&self, path: &Path) -> Result<Provenance> {
+        json::decode("provenance", self.text(path, PROVENANCE)?).map_err(|e| Error::contents(path, self.kind(), &e))
+    }
+
     /// A metadata entry that must be there.
     pub(crate) fn text(&self, path: &Path, key: &str) -> Result<&str> {
         self.metadata
@@ -260,6 +270,15 @@ fn check_length(length: u64, n_bytes: u64) -> Result<(), String> {
         return Err(format!("its header claims {length} bytes, but the file has {n_bytes}: it is cut"));
     }
     Ok(())
+}
+
+/// Who made the file `path`, after comparing its digest.
+pub(crate) fn read_provenance(path: &Path, kind: Kind, reads: u32) -> Result<Provenance> {
+    let bytes = read_bytes(path, kind)?;
+    let container = Container::parse(path, kind, &bytes)?;
+    container.header.expect(path, kind, reads)?;
+    container.verify(path)?;
+    container.header.provenance(path)
 }
 
 /// A whole file in memory.

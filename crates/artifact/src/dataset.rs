@@ -2,11 +2,14 @@
 
 use crate::atomic::Staged;
 use crate::{Error, Kind, Result, hdf, layout};
-use hdf5::types::{TypeDescriptor, VarLenAscii, VarLenUnicode};
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use ndarray::{Array4, ArrayView1, ArrayView4, Axis, Ix4};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+/// Longest class name in strings of fixed length.
+const MAX_NAME: usize = 256;
 
 /// An open data set. Images are read when asked for.
 #[derive(Debug)]
@@ -29,9 +32,16 @@ impl DatasetFile {
     /// # Errors
     /// A file that cannot be read, is no HDF5 data set, or contradicts itself.
     pub fn open(path: &Path) -> Result<Self> {
-        let found = crate::sniff(path)?;
-        if found != Kind::Dataset {
-            return Err(Error::Kind { path: path.to_owned(), found, expected: Kind::Dataset });
+        match crate::sniff(path)? {
+            Kind::Dataset => {}
+            found => {
+                if found == Kind::Hdf5
+                    && let Err(e) = hdf::open(path)
+                {
+                    return Err(Error::damaged(path, Kind::Dataset, hdf::reason(&e)));
+                }
+                return Err(Error::Kind { path: path.to_owned(), found, expected: Kind::Dataset });
+            }
         }
         Self::read(path).map_err(|reason| Error::contents(path, Kind::Dataset, &reason))
     }
@@ -141,11 +151,13 @@ fn read_classes(file: &hdf5::File) -> Result<Vec<String>, String> {
             let names = dataset.read_raw::<VarLenAscii>().map_err(unreadable)?;
             names.iter().map(|name| name.as_bytes().to_vec()).collect()
         }
-        TypeDescriptor::FixedAscii(size) | TypeDescriptor::FixedUnicode(size) => {
-            let mut reader = dataset.as_byte_reader().map_err(unreadable)?;
-            let mut all = Vec::new();
-            std::io::Read::read_to_end(&mut reader, &mut all).map_err(|e| e.to_string())?;
-            all.chunks(size.max(1)).map(|name| name.iter().take_while(|&&b| b != 0).copied().collect()).collect()
+        TypeDescriptor::FixedAscii(_) => {
+            let names = dataset.read_raw::<FixedAscii<MAX_NAME>>().map_err(unreadable)?;
+            names.iter().map(|name| name.as_bytes().to_vec()).collect()
+        }
+        TypeDescriptor::FixedUnicode(_) => {
+            let names = dataset.read_raw::<FixedUnicode<MAX_NAME>>().map_err(unreadable)?;
+            names.iter().map(|name| name.as_bytes().to_vec()).collect()
         }
         other => return Err(format!("`{}` holds {other}, expected strings", layout::CLASSES)),
     };
@@ -228,6 +240,9 @@ pub fn write(path: &Path, classes: &[String], splits: &[SplitData<'_>]) -> Resul
 
 fn check(classes: &[String], splits: &[SplitData<'_>]) -> Result<(), String> {
     check_classes(classes)?;
+    if let Some(name) = classes.iter().find(|name| name.len() > MAX_NAME) {
+        return Err(format!("class name `{name}` is longer than {MAX_NAME} bytes"));
+    }
     let Some((_, first, _)) = splits.first() else {
         return Err("there is no split".to_owned());
     };
@@ -250,9 +265,10 @@ fn check(classes: &[String], splits: &[SplitData<'_>]) -> Result<(), String> {
 
 fn write_hdf5(path: &Path, classes: &[String], splits: &[SplitData<'_>]) -> hdf5::Result<()> {
     let file = hdf::create(path, 0)?;
-    let names: Vec<VarLenUnicode> = classes
+    // Strings of fixed length: the library can hang on a damaged heap of strings of variable length.
+    let names: Vec<FixedUnicode<MAX_NAME>> = classes
         .iter()
-        .map(|name| VarLenUnicode::from_str(name).map_err(|e| hdf5::Error::Internal(e.to_string())))
+        .map(|name| FixedUnicode::from_str(name).map_err(|e| hdf5::Error::Internal(e.to_string())))
         .collect::<Result<_, _>>()?;
     file.new_dataset_builder().with_data(ArrayView1::from(&names)).create(layout::CLASSES)?;
     for (name, images, labels) in splits {

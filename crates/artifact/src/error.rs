@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// A file from another zipit.
     #[error("{} is {kind} of format version {found}, this zipit reads version {reads}: {}", .path.display(),
-        if .found > .reads { "use a newer zipit, or make the file again with this one" } else { "make the file again" })]
+        if found > reads { "use a newer zipit, or make the file again with this one" } else { "make the file again" })]
     Version {
         /// The file.
         path: PathBuf,
@@ -51,7 +51,8 @@ pub enum Error {
         reads: u32,
     },
     /// The bytes are not what was written.
-    #[error("{} is {kind} but damaged: {reason}. Make it again, or copy it again from where it is whole", .path.display())]
+    #[error("{} is {kind} but damaged: {reason}. Make it again, or copy it again from where it is whole",
+        .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

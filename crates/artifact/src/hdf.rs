@@ -11,7 +11,7 @@ const MAX_RATIO: u64 = 1100;
 pub(crate) fn create(path: &Path, user_block: u64) -> hdf5::Result<File> {
     hdf5::silence_errors(true);
     File::with_options()
-        .with_fapl(|p| p.file_locking(false))
+        .with_fapl(|p| p.file_locking(false).sieve_buf_size(0))
         .with_fcpl(|p: &mut FileCreateBuilder| p.obj_track_times(false).userblock(user_block))
         .create(path)
 }
@@ -58,6 +58,13 @@ pub(crate) fn dataset(parent: &Group, name: &str) -> Result<Dataset, String> {
         .iter()
         .try_fold(element, |product, &n| product.checked_mul(n as u64))
         .ok_or_else(|| format!("`{name}` claims the impossible shape {shape:?}"))?;
+    if !dataset.create_plist().map_err(unreadable)?.all_filters_avail() {
+        return Err(format!(
+            "`{name}` is compressed with {:?}, which this build of HDF5 cannot read; write it uncompressed, or build \
+             zipit with the machine's own HDF5 (`--no-default-features --features system-hdf5`)",
+            dataset.filters()
+        ));
+    }
     let stored = dataset.storage_size();
     let most = if dataset.filters().is_empty() { stored } else { stored.saturating_mul(MAX_RATIO) };
     if n_bytes > most {

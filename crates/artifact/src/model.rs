@@ -13,7 +13,6 @@ const FORMAT: &str = "format";
 const GRAPH: &str = "zipit.graph";
 const TASKS: &str = "zipit.tasks";
 const PREPROCESS: &str = "zipit.preprocess";
-const PROVENANCE: &str = "zipit.provenance";
 
 /// A BatchNorm's counter: PyTorch writes it, nothing here needs it.
 const COUNTER: &str = "num_batches_tracked";
@@ -93,7 +92,7 @@ pub fn read_header(path: &Path) -> Result<ModelHeader> {
     if !matches!(found, Kind::Model | Kind::Safetensors) {
         return Err(Error::Kind { path: path.to_owned(), found, expected: Kind::Model });
     }
-    header(path, &Header::read(path)?)
+    header(path, &Header::read(path, Kind::Model)?)
 }
 
 fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
@@ -104,7 +103,7 @@ fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
         graph: json::decode("graph", raw.text(path, GRAPH)?).map_err(unusable)?,
         tasks: json::decode("list of tasks", raw.text(path, TASKS)?).map_err(unusable)?,
         preprocess: json::decode("preprocessing", raw.text(path, PREPROCESS)?).map_err(unusable)?,
-        provenance: json::decode("provenance", raw.text(path, PROVENANCE)?).map_err(unusable)?,
+        provenance: raw.provenance(path)?,
         shapes: raw
             .tensors
             .iter()
@@ -131,10 +130,9 @@ pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> 
         (GRAPH, json::encode("graph", &model.graph).map_err(unwritable)?),
         (TASKS, json::encode("list of tasks", &model.tasks).map_err(unwritable)?),
         (PREPROCESS, json::encode("preprocessing", &model.preprocess).map_err(unwritable)?),
-        (PROVENANCE, json::encode("provenance", &provenance.compact()).map_err(unwritable)?),
     ]);
     let tensors = model.weights.iter().map(|(name, tensor)| (name.as_str(), Values::F32(tensor))).collect();
-    container::write(path, Kind::Model, MODEL_VERSION, metadata, &tensors)
+    container::write(path, (Kind::Model, MODEL_VERSION), metadata, &tensors, provenance)
 }
 
 /// A state dict from somebody else's safetensors file.

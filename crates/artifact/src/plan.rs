@@ -177,11 +177,10 @@ pub fn read(path: &Path) -> Result<PlanFile> {
     let header = std::str::from_utf8(header).map_err(|_| unusable("its header is no text".to_owned()))?;
     let header: Header = json::decode("header", header).map_err(unusable)?;
     let limited = bincode::config::standard().with_limit::<LIMIT>();
-    let (assignments, n): (Vec<Vec<u32>>, usize) = bincode::serde::decode_from_slice(assignments, limited)
+    let (assignments, _): (Vec<Vec<u32>>, usize) = bincode::serde::decode_from_slice(assignments, limited)
         .ok()
         .filter(|(_, n)| *n == assignments.len())
         .ok_or_else(|| unusable("its assignments cannot be understood".to_owned()))?;
-    debug_assert!(n > 0);
     let plan = Plan {
         n_models: header.n_models,
         settings: header.settings,

@@ -1,7 +1,7 @@
 //! Reports: JSON for people and programs, with the header every file has.
 
 use crate::header::REPORT_VERSION;
-use crate::{Error, InputRef, Kind, Provenance, Result, atomic};
+use crate::{Error, InputRef, Kind, Provenance, Result, atomic, json};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -53,8 +53,12 @@ struct Stamp {
 /// Writes a report. The same content gives the same bytes.
 ///
 /// # Errors
-/// Content that is no JSON (a map whose keys are no strings), or a file that cannot be written.
-pub fn write<T: Serialize>(path: &Path, content: &T, provenance: &Provenance) -> Result<()> {
+/// Content that JSON does not give back (NaN, keys that are no strings), or a file that cannot be written.
+pub fn write<T>(path: &Path, content: &T, provenance: &Provenance) -> Result<()>
+where
+    T: Serialize + DeserializeOwned + PartialEq,
+{
+    json::encode("report", content).map_err(|reason| Error::unwritable(path, &reason))?;
     let envelope = Envelope {
         kind: Kind::Report.code().to_owned(),
         version: REPORT_VERSION,

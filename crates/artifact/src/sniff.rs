@@ -1,7 +1,8 @@
 //! What a file is, told from its bytes and never from its name.
 
-use crate::container::{self, Header};
-use crate::{Error, Kind, Provenance, Result, StatsReader, checkpoint, hdf, layout, model, plan, report, stats};
+use crate::container::{self, Header, read_provenance};
+use crate::header::{CHECKPOINT_VERSION, MODEL_VERSION};
+use crate::{Error, Kind, Provenance, Result, StatsReader, hdf, layout, plan, report, stats};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -45,8 +46,8 @@ pub fn sniff(path: &Path) -> Result<Kind> {
         file.take(WINDOW).read_to_end(&mut tail).map_err(Error::read(path))?;
         return Ok(zip_kind(&head, &tail));
     }
-    if container::looks_like(&head) && head[7] == 0 {
-        return Ok(Header::read(path).map_or(Kind::Safetensors, |header| header.kind()));
+    if container::looks_like(&head) {
+        return Ok(Header::read(path, Kind::Safetensors).map_or(Kind::Safetensors, |header| header.kind()));
     }
     if is_idx(&head, metadata.len()) {
         return Ok(Kind::Idx);
@@ -106,6 +107,8 @@ fn zip_kind(head: &[u8], tail: &[u8]) -> Kind {
         Kind::PytorchZip
     } else if names(b"model.weights.h5") {
         Kind::KerasHdf5
+    } else if names(b".npy") {
+        Kind::Numpy
     } else {
         Kind::Zip
     }
@@ -138,8 +141,8 @@ fn is_onnx(head: &[u8]) -> bool {
     matches!(head, [0x08, 3..=30, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42, ..])
 }
 
-/// Who made the file `path`; `None` where there is no file, or none of ours that says so. Stats are verified on the
-/// way; of models and checkpoints only the header is read.
+/// Who made the file `path`; `None` where there is no file, or none of ours that says so. Digests are compared
+/// on the way, so what has one is whole.
 ///
 /// # Errors
 /// A file of ours that cannot be read or is damaged.
@@ -148,11 +151,11 @@ pub fn provenance_of(path: &Path) -> Result<Option<Provenance>> {
         return Ok(None);
     }
     Ok(match sniff(path)? {
-        Kind::Model => Some(model::read_header(path)?.provenance),
+        kind @ Kind::Model => Some(read_provenance(path, kind, MODEL_VERSION)?),
         Kind::Stats => Some(StatsReader::open(path)?.header().provenance.clone()),
         Kind::Plan => Some(plan::read(path)?.provenance),
         Kind::Report => Some(report::read_provenance(path)?),
-        Kind::Checkpoint => Some(checkpoint::read_provenance(path)?),
+        kind @ Kind::Checkpoint => Some(read_provenance(path, kind, CHECKPOINT_VERSION)?),
         _ => None,
     })
 }

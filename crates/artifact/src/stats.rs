@@ -196,7 +196,8 @@ fn seal(mut file: &File) -> io::Result<()> {
 fn digests(head: &[u8], mut file: &File) -> io::Result<(blake3::Hash, blake3::Hash)> {
     let (mut whole, mut rest) = (blake3::Hasher::new(), blake3::Hasher::new());
     whole.update(head);
-    let mut buffer = vec![0; 1 << 22];
+    let length = file.metadata()?.len() as usize;
+    let mut buffer = vec![0; length.clamp(1, 1 << 22)];
     loop {
         let n = match file.read(&mut buffer) {
             Ok(0) => return Ok((whole.finalize(), rest.finalize())),

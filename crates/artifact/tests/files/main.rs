@@ -1,0 +1,11 @@
+//! The files from outside: round trips, every way a file can lie, foreign files, writing.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod atomic;
+mod damage;
+mod fixture;
+mod foreign;
+mod forge;
+mod lies;
+mod provenance;
+mod round_trip;
