@@ -1,1 +1,9 @@
-//! harness
+//! What the end-to-end tests share: a folder to work in, the binaries, and networks to work on.
+
+mod images;
+mod networks;
+mod workplace;
+
+pub use images::write_idx;
+pub use networks::{permuted, random_model};
+pub use workplace::{Ran, Workplace, binary, repository};

@@ -1,0 +1,171 @@
+# The pipeline. `make demo` and `make test` need nothing before them; `make help` lists everything.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# ---- set-up: a Python environment for LibTorch and cmake, then the release binaries --------------------------------
+
+BIN := $(or $(CARGO_TARGET_DIR),target)/release
+PIP := .venv/bin/pip --quiet --disable-pip-version-check
+# cmake >= 3.26 comes with the environment; it must be found before an older one.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# A LibTorch of your own (LIBTORCH=/path/to/libtorch) is used as it is.
+OWN_LIBTORCH := $(LIBTORCH)
+
+.PHONY: setup setup-python build help
+setup: build ## Install what the build needs into .venv and build the release binaries
+
+.venv/ready: requirements.txt
+	@for tool in python3 cc c++ cargo; do command -v $$tool >/dev/null || { echo "make setup needs $$tool, which is not installed" >&2; exit 1; }; done
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "make setup needs Python's venv module (Debian: python3-venv)" >&2; exit 1; }
+	python3 -m venv .venv
+ifeq ($(OWN_LIBTORCH),)
+	$(PIP) install --no-deps -r requirements.txt
+	ln -sfn "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch" .venv/libtorch
+else
+	$(PIP) install "$$(grep '^cmake==' requirements.txt)"
+endif
+	touch $@
+
+build: .venv/ready
+	cargo build --release --locked --workspace --bins
+
+setup-python: .venv-python/ready ## Install the full PyTorch for the scripts in scripts/ (about 5 GB)
+
+.venv-python/ready: requirements-python.txt
+	python3 -m venv .venv-python
+	.venv-python/bin/pip --quiet --disable-pip-version-check install -r requirements-python.txt
+	touch $@
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+# ---- the networks of the demo: one ResNet-20 per task, each from its own initialisation ----------------------------
+
+FASHION := data/fashion-mnist
+TRAIN := --arch resnet20 --width 1 --epochs 20
+CHECKPOINTS := data/checkpoints/fashion_0-4_seed1.safetensors data/checkpoints/fashion_5-9_seed2.safetensors
+
+.PHONY: checkpoints
+checkpoints: build ## Train the demo's two networks again (about an hour; interrupt and resume as you like)
+	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 0-4 --seed 1 -o data/checkpoints/fashion_0-4_seed1.safetensors
+	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 5-9 --seed 2 -o data/checkpoints/fashion_5-9_seed2.safetensors
+
+# ---- the demo: collect once; match, apply, recalibrate and eval for every variant -----------------------------------
+# A variant's folder is named after its settings: other settings are other files, and everything else is kept.
+
+DEMO := runs/demo
+ALPHA ?= 0.5
+BETA ?= 1
+RIDGE ?= 0.001
+IMAGES ?= 5000
+RESET_IMAGES ?= 2000
+
+.PHONY: demo select
+.SECONDARY:
+
+$(DEMO)/stats_$(IMAGES).h5: $(CHECKPOINTS) | build
+	@mkdir -p $(@D)
+	$(BIN)/collect $^ --data $(FASHION) --images $(IMAGES) -o $@
+	@touch $@
+
+$(DEMO)/sources/%.json: $(CHECKPOINTS) | build
+	@mkdir -p $(@D)
+	$(BIN)/eval $^ --ensemble $^ --data $(FASHION) --split $* -o $@ > /dev/null
+	@touch $@
+
+# $(call variant,FOLDER,NAME IN THE TABLE,MATCH FLAGS)
+define variant
+$(DEMO)/$(1)/plan.bin: $(DEMO)/stats_$(IMAGES).h5
+	@mkdir -p $$(@D)
+	$(BIN)/match $$< $(3) -o $$@ > $$(@D)/match.txt
+	@touch $$@
+$(DEMO)/$(1)/merged.safetensors: $(DEMO)/$(1)/plan.bin $(CHECKPOINTS)
+	$(BIN)/apply $$^ -o $$@ > /dev/null
+	@touch $$@
+$(DEMO)/$(1)/network.safetensors: $(DEMO)/$(1)/merged.safetensors
+	$(BIN)/recalibrate $$< --data $(FASHION) --images $(RESET_IMAGES) -o $$@ > /dev/null
+	@touch $$@
+$(DEMO)/$(1)/%.json: $(DEMO)/$(1)/network.safetensors
+	$(BIN)/eval $$< --data $(FASHION) --split $$* --label "$(2)" -o $$@ > /dev/null
+	@touch $$@
+
+endef
+
+# The table's rows: METHOD_EXTENT_UNMERGE.
+EXTENTS := full 7of20 13of20
+UNMERGES := pinv covariance
+ZIP := zip_a$(ALPHA)_b$(BETA)
+ROWS := $(foreach u,$(UNMERGES),identity_full_$(u) permute_full_$(u)) \
+	$(foreach e,$(EXTENTS),$(foreach u,$(UNMERGES),$(ZIP)_$(e)_$(u)))
+
+method_identity := --method identity
+method_permute := --method permute
+method_$(ZIP) := --method zip --alpha $(ALPHA) --beta $(BETA)
+extent_full :=
+extent_7of20 := --stop-at 7/20
+extent_13of20 := --stop-at 13/20
+unmerge_pinv := --unmerge pinv
+unmerge_covariance := --unmerge covariance --ridge $(RIDGE)
+
+# A row split at its underscores: last the unmerge rule, before it the extent, the rest is the method.
+parts = $(subst _, ,$(1))
+unmerge = $(lastword $(call parts,$(1)))
+extent = $(lastword $(call parts,$(patsubst %_$(call unmerge,$(1)),%,$(1))))
+method = $(patsubst %_$(call extent,$(1))_$(call unmerge,$(1)),%,$(1))
+title = $(subst _, ,$(method)) $(subst 7of20,to 7/20,$(subst 13of20,to 13/20,$(extent))) $(unmerge)
+flags = $(method_$(method)) $(extent_$(extent)) $(unmerge_$(unmerge))
+
+$(eval $(foreach row,$(ROWS),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+
+# Which of the merged networks to take is decided on the validation split; the table is about the test split.
+demo: $(DEMO)/report.json ## Merge two networks in every way we have and compare them (a few minutes)
+	@$(BIN)/eval $< --data $(FASHION)
+	@$(BIN)/eval $(DEMO)/validation.json --data $(FASHION) --best | tail -n 1
+
+$(DEMO)/report.json: $(DEMO)/sources/test.json $(ROWS:%=$(DEMO)/%/test.json) $(DEMO)/validation.json
+	$(BIN)/eval $(filter-out %/validation.json,$^) \
+		--note "moments: $(IMAGES) unlabelled training images; BatchNorm reset: $(RESET_IMAGES)" \
+		--note "α = $(ALPHA) and β = $(BETA) were chosen on the validation split (every tenth training image): make select" \
+		-o $@ > /dev/null
+	@touch $@
+
+$(DEMO)/validation.json: $(DEMO)/sources/val.json $(ROWS:%=$(DEMO)/%/val.json)
+	$(BIN)/eval $^ -o $@ > /dev/null
+	@touch $@
+
+# The grid on which α and β are chosen: full zip, the authors' unmerge rule, validation split.
+ALPHAS := 0.01 0.1 0.3 0.5 0.7 1
+BETAS := 0 0.15 0.5 1
+GRID := $(filter-out $(ZIP)_full_pinv,$(foreach a,$(ALPHAS),$(foreach b,$(BETAS),zip_a$(a)_b$(b)_full_pinv)))
+$(foreach a,$(ALPHAS),$(foreach b,$(BETAS),$(eval method_zip_a$(a)_b$(b) := --method zip --alpha $(a) --beta $(b))))
+$(eval $(foreach row,$(GRID),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+
+select: $(DEMO)/sources/val.json $(GRID:%=$(DEMO)/%/val.json) $(DEMO)/$(ZIP)_full_pinv/val.json ## Choose α and β on the validation split
+	@$(BIN)/eval $^ --best
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+.PHONY: test lint docs deny bench clean
+test: build ## Run all tests
+	cargo nextest run --release --locked --workspace
+	cargo test --release --locked --workspace --doc
+
+lint: .venv/ready ## Format, clippy and the crate walls
+	cargo fmt --all --check
+	scripts/check_walls.sh
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+docs: .venv/ready ## The API documentation, every broken link an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+deny: ## Licences, advisories and one-door rules (needs cargo-deny)
+	cargo deny check
+
+bench: build ## Benchmarks: ratios against named rivals, in one run
+	cargo bench --locked -p zipit-torch
+
+clean: ## Remove builds, environments and runs
+	rm -rf target runs .venv .venv-python

@@ -1,0 +1,88 @@
+//! Proof obligation: stop any stage at any moment, the old file or the new file is there, whole; and work goes on.
+
+use crate::support::{tiny_graph, two_networks};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use zipit_tests::Workplace;
+
+fn signal(child: &Child, name: &str) {
+    Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+}
+
+/// Runs `stage` over and over with `--force`, kills it at random moments, and checks `output` each time.
+fn killed_at_random(place: &Workplace, stage: &str, args: &str, output: &str) {
+    let started = Instant::now();
+    place.ok(stage, &format!("{args} -o {output}"));
+    let whole = started.elapsed().as_secs_f64();
+    let finished = place.bytes(output);
+    let mut rng = ChaCha8Rng::seed_from_u64(finished.len() as u64);
+    for round in 0..12 {
+        // Every second time from nothing, else over the old file.
+        if round % 2 == 0 {
+            std::fs::remove_file(place.path(output)).unwrap();
+        }
+        let mut child = place.command(stage, &format!("{args} --force --quiet -o {output}")).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(rng.random_range(0.0..1.2) * whole));
+        signal(&child, "-KILL");
+        child.wait().unwrap();
+        match std::fs::read(place.path(output)) {
+            Ok(found) => assert!(found == finished, "{stage}: half a file under the final name"),
+            Err(_) => place.ok(stage, &format!("{args} -o {output}")).truncate(0),
+        }
+        assert!(place.bytes(output) == finished, "{stage}: made again, it is another file");
+    }
+}
+
+#[test]
+fn kill_9_leaves_whole_files() {
+    let place = two_networks(&tiny_graph(), 200);
+    killed_at_random(&place, "collect", "a.safetensors b.safetensors --data data", "stats.h5");
+    killed_at_random(&place, "match", "stats.h5 --unmerge covariance", "plan.bin");
+    killed_at_random(&place, "apply", "plan.bin a.safetensors b.safetensors", "merged.safetensors");
+    killed_at_random(&place, "recalibrate", "merged.safetensors --data data", "network.safetensors");
+    killed_at_random(&place, "eval", "network.safetensors --data data", "report.json");
+}
+
+/// Starts `stage`, waits until it computes, sends `name`, and returns its exit code.
+fn interrupted(place: &Workplace, stage: &str, args: &str, name: &str, after: Duration) -> Option<i32> {
+    let mut child = place.command(stage, args).spawn().unwrap();
+    std::thread::sleep(after);
+    signal(&child, name);
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn an_interrupted_collection_goes_on() {
+    let place = two_networks(&tiny_graph(), 6000);
+    let args = "a.safetensors b.safetensors --data data --threads 1";
+    let started = Instant::now();
+    place.ok("collect", &format!("{args} -o whole.h5"));
+    let half = started.elapsed() / 2;
+    let code = interrupted(&place, "collect", &format!("{args} -o stats.h5"), "-INT", half);
+    assert_eq!(code, Some(130));
+    assert!(!place.path("stats.h5").exists());
+    assert!(place.path("stats.h5.partial").exists());
+    place.run("collect", &format!("{args} -o stats.h5")).code(0).says(&["going on from"]);
+    assert!(!place.path("stats.h5.partial").exists());
+    assert!(place.bytes("whole.h5") == place.bytes("stats.h5"), "interrupted and resumed is not the same as whole");
+}
+
+#[test]
+fn an_interrupted_training_goes_on() {
+    let place = two_networks(&tiny_graph(), 3000);
+    let args = "--arch resnet20 --width 0.25 --data data --classes 0-2 --epochs 3 --batch-size 32 --seed 5";
+    let started = Instant::now();
+    place.ok("train", &format!("{args} -o whole.safetensors"));
+    let half = started.elapsed() / 2;
+    let code = interrupted(&place, "train", &format!("{args} -o net.safetensors"), "-TERM", half);
+    assert_eq!(code, Some(143));
+    assert!(!place.path("net.safetensors").exists());
+    assert!(place.path("net.safetensors.resume").exists());
+    // Other settings do not take it up.
+    place.fails("train", &format!("{args} --lr 0.1 -o net.safetensors"), &["other settings", "--force"]);
+    place.run("train", &format!("{args} -o net.safetensors")).code(0).says(&["going on"]);
+    assert!(!place.path("net.safetensors.resume").exists());
+    assert!(place.bytes("whole.safetensors") == place.bytes("net.safetensors"), "resumed is not the same as whole");
+}

@@ -1,0 +1,13 @@
+//! The pipeline as a user runs it: every test goes through the binaries.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bad_input;
+mod golden;
+mod interruption;
+mod libtorch_free;
+mod multiheaded;
+mod permuted_copy;
+mod readme;
+mod reproducible;
+mod shards;
+mod support;

@@ -1,0 +1,49 @@
+//! Proof obligation: shards reduced = unsharded, to 1e-12 relative.
+
+use crate::support::{tiny_graph, two_networks};
+use zipit::Moments;
+use zipit_artifact::stats::StatsReader;
+
+fn relative_difference(a: &Moments, b: &Moments) -> f64 {
+    let scale = a.outer.iter().fold(0f64, |m, x| m.max(x.abs()));
+    let pairs = a.sum.iter().zip(&b.sum).chain(a.outer.iter().zip(&b.outer));
+    pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f64::max) / scale
+}
+
+#[test]
+fn shards_add_up_to_the_whole() {
+    let place = two_networks(&tiny_graph(), 230);
+    let collect = "a.safetensors b.safetensors --data data --images 200 --seed 4 --batch-size 16";
+    place.ok("collect", &format!("{collect} -o whole.h5"));
+    for i in 1..=3 {
+        place.ok("collect", &format!("{collect} --shard {i}/3 -o shard{i}.h5"));
+    }
+    // In any order.
+    place.ok("collect", "--reduce shard3.h5 shard1.h5 shard2.h5 -o sum.h5");
+    let (whole, sum) = (StatsReader::open(&place.path("whole.h5")).unwrap(), StatsReader::open(&place.path("sum.h5")).unwrap());
+    assert_eq!(whole.header().n_images, 200);
+    assert_eq!(sum.header().n_images, 200);
+    for (point, _) in &whole.header().points {
+        let (a, b) = (whole.moments(point).unwrap(), sum.moments(point).unwrap());
+        assert_eq!(a.count, b.count, "{point}");
+        let difference = relative_difference(&a, &b);
+        assert!(difference <= 1e-12, "{point}: {difference}");
+    }
+    place.ok("match", "sum.h5 -o plan.bin");
+}
+
+#[test]
+fn shards_that_do_not_belong_together_are_refused() {
+    let place = two_networks(&tiny_graph(), 200);
+    let collect = "a.safetensors b.safetensors --data data --batch-size 16";
+    for i in 1..=3 {
+        place.ok("collect", &format!("{collect} --images 100 --shard {i}/3 -o shard{i}.h5"));
+    }
+    place.ok("collect", &format!("{collect} --images 90 --shard 3/3 -o other.h5"));
+    place.ok("collect", "b.safetensors a.safetensors --data data --batch-size 16 --images 100 --shard 3/3 -o swapped.h5");
+    place.fails("collect", "--reduce shard1.h5 shard2.h5 -o sum.h5", &["shards are missing", "3/3"]);
+    place.fails("collect", "--reduce shard1.h5 shard2.h5 shard2.h5 -o sum.h5", &["same shard"]);
+    place.fails("collect", "--reduce shard1.h5 shard2.h5 other.h5 -o sum.h5", &["other.h5", "other images"]);
+    place.fails("collect", "--reduce shard1.h5 shard2.h5 swapped.h5 -o sum.h5", &["swapped.h5", "other models"]);
+    assert!(!place.path("sum.h5").exists());
+}

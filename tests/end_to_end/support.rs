@@ -1,0 +1,55 @@
+//! Small networks and images in a workplace.
+
+use ndarray::ArrayD;
+use std::collections::BTreeMap;
+use zipit::Graph;
+use zipit::graph::{Arch, ArchSpec};
+use zipit_artifact::header::Provenance;
+use zipit_artifact::model;
+use zipit_tests::{Workplace, permuted, random_model, write_idx};
+
+/// A ResNet-20 of four channels for 12×12 gray images, and three classes.
+pub fn tiny_graph() -> Graph {
+    ArchSpec::new(Arch::ResNet20, 0.25, 1, [12, 12], 3).build().unwrap()
+}
+
+/// A workplace with `data/` (IDX, classes 0–5) and two different networks a and b of the same graph.
+pub fn two_networks(graph: &Graph, n_images: usize) -> Workplace {
+    let place = images_for(graph, n_images);
+    write(&place, "a", &random_model(graph, 1, "first", &["0", "1", "2"]));
+    write(&place, "b", &random_model(graph, 2, "second", &["3", "4", "5"]));
+    place
+}
+
+/// As [`two_networks`], but b is a with all its free features permuted.
+pub fn network_and_permuted_copy(graph: &Graph, n_images: usize) -> Workplace {
+    let place = images_for(graph, n_images);
+    let a = random_model(graph, 1, "first", &["0", "1", "2"]);
+    let mut b = permuted(&a, 7);
+    b.tasks[0].name = "second".to_owned();
+    b.tasks[0].classes = ["3", "4", "5"].map(str::to_owned).to_vec();
+    write(&place, "a", &a);
+    write(&place, "b", &b);
+    place
+}
+
+fn images_for(graph: &Graph, n_images: usize) -> Workplace {
+    let place = Workplace::new();
+    write_idx(&place.path("data"), n_images, graph.input.shape[1], 6);
+    place
+}
+
+pub fn write(place: &Workplace, name: &str, network: &zipit::Model) {
+    model::write(&place.path(&format!("{name}.safetensors")), network, &Provenance::default()).unwrap();
+}
+
+/// All tensors of a safetensors file in the workplace.
+pub fn tensors(place: &Workplace, name: &str) -> BTreeMap<String, ArrayD<f32>> {
+    model::read_foreign_safetensors(&place.path(name)).unwrap().weights
+}
+
+/// Largest |x − y|; the shapes must agree.
+pub fn max_difference(x: &ArrayD<f32>, y: &ArrayD<f32>) -> f32 {
+    assert_eq!(x.shape(), y.shape());
+    x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}

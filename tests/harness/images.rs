@@ -1,0 +1,43 @@
+//! Small image data sets on disk.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::path::Path;
+
+/// Writes an IDX data set (train and test) of smooth random gray images, `size`×`size`, `n` of them in each part, with
+/// labels 0…`n_classes`−1 in turn.
+///
+/// # Panics
+/// When the folder cannot be written.
+pub fn write_idx(folder: &Path, n: usize, size: usize, n_classes: usize) {
+    std::fs::create_dir_all(folder).expect("a folder for the images");
+    for (part, seed) in [("train", 1), ("t10k", 2)] {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut images = header(3, &[n, size, size]);
+        for _ in 0..n {
+            images.extend(smooth(&mut rng, size));
+        }
+        let mut labels = header(1, &[n]);
+        labels.extend((0..n).map(|i| (i % n_classes) as u8));
+        std::fs::write(folder.join(format!("{part}-images-idx3-ubyte")), images).expect("images");
+        std::fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).expect("labels");
+    }
+}
+
+fn header(n_dims: u8, dims: &[usize]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, n_dims];
+    dims.iter().for_each(|&d| bytes.extend((d as u32).to_be_bytes()));
+    bytes
+}
+
+/// A sum of a few plane waves: neighbouring pixels correlate, as in real images.
+fn smooth(rng: &mut ChaCha8Rng, size: usize) -> Vec<u8> {
+    let waves: Vec<[f64; 4]> =
+        (0..4).map(|_| [0, 1, 2, 3].map(|i| rng.random_range(-1.0..1.0) * if i < 2 { 4.0 } else { 1.0 })).collect();
+    let pixel = |y: usize, x: usize| {
+        let (y, x) = (y as f64 / size as f64, x as f64 / size as f64);
+        let value: f64 = waves.iter().map(|[a, b, c, d]| d * (3.0 * (a * y + b * x + c)).sin()).sum();
+        (127.0 + 60.0 * value).clamp(0.0, 255.0) as u8
+    };
+    (0..size * size).map(|i| pixel(i / size, i % size)).collect()
+}
