@@ -9,7 +9,7 @@ const TOLERANCE: f32 = 1e-4;
 
 /// Merges a network with its permuted copy and compares every head's logits with the network's.
 fn gives_the_function_back(graph: &Graph, match_flags: &str) {
-    let place = network_and_permuted_copy(graph, 120);
+    let place = network_and_permuted_copy(graph, 400);
     place.ok("collect", "a.safetensors b.safetensors --data data -o stats.h5");
     place.ok("match", &format!("stats.h5 {match_flags} -o plan.bin"));
     place.ok("apply", "plan.bin a.safetensors b.safetensors -o merged.safetensors");
@@ -61,13 +61,13 @@ fn vgg11_flattened_over_several_positions() {
 
 #[test]
 fn resnet18_of_torchvision() {
-    let graph = spec(Arch::ResNet18, 0.25, 1, 32).build().unwrap();
+    let graph = spec(Arch::ResNet18, 0.25, 1, 64).build().unwrap();
     gives_the_function_back(&graph, "--method zip --alpha 1 --beta 0 --unmerge pinv");
     gives_the_function_back(&graph, "--method permute --unmerge pinv --stop-at layer2.1.relu_1");
 }
 
 #[test]
 fn resnet50_bottlenecks() {
-    let graph = spec(Arch::ResNet50, 0.125, 1, 32).build().unwrap();
+    let graph = spec(Arch::ResNet50, 0.125, 1, 64).build().unwrap();
     gives_the_function_back(&graph, "--method zip --alpha 1 --beta 0 --unmerge pinv");
 }

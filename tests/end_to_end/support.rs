@@ -21,14 +21,16 @@ pub fn two_networks(graph: &Graph, n_images: usize) -> Workplace {
     place
 }
 
-/// As [`two_networks`], but b is a with all its free features permuted.
+/// As [`two_networks`], but b is a with all its free features permuted. BatchNorm's statistics are those of the images,
+/// as in a trained network: otherwise deep features are dead or lit by a single image, and no twin can be told.
 pub fn network_and_permuted_copy(graph: &Graph, n_images: usize) -> Workplace {
     let place = images_for(graph, n_images);
-    let a = random_model(graph, 1, "first", &["0", "1", "2"]);
+    write(&place, "raw", &random_model(graph, 1, "first", &["0", "1", "2"]));
+    place.ok("recalibrate", "raw.safetensors --data data -o a.safetensors");
+    let a = model::read(&place.path("a.safetensors")).unwrap().model;
     let mut b = permuted(&a, 7);
     b.tasks[0].name = "second".to_owned();
     b.tasks[0].classes = ["3", "4", "5"].map(str::to_owned).to_vec();
-    write(&place, "a", &a);
     write(&place, "b", &b);
     place
 }

@@ -96,8 +96,9 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
 fn model(args: &Args, source: &Source) -> anyhow::Result<Model> {
     let preprocess = args.preprocess.resolve(args.arch)?;
     let shapes = source.shapes();
-    let guess = ArchSpec::infer(args.arch, preprocess.size, &BTreeMap::new())?.build()?;
-    let expected: BTreeSet<String> = guess.params().into_keys().collect();
+    // Names do not depend on width, channels or classes.
+    let names = ArchSpec::new(args.arch, 1.0, 3, preprocess.size, 10).build()?;
+    let expected: BTreeSet<String> = names.params().into_keys().collect();
     let prefix = unwrap::find_prefix(&shapes.keys().copied().collect(), &expected, args.key.as_deref())?;
     if !prefix.is_empty() {
         tracing::info!("took the tensors under `{}`", prefix.trim_end_matches('.'));

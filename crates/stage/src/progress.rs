@@ -3,7 +3,8 @@
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use zipit::watch::Watch;
@@ -16,14 +17,8 @@ const EVERY: Duration = Duration::from_secs(30);
 pub struct Progress {
     bar: ProgressBar,
     signal: Arc<AtomicUsize>,
-    ticker: Option<(Arc<Ending>, JoinHandle<()>)>,
-}
-
-/// Tells the ticker that the work is over.
-#[derive(Debug, Default)]
-struct Ending {
-    over: Mutex<bool>,
-    changed: Condvar,
+    /// The ticker ends when its sender is dropped.
+    ticker: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
@@ -41,9 +36,9 @@ impl Progress {
             bar
         };
         let ticker = (!quiet && !terminal).then(|| {
-            let ending = Arc::new(Ending::default());
-            let (what, bar, until) = (what.to_owned(), bar.clone(), Arc::clone(&ending));
-            (ending, std::thread::spawn(move || tick(&what, unit, &bar, &until)))
+            let (sender, over) = channel();
+            let (what, bar) = (what.to_owned(), bar.clone());
+            (sender, std::thread::spawn(move || tick(&what, unit, &bar, &over)))
         });
         Self { bar, signal, ticker }
     }
@@ -60,17 +55,9 @@ impl Progress {
     }
 }
 
-fn tick(what: &str, unit: &str, bar: &ProgressBar, until: &Ending) {
-    let mut over = until.over.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let waited = until.changed.wait_timeout(over, EVERY).unwrap_or_else(PoisonError::into_inner);
-        over = waited.0;
-        if *over {
-            return;
-        }
-        if waited.1.timed_out() {
-            tracing::info!("{}", line(what, unit, bar));
-        }
+fn tick(what: &str, unit: &str, bar: &ProgressBar, over: &Receiver<()>) {
+    while over.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        tracing::info!("{}", line(what, unit, bar));
     }
 }
 
@@ -99,9 +86,8 @@ impl Watch for Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some((ending, thread)) = self.ticker.take() {
-            *ending.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            ending.changed.notify_all();
+        if let Some((sender, thread)) = self.ticker.take() {
+            drop(sender);
             // A ticker that panicked has nothing to say any more.
             let _ = thread.join();
         }
@@ -121,6 +107,15 @@ mod tests {
         let line = line("collect", "images", &progress.bar);
         assert!(line.starts_with("collect 20/50 images, "), "{line}");
         assert!(line.contains("ETA") && line.ends_with("loss 0.5"), "{line}");
+    }
+
+    #[test]
+    fn short_work_does_not_wait_for_the_next_line() {
+        let started = std::time::Instant::now();
+        for _ in 0..500 {
+            drop(Progress::start("match", "points", 1, false, Arc::default()));
+        }
+        assert!(started.elapsed() < EVERY, "{:?}", started.elapsed());
     }
 
     #[test]
