@@ -1,6 +1,7 @@
 //! Small networks and images in a workplace.
 
 use ndarray::ArrayD;
+use serde_json::json;
 use std::collections::BTreeMap;
 use zipit::Graph;
 use zipit::graph::{Arch, ArchSpec};
@@ -54,4 +55,18 @@ pub fn tensors(place: &Workplace, name: &str) -> BTreeMap<String, ArrayD<f32>> {
 pub fn max_difference(x: &ArrayD<f32>, y: &ArrayD<f32>) -> f32 {
     assert_eq!(x.shape(), y.shape());
     x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+/// The weights as any other program would store them: safetensors with no word of ours.
+pub fn foreign_safetensors(network: &zipit::Model) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut data: Vec<u8> = Vec::new();
+    for (name, tensor) in &network.weights {
+        let start = data.len();
+        data.extend(tensor.iter().flat_map(|x| x.to_le_bytes()));
+        let entry = json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": [start, data.len()] });
+        header.insert(name.clone(), entry);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
 }

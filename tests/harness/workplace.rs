@@ -86,8 +86,13 @@ impl Workplace {
     }
 
     /// Runs a stage that must fail with exit code 1 and say all of `words`.
+    ///
+    /// # Panics
+    /// When it does otherwise.
     pub fn fails(&self, name: &str, args: &str, words: &[&str]) {
-        self.run(name, args).code(1).says(words);
+        let ran = self.run(name, args);
+        let checked = ran.refusal(1, words);
+        assert!(checked.is_ok(), "{}: {ran}", checked.unwrap_err());
     }
 
     /// The bytes of a file in the folder.
@@ -111,16 +116,42 @@ impl Ran {
         self
     }
 
-    /// Asserts that stderr is an error message holding all of `words`, without the marks of a crash.
+    /// Asserts that stderr holds all of `words` and no marks of a crash.
     ///
     /// # Panics
-    /// When it is not.
+    /// When it does not.
     pub fn says(&self, words: &[&str]) {
-        let text = self.stderr();
-        for word in words {
-            assert!(text.contains(word), "stderr does not say `{word}`: {self}");
+        let checked = self.check_words(words);
+        assert!(checked.is_ok(), "{}: {self}", checked.unwrap_err());
+    }
+
+    /// Checks that it ended with exit code `wanted`, an error message holding all of `words`, and nothing on stdout.
+    ///
+    /// # Errors
+    /// What is otherwise.
+    pub fn refusal(&self, wanted: i32, words: &[&str]) -> Result<(), String> {
+        match self.output.status.code() {
+            Some(code) if code == wanted => {}
+            other => return Err(format!("exit code {other:?} instead of {wanted}")),
         }
-        assert!(!text.contains("panicked") && !text.contains("RUST_BACKTRACE"), "a crash: {self}");
+        if !self.output.stdout.is_empty() {
+            return Err("stdout is for results".to_owned());
+        }
+        if !self.stderr().contains("error: ") {
+            return Err("stderr has no error message".to_owned());
+        }
+        self.check_words(words)
+    }
+
+    fn check_words(&self, words: &[&str]) -> Result<(), String> {
+        let text = self.stderr();
+        if text.contains("panicked") || text.contains("RUST_BACKTRACE") {
+            return Err("a crash".to_owned());
+        }
+        match words.iter().find(|word| !text.contains(**word)) {
+            Some(word) => Err(format!("stderr does not say `{word}`")),
+            None => Ok(()),
+        }
     }
 
     /// What it printed as its result.

@@ -56,7 +56,7 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
     let mut inputs = vec![plan.input_ref()];
     inputs.extend(files.iter().map(ModelFile::input_ref));
     let provenance = stage.provenance(inputs, [].into());
-    if !args.common.dry_run && stage.up_to_date(&args.out, &provenance) {
+    if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
     let heads = match args.heads {

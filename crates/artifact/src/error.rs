@@ -102,7 +102,7 @@ impl Error {
 /// An I/O error in words a user can act on.
 pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::StorageFull => "the disk is full; free some space, or write elsewhere".to_owned(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up; free some space, or write elsewhere".to_owned(),

@@ -14,7 +14,7 @@ use zipit_data::Split;
 use zipit_stage::Stage;
 use zipit_stage::images::tasks_of;
 use zipit_torch::device::libtorch_version;
-use zipit_torch::{Network, accumulate};
+use zipit_torch::{Network, accumulate, batch_size};
 
 /// How often unfinished work is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
@@ -28,7 +28,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let spaces = graph.spaces()?;
     let points = graph.merge_points(&spaces);
     ensure!(!points.is_empty(), "{} has no feature space that could be merged", args.models[0].display());
-    let batch_size = args.images.batch_size.map_or_else(|| usual_batch(&models), |n| n as usize);
+    let batch_size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = set.batches(&models[0].preprocess, batch_size, args.shard);
     ensure!(batches.n_batches() > 0, "this shard is empty: {} images make fewer batches than shards", set.len());
 
@@ -51,7 +51,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             (numbers * 4) as f64 / f64::from(1 << 30),
         ));
     }
-    if stage.up_to_date(&args.out, &provenance) {
+    if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
     let partial = partial_path(&args.out);
@@ -134,10 +134,4 @@ fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<(usize, BTreeMap<S
         .collect::<Option<BTreeMap<_, _>>>()?;
     tracing::info!("going on from {} images in {}", reader.header().n_images, partial.display());
     Some((reader.header().batches_done as usize, moments))
-}
-
-/// Small batches win on a processor: the activations of one must stay in its cache. Large images go a few at a time.
-fn usual_batch(models: &[&Model]) -> usize {
-    let pixels: usize = models[0].preprocess.size.iter().product();
-    (32 * 1024 / pixels.max(1)).clamp(4, 64)
 }

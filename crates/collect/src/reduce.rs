@@ -22,7 +22,7 @@ pub fn reduce(paths: &[PathBuf], out: &Path, dry_run: bool, stage: &Stage) -> an
     if dry_run {
         return stage.print(&format!("would add up {told}; would write {}\n", out.display()));
     }
-    if stage.up_to_date(out, &provenance) {
+    if stage.up_to_date(out, &provenance)? {
         return Ok(());
     }
     let mut total: BTreeMap<String, Moments> = BTreeMap::new();

@@ -16,10 +16,7 @@ use zipit_data::Split;
 use zipit_stage::images::{ImageSet, tasks_of};
 use zipit_stage::{Format, Stage};
 use zipit_torch::device::libtorch_version;
-use zipit_torch::{Network, evaluate};
-
-/// Images per forward pass.
-const BATCH: usize = 100;
+use zipit_torch::{Network, batch_size, evaluate};
 
 /// A network that was run: its file and the logits of each head, `[n, classes]`.
 struct Ran {
@@ -53,8 +50,11 @@ pub fn eval(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         let n = set.as_ref().map_or(0, ImageSet::len);
         return stage.print(&format!("would run {} networks on {n} images\n", files.len()));
     }
+    if let Some(logits) = &args.logits {
+        stage.may_replace(logits)?;
+    }
     if let (Some(out), None) = (&args.out, &args.logits)
-        && stage.up_to_date(out, &provenance)
+        && stage.up_to_date(out, &provenance)?
     {
         return print(args, stage, &report_file::read::<Report>(out)?.content);
     }
@@ -96,7 +96,8 @@ fn run(files: Vec<ModelFile>, set: &ImageSet, args: &Args, stage: &Stage) -> any
     files
         .into_iter()
         .map(|file| {
-            let batch_size = args.images.batch_size.map_or(BATCH, |n| n as usize);
+            let batch_size =
+                args.images.batch_size.map_or_else(|| batch_size(&file.model.graph, args.device), |n| Ok(n as usize))?;
             let batches = set.batches(&file.model.preprocess, batch_size, None);
             let logits = Network::folded(&file.model, &BTreeSet::new(), args.device)
                 .and_then(|network| evaluate::logits(&network, &batches, &progress))

@@ -71,10 +71,10 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
         provenance: None,
     };
     let provenance = stage.provenance(vec![input], [].into());
-    if !args.common.dry_run && stage.up_to_date(&args.out, &provenance) {
+    if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
-    let model = model(&args, &source).with_context(|| format!("{}", args.checkpoint.display()))?;
+    let model = model(&args, &source).with_context(|| format!("{} as {}", args.checkpoint.display(), args.arch))?;
     let n_params = model.graph.cost()?.params;
     let task = &model.tasks[0];
     let told = format!(

@@ -79,7 +79,7 @@ impl ForChannels for Preprocess {
             }
             ensure!(
                 values.len() == n_channels,
-                "the network reads {n_channels} channels but --mean/--std give {} numbers",
+                "images of {n_channels} channel(s) go into the network but --mean/--std give {} numbers",
                 values.len()
             );
         }

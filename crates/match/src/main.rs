@@ -27,10 +27,10 @@ struct Args {
     #[arg(long, value_enum, default_value_t = MethodName::Zip)]
     method: MethodName,
     /// zip: each merge multiplies the new group's similarities by it [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, allow_negative_numbers = true)]
     alpha: Option<f32>,
     /// zip: share of the removals that a model may spend within itself, 0 to 1 [default: 1]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     beta: Option<f32>,
     /// Merge up to and including this point: a value of the network (layer2.2.add) or layers (13/20); heads after it
     #[arg(long, value_name = "POINT")]
@@ -45,7 +45,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t = UnmergeName::Covariance)]
     unmerge: UnmergeName,
     /// covariance: ridge in units of the mean energy of a merged feature [default: 0.001]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     ridge: Option<f64>,
     /// The plan to write
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
@@ -132,7 +132,7 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
             args.out.display()
         ));
     }
-    if stage.up_to_date(&args.out, &provenance) {
+    if stage.up_to_date(&args.out, &provenance)? {
         let found = plan_file::read(&args.out)?;
         return print(&args, stage, &found.plan, &points);
     }

@@ -67,7 +67,7 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
     if args.common.dry_run {
         return stage.print(&format!("would re-estimate the {told}; would write {}\n", args.out.display()));
     }
-    if stage.up_to_date(&args.out, &provenance) {
+    if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
     if n_layers == 0 {

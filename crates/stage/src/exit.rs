@@ -118,13 +118,13 @@ pub fn run<A: Parser + HasCommon>(body: impl FnOnce(A, &Stage) -> anyhow::Result
         origins(&stage.command, &stage.matches).into_iter().for_each(|row| table.row(row));
         stage.print(&table.to_text())
     } else {
-        body(args, &stage)
+        stage.check_outputs().and_then(|()| body(args, &stage))
     };
     let signal = stage.signal.load(Ordering::Relaxed);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if signal != 0 => {
-            tracing::warn!("{e:#}");
+            tracing::warn!("{}", told(&e));
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
         }
         Err(e) => failed(&e),
@@ -133,8 +133,26 @@ pub fn run<A: Parser + HasCommon>(body: impl FnOnce(A, &Stage) -> anyhow::Result
 
 #[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(error));
     if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The error and its causes; a cause that is already in the words before it is not told twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.to_lowercase().contains(essence(&cause).as_str()) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// A message without the number of the operating system's error, in small letters.
+fn essence(message: &str) -> String {
+    message.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn start_log(verbose: u8) {
@@ -174,4 +192,15 @@ fn n_threads(asked: Option<u16>) -> usize {
         .or_else(|| std::env::var("SLURM_CPUS_PER_TASK").ok()?.parse().ok().filter(|&n: &usize| n > 0))
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
         .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("No such file (os error 2)").context("cannot read x: no such file").context("model 2");
+        assert_eq!(told(&error), "model 2: cannot read x: no such file");
+    }
 }

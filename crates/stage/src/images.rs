@@ -7,7 +7,7 @@ use clap::Args;
 use ndarray::Array4;
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use zipit::images::ImageBatches;
 use zipit::{Model, Preprocess, Task};
 use zipit_artifact::header::InputRef;
@@ -55,7 +55,7 @@ impl ImageArgs {
             return Err(Usage("which images? give --data".to_owned()).into());
         }
         let split = self.split.unwrap_or(default);
-        self.data.iter().map(|path| Dataset::open(path, split).map_err(Into::into)).collect()
+        self.data.iter().map(|path| open_dataset(path, split)).collect()
     }
 
     /// Opens the data sets and chooses the images of the classes that `tasks` name, in random order by seed.
@@ -87,6 +87,16 @@ impl ImageArgs {
         let places = sample(all.len(), n, self.seed).into_iter().map(|i| all[i]).collect();
         Ok(ImageSet { datasets, places, split: self.split.unwrap_or(default) })
     }
+}
+
+/// Opens a data set and says what is odd about it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn open_dataset(path: &Path, split: Split) -> anyhow::Result<Dataset> {
+    let dataset = Dataset::open(path, split)?;
+    dataset.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(dataset)
 }
 
 /// The data set's class numbers for a task's classes, in logit order; `None` if it has none of them.

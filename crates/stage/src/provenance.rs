@@ -1,7 +1,8 @@
 //! Who made a file, from what; and whether making it again would give the same.
 
-use crate::Stage;
+use crate::{Stage, Usage};
 use crate::args::{EXECUTION, OUTPUT};
+use anyhow::{Context, bail};
 use clap::parser::ValueSource;
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -33,17 +34,63 @@ impl Stage {
     }
 
     /// Whether `output` was made by this version with these arguments from these inputs. Says so if it was.
-    #[must_use]
-    pub fn up_to_date(&self, output: &Path, provenance: &Provenance) -> bool {
-        if self.force || !output.exists() {
-            return false;
-        }
-        let same =
-            zipit_artifact::provenance_of(output).ok().flatten().is_some_and(|found| found.key == provenance.key);
+    ///
+    /// # Errors
+    /// As [`Stage::may_replace`].
+    pub fn up_to_date(&self, output: &Path, provenance: &Provenance) -> anyhow::Result<bool> {
+        let same = self.may_replace(output)?.is_some_and(|found| found.key == provenance.key);
         if same {
             tracing::info!("{} is up to date (--force makes it again)", output.display());
         }
-        same
+        Ok(same)
+    }
+
+    /// Allows `output` to be written: nothing is there, or a file that this stage made (whose provenance is returned),
+    /// or `--force` was given.
+    ///
+    /// # Errors
+    /// When something else is there, which would be lost.
+    pub fn may_replace(&self, output: &Path) -> anyhow::Result<Option<Provenance>> {
+        if self.force || !output.is_file() {
+            return Ok(None);
+        }
+        let found = zipit_artifact::provenance_of(output)
+            .with_context(|| format!("{} is there already (--force replaces it)", output.display()))?;
+        match found {
+            Some(found) if found.tool.starts_with(&format!("zipit {} ", self.name())) => Ok(Some(found)),
+            Some(found) => bail!(
+                "{} is there already, made by `{}`: name another output, or replace it with --force",
+                output.display(),
+                found.tool
+            ),
+            None => bail!(
+                "{} is there already and no file of zipit: name another output, or replace it with --force",
+                output.display()
+            ),
+        }
+    }
+
+    /// # Errors
+    /// When an output is one of the inputs: it would be lost.
+    pub(crate) fn check_outputs(&self) -> anyhow::Result<()> {
+        let paths = |is_output: bool| {
+            self.command
+                .get_arguments()
+                .filter(move |arg| {
+                    arg.get_value_parser().type_id() == TypeId::of::<PathBuf>()
+                        && (arg.get_help_heading() == Some(OUTPUT)) == is_output
+                })
+                .flat_map(|arg| self.matches.get_raw(arg.get_id().as_str()).into_iter().flatten())
+                .map(Path::new)
+        };
+        for output in paths(true) {
+            let same = |input: &&Path| output.canonicalize().is_ok_and(|o| input.canonicalize().is_ok_and(|i| o == i));
+            if let Some(input) = paths(false).find(same) {
+                let text = format!("{} is an input: the output needs another name", input.display());
+                return Err(Usage(text).into());
+            }
+        }
+        Ok(())
     }
 
     /// The arguments that decide the result, as given, in the order of the help text.

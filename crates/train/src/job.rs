@@ -9,8 +9,8 @@ use zipit::{Graph, Model, Preprocess};
 use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::header::Provenance;
 use zipit_artifact::model;
-use zipit_data::Dataset;
 use zipit_stage::Stage;
+use zipit_stage::images::open_dataset;
 use zipit_stage::provenance::data_input;
 use zipit_torch::images::LabelledImages;
 use zipit_torch::train::{TrainSettings, TrainState, Trainer};
@@ -20,7 +20,7 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     // A sum in another order is another network: the number of threads is part of the experiment.
     let n_threads = args.common.threads.map_or(1, usize::from);
     set_intra_op_threads(n_threads);
-    let dataset = Dataset::open(&args.data, args.split)?;
+    let dataset = open_dataset(&args.data, args.split)?;
     let (task, classes) = task(args, &dataset)?;
     let preprocess = preprocess(args, &dataset)?;
     let graph = graph(args, &preprocess, classes.len())?;
@@ -53,7 +53,7 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if args.common.dry_run {
         return stage.print(&format!("would train a {told}; would write {}\n", args.out.display()));
     }
-    if stage.up_to_date(&args.out, &provenance) {
+    if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
     tracing::info!("training a {told}");

@@ -49,13 +49,13 @@ struct Args {
     #[arg(long, default_value_t = 128)]
     batch_size: usize,
     /// Highest learning rate of the cycle
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.2)]
     lr: f64,
     /// Weight decay of convolution and linear weights
-    #[arg(long, default_value_t = 5e-4)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 5e-4)]
     weight_decay: f64,
     /// Share of the target spread over all classes
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.0)]
     label_smoothing: f64,
     /// Do not mirror images
     #[arg(long)]

@@ -63,7 +63,7 @@ fn a_missing_file_is_named() {
     for kind in KINDS {
         let error = read(kind, &folder.path("nothing.bin")).unwrap_err();
         assert!(matches!(error, Error::Read { .. }));
-        assert!(error.to_string().ends_with("nothing.bin: no such file"), "{error}");
+        assert!(error.to_string().ends_with("nothing.bin: no such file or directory"), "{error}");
     }
 }
 
