@@ -94,51 +94,59 @@ fn import() {
     fs::write(place.path("a.pt"), bytes).unwrap();
 
     let flags = "--arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o out.safetensors";
-    refused(&place, 1, &[
-        ("import", &format!("absent.pth {flags}"), &["absent.pth", "no such file"]),
-        ("import", &format!("text.pth {flags}"), &["text.pth", "torch.save"]),
-        ("import", &format!("empty.pth {flags}"), &["empty.pth", "empty"]),
-        ("import", &format!("cut.pt {flags}"), &["cut.pt"]),
-        ("import", &format!("cut.safetensors {flags}"), &["cut.safetensors"]),
-        ("import", &format!(". {flags}"), &["folder"]),
-        ("import", &format!("odd.safetensors {flags}"), &["bn1.weight", "extra.weight", "linear.bias"]),
-        ("import", &format!("nan.safetensors {flags}"), &["nan.safetensors", "layer1.0.conv1.weight", "not finite"]),
-        (
-            "import",
-            "a.pt --arch resnet18 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o out.safetensors",
-            &["a.pt", "resnet18"],
-        ),
-        (
-            "import",
-            "a.pt --arch resnet20 --classes 0-4 --size 12 --mean 0.5 --std 0.25 -o out.safetensors",
-            &["3 logits", "names 5"],
-        ),
-        (
-            "import",
-            "a.pt --arch resnet20 --classes 0,1,1 --size 12 --mean 0.5 --std 0.25 -o out.safetensors",
-            &["twice"],
-        ),
-        (
-            "import",
-            "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5,0.4 --std 0.25,0.2 -o out.safetensors",
-            &["1 channel(s)", "2 numbers"],
-        ),
-        (
-            "import",
-            "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0 -o out.safetensors",
-            &["std"],
-        ),
-        ("import", &format!("a.pt --key ema {flags}"), &["`ema`", "`state_dict.`"]),
-        (
-            "import",
-            "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o nowhere/out.safetensors",
-            &["nowhere"],
-        ),
-    ]);
-    refused(&place, 2, &[
-        ("import", "a.pt --arch resnet21 --classes 0-2 -o out.safetensors", &["resnet21", "resnet20"]),
-        ("import", "a.pt --arch resnet20 -o out.safetensors", &["--classes"]),
-    ]);
+    refused(
+        &place,
+        1,
+        &[
+            ("import", &format!("absent.pth {flags}"), &["absent.pth", "no such file"]),
+            ("import", &format!("text.pth {flags}"), &["text.pth", "torch.save"]),
+            ("import", &format!("empty.pth {flags}"), &["empty.pth", "empty"]),
+            ("import", &format!("cut.pt {flags}"), &["cut.pt"]),
+            ("import", &format!("cut.safetensors {flags}"), &["cut.safetensors"]),
+            ("import", &format!(". {flags}"), &["folder"]),
+            ("import", &format!("odd.safetensors {flags}"), &["bn1.weight", "extra.weight", "linear.bias"]),
+            (
+                "import",
+                &format!("nan.safetensors {flags}"),
+                &["nan.safetensors", "layer1.0.conv1.weight", "not finite"],
+            ),
+            (
+                "import",
+                "a.pt --arch resnet18 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o out.safetensors",
+                &["a.pt", "resnet18"],
+            ),
+            (
+                "import",
+                "a.pt --arch resnet20 --classes 0-4 --size 12 --mean 0.5 --std 0.25 -o out.safetensors",
+                &["3 logits", "names 5"],
+            ),
+            (
+                "import",
+                "a.pt --arch resnet20 --classes 0,1,1 --size 12 --mean 0.5 --std 0.25 -o out.safetensors",
+                &["twice"],
+            ),
+            (
+                "import",
+                "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5,0.4 --std 0.25,0.2 -o out.safetensors",
+                &["1 channel(s)", "2 numbers"],
+            ),
+            ("import", "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0 -o out.safetensors", &["std"]),
+            ("import", &format!("a.pt --key ema {flags}"), &["`ema`", "`state_dict.`"]),
+            (
+                "import",
+                "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o nowhere/out.safetensors",
+                &["nowhere"],
+            ),
+        ],
+    );
+    refused(
+        &place,
+        2,
+        &[
+            ("import", "a.pt --arch resnet21 --classes 0-2 -o out.safetensors", &["resnet21", "resnet20"]),
+            ("import", "a.pt --arch resnet20 -o out.safetensors", &["--classes"]),
+        ],
+    );
 }
 
 #[test]
@@ -156,27 +164,39 @@ fn collect_models() {
     fs::write(place.path("text.safetensors"), "hello").unwrap();
     fs::create_dir(place.path("folder")).unwrap();
     let rest = "--data data -o stats.h5";
-    refused(&place, 1, &[
-        ("collect", &format!("a.safetensors absent.safetensors {rest}"), &["absent.safetensors", "no such file"]),
-        ("collect", &format!("a.safetensors text.safetensors {rest}"), &["text.safetensors", "model"]),
-        ("collect", &format!("a.safetensors cut.safetensors {rest}"), &["cut.safetensors"]),
-        ("collect", &format!("a.safetensors flipped.safetensors {rest}"), &["flipped.safetensors", "damaged"]),
-        ("collect", &format!("a.safetensors wide.safetensors {rest}"), &["model 2", "`conv1`", "1→8"]),
-        ("collect", &format!("a.safetensors large.safetensors {rest}"), &["[1, 12, 12]", "[1, 16, 16]"]),
-        ("collect", &format!("a.safetensors other.safetensors {rest}"), &["preprocess", "0.5", "0.1"]),
-        ("collect", &format!("a.safetensors hats.safetensors {rest}"), &["data", "lacks hat", "hats"]),
-        ("collect", "a.safetensors b.safetensors --data data -o nowhere/stats.h5", &["nowhere"]),
-        ("collect", "a.safetensors b.safetensors --data data -o folder", &["folder"]),
-        ("collect", "a.safetensors b.safetensors --data data --device cuda -o stats.h5", &["cuda", "cpu"]),
-        ("collect", "a.safetensors b.safetensors --data data --images 5 --batch-size 5 --shard 2/2 -o s.h5", &["shard"]),
-    ]);
-    refused(&place, 2, &[
-        ("collect", "a.safetensors b.safetensors -o stats.h5", &["--data"]),
-        ("collect", "a.safetensors b.safetensors --data data --shard 5/4 -o stats.h5", &["5/4"]),
-        ("collect", "a.safetensors b.safetensors --data data --images 0 -o stats.h5", &["--images"]),
-        ("collect", "a.safetensors b.safetensors --data data --device tpu -o stats.h5", &["tpu"]),
-        ("collect", "--data data -o stats.h5", &["MODELS"]),
-    ]);
+    refused(
+        &place,
+        1,
+        &[
+            ("collect", &format!("a.safetensors absent.safetensors {rest}"), &["absent.safetensors", "no such file"]),
+            ("collect", &format!("a.safetensors text.safetensors {rest}"), &["text.safetensors", "model"]),
+            ("collect", &format!("a.safetensors cut.safetensors {rest}"), &["cut.safetensors"]),
+            ("collect", &format!("a.safetensors flipped.safetensors {rest}"), &["flipped.safetensors", "damaged"]),
+            ("collect", &format!("a.safetensors wide.safetensors {rest}"), &["model 2", "`conv1`", "1→8"]),
+            ("collect", &format!("a.safetensors large.safetensors {rest}"), &["[1, 12, 12]", "[1, 16, 16]"]),
+            ("collect", &format!("a.safetensors other.safetensors {rest}"), &["preprocess", "0.5", "0.1"]),
+            ("collect", &format!("a.safetensors hats.safetensors {rest}"), &["data", "lacks hat", "hats"]),
+            ("collect", "a.safetensors b.safetensors --data data -o nowhere/stats.h5", &["nowhere"]),
+            ("collect", "a.safetensors b.safetensors --data data -o folder", &["folder"]),
+            ("collect", "a.safetensors b.safetensors --data data --device cuda -o stats.h5", &["cuda", "cpu"]),
+            (
+                "collect",
+                "a.safetensors b.safetensors --data data --images 5 --batch-size 5 --shard 2/2 -o s.h5",
+                &["shard"],
+            ),
+        ],
+    );
+    refused(
+        &place,
+        2,
+        &[
+            ("collect", "a.safetensors b.safetensors -o stats.h5", &["--data"]),
+            ("collect", "a.safetensors b.safetensors --data data --shard 5/4 -o stats.h5", &["5/4"]),
+            ("collect", "a.safetensors b.safetensors --data data --images 0 -o stats.h5", &["--images"]),
+            ("collect", "a.safetensors b.safetensors --data data --device tpu -o stats.h5", &["tpu"]),
+            ("collect", "--data data -o stats.h5", &["MODELS"]),
+        ],
+    );
 }
 
 #[test]
@@ -205,18 +225,22 @@ fn collect_images() {
     fs::write(place.path("no_pictures/cat/readme.txt"), "no picture").unwrap();
     fs::write(place.path("readme.txt"), "no data set").unwrap();
     let case = |data: &str| format!("a.safetensors b.safetensors --data {data} -o stats.h5");
-    refused(&place, 1, &[
-        ("collect", &case("absent"), &["absent"]),
-        ("collect", &case("nothing"), &["nothing"]),
-        ("collect", &case("no_pictures"), &["no_pictures"]),
-        ("collect", &case("readme.txt"), &["readme.txt"]),
-        ("collect", &case("truncated"), &["train-images-idx3-ubyte"]),
-        ("collect", &case("fewer_labels"), &["60", "40"]),
-        ("collect", &case("magic"), &["train-images-idx3-ubyte"]),
-        ("collect", &case("photos"), &["1.jpg"]),
-        ("collect", &format!("{} --split test", case("photos")), &["1.png"]),
-        ("eval", "a.safetensors --data photos", &["cat"]),
-    ]);
+    refused(
+        &place,
+        1,
+        &[
+            ("collect", &case("absent"), &["absent"]),
+            ("collect", &case("nothing"), &["nothing"]),
+            ("collect", &case("no_pictures"), &["no_pictures"]),
+            ("collect", &case("readme.txt"), &["readme.txt"]),
+            ("collect", &case("truncated"), &["train-images-idx3-ubyte"]),
+            ("collect", &case("fewer_labels"), &["60", "40"]),
+            ("collect", &case("magic"), &["train-images-idx3-ubyte"]),
+            ("collect", &case("photos"), &["1.jpg"]),
+            ("collect", &format!("{} --split test", case("photos")), &["1.png"]),
+            ("eval", "a.safetensors --data photos", &["cat"]),
+        ],
+    );
 }
 
 #[test]
@@ -230,38 +254,54 @@ fn match_and_apply() {
     let mut changed = model::read(&place.path("b.safetensors")).unwrap().model;
     changed.weights.get_mut("linear.bias").unwrap()[[0]] += 1e-3;
     write(&place, "changed", &changed);
-    refused(&place, 1, &[
-        ("match", "absent.h5 -o p.bin", &["absent.h5"]),
-        ("match", "text.h5 -o p.bin", &["text.h5", "stats"]),
-        ("match", "a.safetensors -o p.bin", &["a.safetensors", "model", "stats"]),
-        ("match", "cut.h5 -o p.bin", &["cut.h5"]),
-        ("match", "flipped.h5 -o p.bin", &["flipped.h5"]),
-        ("match", "stats.h5 --stop-at layer9.0.relu -o p.bin", &["layer9.0.relu", "layer1.0.relu"]),
-        ("match", "stats.h5 --start-at 13/20 --stop-at 7/20 -o p.bin", &["13/20", "7/20"]),
-        ("match", "stats.h5 --stop-at 25/20 -o p.bin", &["25/20"]),
-        ("match", "stats.h5 --merge-only layer1.0.relu,conv7 -o p.bin", &["conv7"]),
-        ("match", "stats.h5 -o report.json", &["report.json", "zipit eval", "--force"]),
-        ("match", "stats.h5 -o data/train-images-idx3-ubyte", &["train-images-idx3-ubyte", "no file of zipit", "--force"]),
-        ("eval", "a.safetensors --data data --logits b.safetensors", &["b.safetensors", "--force"]),
-        ("match", "stats.h5 --alpha 1.5 -o p.bin", &["alpha is"]),
-        ("match", "stats.h5 --alpha NaN -o p.bin", &["alpha is"]),
-        ("match", "stats.h5 --beta -1 -o p.bin", &["beta is"]),
-        ("apply", "plan.bin a.safetensors -o m.safetensors", &["a model called b.safetensors", "a.safetensors"]),
-        ("apply", "plan.bin a.safetensors a.safetensors -o m.safetensors", &["a.safetensors"]),
-        ("apply", "plan.bin a.safetensors changed.safetensors -o m.safetensors", &["changed.safetensors"]),
-        ("apply", "plan.bin a.safetensors b.safetensors merged.safetensors -o m.safetensors", &["merged.safetensors"]),
-        ("apply", "stats.h5 a.safetensors b.safetensors -o m.safetensors", &["stats.h5", "plan"]),
-        ("apply", "cut.bin a.safetensors b.safetensors -o m.safetensors", &["cut.bin"]),
-        ("apply", "flipped.bin a.safetensors b.safetensors -o m.safetensors", &["flipped.bin", "damaged"]),
-    ]);
-    refused(&place, 2, &[
-        ("match", "stats.h5 --force -o ./stats.h5", &["stats.h5 is an input"]),
-        ("apply", "plan.bin a.safetensors b.safetensors -o b.safetensors", &["b.safetensors is an input"]),
-        ("match", "stats.h5 --method permute --alpha 0.5 -o p.bin", &["--alpha", "zip"]),
-        ("match", "stats.h5 --unmerge pinv --ridge 0.1 -o p.bin", &["--ridge", "covariance"]),
-        ("match", "stats.h5 --method kmeans -o p.bin", &["kmeans", "permute"]),
-        ("match", "stats.h5", &["--out"]),
-    ]);
+    refused(
+        &place,
+        1,
+        &[
+            ("match", "absent.h5 -o p.bin", &["absent.h5"]),
+            ("match", "text.h5 -o p.bin", &["text.h5", "stats"]),
+            ("match", "a.safetensors -o p.bin", &["a.safetensors", "model", "stats"]),
+            ("match", "cut.h5 -o p.bin", &["cut.h5"]),
+            ("match", "flipped.h5 -o p.bin", &["flipped.h5"]),
+            ("match", "stats.h5 --stop-at layer9.0.relu -o p.bin", &["layer9.0.relu", "layer1.0.relu"]),
+            ("match", "stats.h5 --start-at 13/20 --stop-at 7/20 -o p.bin", &["13/20", "7/20"]),
+            ("match", "stats.h5 --stop-at 25/20 -o p.bin", &["25/20"]),
+            ("match", "stats.h5 --merge-only layer1.0.relu,conv7 -o p.bin", &["conv7"]),
+            ("match", "stats.h5 -o report.json", &["report.json", "zipit eval", "--force"]),
+            (
+                "match",
+                "stats.h5 -o data/train-images-idx3-ubyte",
+                &["train-images-idx3-ubyte", "no file of zipit", "--force"],
+            ),
+            ("eval", "a.safetensors --data data --logits b.safetensors", &["b.safetensors", "--force"]),
+            ("match", "stats.h5 --alpha 1.5 -o p.bin", &["alpha is"]),
+            ("match", "stats.h5 --alpha NaN -o p.bin", &["alpha is"]),
+            ("match", "stats.h5 --beta -1 -o p.bin", &["beta is"]),
+            ("apply", "plan.bin a.safetensors -o m.safetensors", &["a model called b.safetensors", "a.safetensors"]),
+            ("apply", "plan.bin a.safetensors a.safetensors -o m.safetensors", &["a.safetensors"]),
+            ("apply", "plan.bin a.safetensors changed.safetensors -o m.safetensors", &["changed.safetensors"]),
+            (
+                "apply",
+                "plan.bin a.safetensors b.safetensors merged.safetensors -o m.safetensors",
+                &["merged.safetensors"],
+            ),
+            ("apply", "stats.h5 a.safetensors b.safetensors -o m.safetensors", &["stats.h5", "plan"]),
+            ("apply", "cut.bin a.safetensors b.safetensors -o m.safetensors", &["cut.bin"]),
+            ("apply", "flipped.bin a.safetensors b.safetensors -o m.safetensors", &["flipped.bin", "damaged"]),
+        ],
+    );
+    refused(
+        &place,
+        2,
+        &[
+            ("match", "stats.h5 --force -o ./stats.h5", &["stats.h5 is an input"]),
+            ("apply", "plan.bin a.safetensors b.safetensors -o b.safetensors", &["b.safetensors is an input"]),
+            ("match", "stats.h5 --method permute --alpha 0.5 -o p.bin", &["--alpha", "zip"]),
+            ("match", "stats.h5 --unmerge pinv --ridge 0.1 -o p.bin", &["--ridge", "covariance"]),
+            ("match", "stats.h5 --method kmeans -o p.bin", &["kmeans", "permute"]),
+            ("match", "stats.h5", &["--out"]),
+        ],
+    );
 }
 
 #[test]
@@ -269,24 +309,32 @@ fn recalibrate_eval_and_inspect() {
     let place = whole_pipeline();
     place.ok("eval", "a.safetensors --data data --split val -o val.json");
     fs::write(place.path("report2.json"), "{\"format\": \"zipit\"").unwrap();
-    refused(&place, 1, &[
-        ("recalibrate", "plan.bin --data data -o n.safetensors", &["plan.bin", "model"]),
-        ("recalibrate", "merged.safetensors --data absent -o n.safetensors", &["absent"]),
-        ("eval", "stats.h5 --data data", &["stats.h5"]),
-        ("eval", "report2.json --data data", &["report2.json"]),
-        ("eval", "report.json val.json", &["val.json"]),
-        ("eval", "absent.safetensors --data data", &["absent.safetensors"]),
-        ("inspect", "absent.bin", &["absent.bin"]),
-        ("inspect", "data", &["folder"]),
-        ("inspect", "--verify data", &["manifest.json"]),
-        ("inspect", "data/train-images-idx3-ubyte", &["data/train-images-idx3-ubyte"]),
-    ]);
-    refused(&place, 2, &[
-        ("recalibrate", "merged.safetensors -o n.safetensors", &["--data"]),
-        ("eval", "--data data", &["FILES"]),
-        ("eval", "merged.safetensors", &["--data"]),
-        ("inspect", "", &["FILES"]),
-    ]);
+    refused(
+        &place,
+        1,
+        &[
+            ("recalibrate", "plan.bin --data data -o n.safetensors", &["plan.bin", "model"]),
+            ("recalibrate", "merged.safetensors --data absent -o n.safetensors", &["absent"]),
+            ("eval", "stats.h5 --data data", &["stats.h5"]),
+            ("eval", "report2.json --data data", &["report2.json"]),
+            ("eval", "report.json val.json", &["val.json"]),
+            ("eval", "absent.safetensors --data data", &["absent.safetensors"]),
+            ("inspect", "absent.bin", &["absent.bin"]),
+            ("inspect", "data", &["folder"]),
+            ("inspect", "--verify data", &["manifest.json"]),
+            ("inspect", "data/train-images-idx3-ubyte", &["data/train-images-idx3-ubyte"]),
+        ],
+    );
+    refused(
+        &place,
+        2,
+        &[
+            ("recalibrate", "merged.safetensors -o n.safetensors", &["--data"]),
+            ("eval", "--data data", &["FILES"]),
+            ("eval", "merged.safetensors", &["--data"]),
+            ("inspect", "", &["FILES"]),
+        ],
+    );
 }
 
 #[test]
@@ -294,14 +342,18 @@ fn train() {
     let place = Workplace::new();
     write_idx(&place.path("data"), 60, 12, 6);
     let rest = "--width 0.25 --epochs 1 -o net.safetensors";
-    refused(&place, 1, &[
-        ("train", &format!("--arch resnet20 --data data --classes 0-9 {rest}"), &["0-9", "0, 1, 2, 3, 4, 5"]),
-        ("train", &format!("--arch resnet20 --data data --classes shirt {rest}"), &["shirt"]),
-        ("train", &format!("--arch resnet20 --data absent {rest}"), &["absent"]),
-        ("train", &format!("--arch vgg16_bn --data data {rest}"), &["vgg16_bn", "12"]),
-        ("train", "--arch resnet20 --data data --width 0 -o net.safetensors", &["width 0"]),
-        ("train", &format!("--arch resnet20 --data data --lr -1 {rest}"), &["learning rate"]),
-    ]);
+    refused(
+        &place,
+        1,
+        &[
+            ("train", &format!("--arch resnet20 --data data --classes 0-9 {rest}"), &["0-9", "0, 1, 2, 3, 4, 5"]),
+            ("train", &format!("--arch resnet20 --data data --classes shirt {rest}"), &["shirt"]),
+            ("train", &format!("--arch resnet20 --data absent {rest}"), &["absent"]),
+            ("train", &format!("--arch vgg16_bn --data data {rest}"), &["vgg16_bn", "12"]),
+            ("train", "--arch resnet20 --data data --width 0 -o net.safetensors", &["width 0"]),
+            ("train", &format!("--arch resnet20 --data data --lr -1 {rest}"), &["learning rate"]),
+        ],
+    );
 }
 
 /// A limit on a file's size stands in for a full disk: the write fails in the middle.

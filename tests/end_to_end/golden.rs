@@ -24,10 +24,7 @@ fn the_binaries_agree_with_the_derivation() {
             ),
         );
     }
-    place.ok(
-        "collect",
-        &format!("a.safetensors b.safetensors --data {} -o stats.h5", golden.join("data").display()),
-    );
+    place.ok("collect", &format!("a.safetensors b.safetensors --data {} -o stats.h5", golden.join("data").display()));
     let expected: Value = serde_json::from_slice(&fs::read(golden.join("expected.json")).unwrap()).unwrap();
     for (case, expected) in expected.as_object().unwrap() {
         let settings = &expected["settings"];
@@ -53,7 +50,9 @@ fn the_binaries_agree_with_the_derivation() {
         }
 
         let merged = tensors(&place, &format!("{case}.safetensors"));
-        let wanted = zipit_artifact::model::read_foreign_safetensors(&golden.join(format!("{case}.safetensors"))).unwrap().weights;
+        let wanted = zipit_artifact::model::read_foreign_safetensors(&golden.join(format!("{case}.safetensors")))
+            .unwrap()
+            .weights;
         assert_eq!(merged.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{case}");
         for (name, tensor) in &wanted {
             let difference = max_difference(tensor, &merged[name]);

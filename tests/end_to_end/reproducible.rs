@@ -13,7 +13,12 @@ fn pipeline(place: &Workplace, threads: usize, flags: &str) {
     place.ok("match", &format!("{folder}/stats.h5 {flags} {t} -o {folder}/plan.bin"));
     place.ok("apply", &format!("{folder}/plan.bin a.safetensors b.safetensors {t} -o {folder}/merged.safetensors"));
     place.ok("recalibrate", &format!("{folder}/merged.safetensors --data data {t} -o {folder}/network.safetensors"));
-    place.ok("eval", &format!("{folder}/network.safetensors --data data {t} --logits {folder}/logits.safetensors -o {folder}/report.json"));
+    place.ok(
+        "eval",
+        &format!(
+            "{folder}/network.safetensors --data data {t} --logits {folder}/logits.safetensors -o {folder}/report.json"
+        ),
+    );
 }
 
 const FILES: [&str; 6] =

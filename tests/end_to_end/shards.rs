@@ -20,7 +20,8 @@ fn shards_add_up_to_the_whole() {
     }
     // In any order.
     place.ok("collect", "--reduce shard3.h5 shard1.h5 shard2.h5 -o sum.h5");
-    let (whole, sum) = (StatsReader::open(&place.path("whole.h5")).unwrap(), StatsReader::open(&place.path("sum.h5")).unwrap());
+    let (whole, sum) =
+        (StatsReader::open(&place.path("whole.h5")).unwrap(), StatsReader::open(&place.path("sum.h5")).unwrap());
     assert_eq!(whole.header().n_images, 200);
     assert_eq!(sum.header().n_images, 200);
     for (point, _) in &whole.header().points {
@@ -40,7 +41,10 @@ fn shards_that_do_not_belong_together_are_refused() {
         place.ok("collect", &format!("{collect} --images 100 --shard {i}/3 -o shard{i}.h5"));
     }
     place.ok("collect", &format!("{collect} --images 90 --shard 3/3 -o other.h5"));
-    place.ok("collect", "b.safetensors a.safetensors --data data --batch-size 16 --images 100 --shard 3/3 -o swapped.h5");
+    place.ok(
+        "collect",
+        "b.safetensors a.safetensors --data data --batch-size 16 --images 100 --shard 3/3 -o swapped.h5",
+    );
     place.fails("collect", "--reduce shard1.h5 shard2.h5 -o sum.h5", &["shards are missing", "3/3"]);
     place.fails("collect", "--reduce shard1.h5 shard2.h5 shard2.h5 -o sum.h5", &["same shard"]);
     place.fails("collect", "--reduce shard1.h5 shard2.h5 other.h5 -o sum.h5", &["other.h5", "other images"]);

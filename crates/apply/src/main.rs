@@ -101,7 +101,12 @@ fn in_plan_order(plan: &PlanFile, mut files: Vec<ModelFile>, args: &Args) -> any
         ordered.push(files.remove(at));
     }
     if let Some(extra) = files.first() {
-        bail!("{} is not one of the {} models that {} is about", extra.path.display(), ordered.len(), args.plan.display());
+        bail!(
+            "{} is not one of the {} models that {} is about",
+            extra.path.display(),
+            ordered.len(),
+            args.plan.display()
+        );
     }
     Ok(ordered)
 }

@@ -55,8 +55,9 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Ok(());
     }
     let partial = partial_path(&args.out);
-    let (mut done, mut moments) = resume(&partial, &provenance.key, stage)
-        .unwrap_or_else(|| (0, points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim))).collect()));
+    let (mut done, mut moments) = resume(&partial, &provenance.key, stage).unwrap_or_else(|| {
+        (0, points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim))).collect())
+    });
     let header = |done: usize| StatsHeader {
         graph: graph.clone(),
         models: refs.clone(),
@@ -73,8 +74,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 
     // Folding BatchNorm into its convolution changes no value that is observed.
     let observed: BTreeSet<String> = points.iter().map(|p| p.name.clone()).collect();
-    let networks =
-        models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
+    let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
     let progress = stage.progress("collect", "images", batches.n_images() as u64);
     progress.skip(batches.n_images_in(done) as u64);

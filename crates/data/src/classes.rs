@@ -76,7 +76,8 @@ fn range(word: &str, classes: &[String]) -> Result<std::ops::RangeInclusive<usiz
 }
 
 fn unknown(word: &str, classes: &[String]) -> Error {
-    let numbered = |(i, name): (usize, &String)| if *name == i.to_string() { name.clone() } else { format!("{i} {name}") };
+    let numbered =
+        |(i, name): (usize, &String)| if *name == i.to_string() { name.clone() } else { format!("{i} {name}") };
     let named: Vec<String> = classes.iter().enumerate().map(numbered).collect();
     let what = if word.is_empty() { "a class name is empty".to_owned() } else { format!("no class `{word}`") };
     Error::Request(format!("{what}; there are: {}", few(&named)))

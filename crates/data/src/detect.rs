@@ -1,6 +1,6 @@
 //! Which kind of data set a path is.
 
-use crate::{Error, Result, Split, cifar, dataset::Parts, folder, hdf5, idx, listing::Listing};
+use crate::{Error, Result, Split, cifar, dataset::Parts, folder, hdf, idx, listing::Listing};
 use std::path::Path;
 
 const LOOKED_FOR: &str = "\
@@ -29,7 +29,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<Parts> {
             let reason = format!("is one file of a data set: give its folder, {}", folder.display());
             return Err(Error::content(path, reason));
         }
-        return hdf5::open(path, split);
+        return hdf::open(path, split);
     }
     let outer = Listing::read(path)?;
     // Where torchvision and the official archives put things, one level down.
@@ -51,7 +51,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<Parts> {
             Source::Idx(files) => idx::open(listing, files, split),
             Source::Cifar(variant) => cifar::open(listing, *variant, split),
             Source::Folder => folder::open(listing, split),
-            Source::Hdf5(name) => hdf5::open(&listing.join(name), split),
+            Source::Hdf5(name) => hdf::open(&listing.join(name), split),
         },
         several => {
             let kinds: Vec<&str> = several.iter().map(|(_, source)| source.name()).collect();
@@ -86,6 +86,6 @@ fn sources(listing: &Listing) -> Result<Vec<Source>> {
     if folder::is_in(listing) {
         sources.push(Source::Folder);
     }
-    sources.extend(listing.files.iter().filter(|name| hdf5::is_named(name)).cloned().map(Source::Hdf5));
+    sources.extend(listing.files.iter().filter(|name| hdf::is_named(name)).cloned().map(Source::Hdf5));
     Ok(sources)
 }

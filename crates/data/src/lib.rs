@@ -22,7 +22,7 @@ mod detect;
 mod digest;
 mod error;
 mod folder;
-mod hdf5;
+mod hdf;
 mod idx;
 mod listing;
 mod preprocess;

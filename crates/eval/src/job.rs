@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use zipit::graph::Cost;
 use zipit::report::{DataUsed, Head, Report, Row, RowKind, score};
 use zipit::{Model, Task};
+use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::header::{InputRef, Kind};
 use zipit_artifact::model::{self, ModelFile};
-use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::report::{self as report_file, ReportFile};
 use zipit_data::Split;
 use zipit_stage::images::{ImageSet, tasks_of};
@@ -62,7 +62,8 @@ pub fn eval(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         Some(set) => {
             let ran = run(files, set, args, stage)?;
             if let Some(path) = &args.logits {
-                let file = Checkpoint { tensors: named_logits(&ran), state: "{}".to_owned(), provenance: provenance.clone() };
+                let file =
+                    Checkpoint { tensors: named_logits(&ran), state: "{}".to_owned(), provenance: provenance.clone() };
                 checkpoint::write(path, &file)?;
             }
             measure(&ran, n_rows, set, args)?
@@ -84,7 +85,11 @@ fn print(args: &Args, stage: &Stage, report: &Report) -> anyhow::Result<()> {
         text += &format!("\n{}", print::notes(report));
         if let Some(best) = print::best(report).filter(|_| args.best) {
             let cost = best.relative_macs.map(|r| format!(" at {r:.2}× the FLOPs of one network")).unwrap_or_default();
-            text += &format!("\nBest merged network: {}, task average {} %{cost}\n", best.model, print::percent(best.scores.task_avg));
+            text += &format!(
+                "\nBest merged network: {}, task average {} %{cost}\n",
+                best.model,
+                print::percent(best.scores.task_avg)
+            );
         }
     }
     stage.print(&text)
@@ -96,8 +101,10 @@ fn run(files: Vec<ModelFile>, set: &ImageSet, args: &Args, stage: &Stage) -> any
     files
         .into_iter()
         .map(|file| {
-            let batch_size =
-                args.images.batch_size.map_or_else(|| batch_size(&file.model.graph, args.device), |n| Ok(n as usize))?;
+            let batch_size = args
+                .images
+                .batch_size
+                .map_or_else(|| batch_size(&file.model.graph, args.device), |n| Ok(n as usize))?;
             let batches = set.batches(&file.model.preprocess, batch_size, None);
             let logits = Network::folded(&file.model, &BTreeSet::new(), args.device)
                 .and_then(|network| evaluate::logits(&network, &batches, &progress))
@@ -172,7 +179,9 @@ fn join(report: &mut Report, files: Vec<ReportFile<Report>>) -> anyhow::Result<(
             report.data.clone_from(&file.content.data);
         }
         if report.data != file.content.data {
-            let name = |r: &Report| r.data.iter().map(|d| format!("{} {} {}", d.n_images, d.name, d.split)).collect::<Vec<_>>();
+            let name = |r: &Report| {
+                r.data.iter().map(|d| format!("{} {} {}", d.n_images, d.name, d.split)).collect::<Vec<_>>()
+            };
             bail!(
                 "{} is about other images ({}) than the rest ({}): one table needs one set of images",
                 file.path.display(),
@@ -210,7 +219,9 @@ fn named_logits(ran: &[Ran]) -> BTreeMap<String, Tensor> {
     ran.iter()
         .flat_map(|r| {
             let tasks = r.file.model.tasks.iter().zip(&r.logits);
-            tasks.map(|(task, logits)| (format!("{}/{}", stem(&r.file.path), task.name), Tensor::F32(logits.clone().into_dyn())))
+            tasks.map(|(task, logits)| {
+                (format!("{}/{}", stem(&r.file.path), task.name), Tensor::F32(logits.clone().into_dyn()))
+            })
         })
         .collect()
 }

@@ -54,9 +54,7 @@ pub fn notes(report: &Report) -> String {
 /// The merged network to take: the best task average, the cheaper one of equals.
 pub fn best(report: &Report) -> Option<&Row> {
     let merged = report.rows.iter().filter(|row| row.kind == RowKind::Merged);
-    merged.max_by(|a, b| {
-        a.scores.task_avg.total_cmp(&b.scores.task_avg).then_with(|| b.cost.macs.cmp(&a.cost.macs))
-    })
+    merged.max_by(|a, b| a.scores.task_avg.total_cmp(&b.scores.task_avg).then_with(|| b.cost.macs.cmp(&a.cost.macs)))
 }
 
 pub fn percent(share: f64) -> String {

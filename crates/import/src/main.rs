@@ -1,5 +1,6 @@
 //! `import`: a PyTorch checkpoint in, a model file out. Needs no LibTorch and executes no pickle.
 
+mod classes;
 mod preprocess;
 mod pytorch;
 mod source;
@@ -7,6 +8,7 @@ mod unwrap;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use classes::classes;
 use preprocess::{ForChannels, PreprocessArgs};
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,20 +135,4 @@ fn model(args: &Args, source: &Source) -> anyhow::Result<Model> {
     let model = Model { graph, weights, tasks, preprocess };
     model.validate()?;
     Ok(model)
-}
-
-/// Class names: `a,b,c`, ranges of indices `0-4`, or the lines of a file.
-fn classes(args: &Args) -> anyhow::Result<Vec<String>> {
-    if let Some(file) = &args.classes_file {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect());
-    }
-    Ok(args.classes.iter().flat_map(|item| range(item).unwrap_or_else(|| vec![item.clone()])).collect())
-}
-
-/// `5-9` → 5, 6, 7, 8, 9.
-fn range(item: &str) -> Option<Vec<String>> {
-    let (first, last) = item.split_once('-')?;
-    let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last && last - first < 100_000).then(|| (first..=last).map(|i| i.to_string()).collect())
 }

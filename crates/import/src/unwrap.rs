@@ -12,7 +12,11 @@ const USUAL: [&str; 8] =
 ///
 /// # Errors
 /// When nothing of the network is there at all.
-pub fn find_prefix(names: &BTreeSet<&str>, expected: &BTreeSet<String>, wanted: Option<&str>) -> anyhow::Result<String> {
+pub fn find_prefix(
+    names: &BTreeSet<&str>,
+    expected: &BTreeSet<String>,
+    wanted: Option<&str>,
+) -> anyhow::Result<String> {
     let mut hits: BTreeMap<&str, usize> = BTreeMap::new();
     for name in names {
         // Every way to split `a.b.weight` into a prefix and a state-dict name.
@@ -49,7 +53,8 @@ pub fn find_prefix(names: &BTreeSet<&str>, expected: &BTreeSet<String>, wanted: 
 }
 
 fn list(hits: &BTreeMap<&str, usize>) -> String {
-    let all: Vec<_> = hits.keys().map(|p| if p.is_empty() { "the top level".to_owned() } else { format!("`{p}`") }).collect();
+    let all: Vec<_> =
+        hits.keys().map(|p| if p.is_empty() { "the top level".to_owned() } else { format!("`{p}`") }).collect();
     if all.is_empty() { "nowhere".to_owned() } else { all.join(", ") }
 }
 

@@ -27,7 +27,10 @@ pub fn file(path: &Path, format: Format) -> anyhow::Result<String> {
         Kind::Plan => matching(path)?,
         Kind::Report => evaluation(path)?,
         Kind::Dataset => images(path)?,
-        _ => bail!("{} is {kind}, which inspect cannot describe; a PyTorch checkpoint goes through import first", path.display()),
+        _ => bail!(
+            "{} is {kind}, which inspect cannot describe; a PyTorch checkpoint goes through import first",
+            path.display()
+        ),
     };
     let mut facts = Table::new(["file", &path.display().to_string()]);
     facts.row(["kind", &kind.to_string()]);
@@ -78,7 +81,12 @@ fn spaces_table(graph: &Graph) -> anyhow::Result<Table> {
     let mut table = Table::new(["merge point", "features", "layers", "values in its space"]);
     for point in graph.merge_points(&spaces) {
         let values = &spaces.spaces[point.space].values;
-        table.row([point.name, point.dim.to_string(), format!("{}/{}", point.layers, graph.n_layers()), values.len().to_string()]);
+        table.row([
+            point.name,
+            point.dim.to_string(),
+            format!("{}/{}", point.layers, graph.n_layers()),
+            values.len().to_string(),
+        ]);
     }
     Ok(table)
 }
@@ -104,7 +112,9 @@ fn stats(path: &Path) -> anyhow::Result<Description> {
     let reader = StatsReader::open(path)?;
     let header = reader.header();
     let mut facts = graph_facts(&header.graph)?;
-    facts.extend(header.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))));
+    facts.extend(
+        header.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))),
+    );
     facts.push(("images", header.n_images.to_string()));
     if let Some((i, n)) = header.shard {
         facts.push(("shard", format!("{i}/{n}")));
@@ -124,7 +134,9 @@ fn matching(path: &Path) -> anyhow::Result<Description> {
     let file = plan::read(path)?;
     let mut facts = graph_facts(&file.graph)?;
     facts.push(("settings", serde_json::to_string(&file.plan.settings)?));
-    facts.extend(file.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))));
+    facts.extend(
+        file.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))),
+    );
     let mut table = Table::new(["merge point", "groups", "across", "within", "lost"]);
     for point in &file.plan.points {
         let s = &point.summary;
@@ -136,7 +148,12 @@ fn matching(path: &Path) -> anyhow::Result<Description> {
             format!("{:.1} %", 100.0 * s.reconstruction_error),
         ]);
     }
-    let points: Vec<_> = file.plan.points.iter().map(|p| json!({ "name": p.name, "assignment": p.assignment, "summary": p.summary })).collect();
+    let points: Vec<_> = file
+        .plan
+        .points
+        .iter()
+        .map(|p| json!({ "name": p.name, "assignment": p.assignment, "summary": p.summary }))
+        .collect();
     let json = json!({ "settings": file.plan.settings, "points": points, "provenance": file.provenance });
     Ok(Description { facts, table: Some(table), json, provenance: Some(file.provenance) })
 }
@@ -153,7 +170,12 @@ fn evaluation(path: &Path) -> anyhow::Result<Description> {
             row.method.clone(),
         ]);
     }
-    let facts = file.content.data.iter().map(|d| ("data", format!("{} images of {} ({})", d.n_images, d.name, d.split))).collect();
+    let facts = file
+        .content
+        .data
+        .iter()
+        .map(|d| ("data", format!("{} images of {} ({})", d.n_images, d.name, d.split)))
+        .collect();
     Ok(Description { facts, table: Some(table), json: json!(file.content), provenance: Some(file.provenance) })
 }
 

@@ -1,19 +1,23 @@
 //! `match`: moments in, merge and unmerge maps out.
 
+mod print;
+mod settings;
+
 use anyhow::{Context, ensure};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use print::print;
 use rayon::prelude::*;
+use settings::{MethodName, UnmergeName, settings};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use zipit::graph::MergePoint;
-use zipit::matching::{Method, match_features};
+use zipit::matching::match_features;
 use zipit::merge_set::{Bound, Selection};
 use zipit::plan::{Plan, PlanSettings, PointPlan};
-use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
 use zipit_artifact::plan as plan_file;
 use zipit_artifact::stats::StatsReader;
-use zipit_stage::{Common, Format, HasCommon, Stage, Table, Usage};
+use zipit_stage::{Common, Format, HasCommon, Stage};
 
 /// Decide which features become one at every merge point.
 ///
@@ -27,7 +31,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t = MethodName::Zip)]
     method: MethodName,
     /// zip: each merge multiplies the new group's similarities by it [default: 1]
-    #[arg(long, allow_negative_numbers = true, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true)]
     alpha: Option<f32>,
     /// zip: share of the removals that a model may spend within itself, 0 to 1 [default: 1]
     #[arg(long, allow_negative_numbers = true)]
@@ -63,53 +67,8 @@ impl HasCommon for Args {
     }
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum MethodName {
-    /// Greedy, within and across models (ZipIt!)
-    Zip,
-    /// Optimal one-to-one assignment onto the first model (Git Re-Basin)
-    Permute,
-    /// Feature j with feature j: weight averaging
-    Identity,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum UnmergeName {
-    /// The authors': every member of a group is given the group's value
-    Pinv,
-    /// Best linear reconstruction of every model's features
-    Covariance,
-}
-
-/// λ of the covariance unmerge: small beside the features' energy, large beside the rounding of the moments.
-const RIDGE: f64 = 1e-3;
-
 fn main() -> ExitCode {
     zipit_stage::run(run)
-}
-
-fn settings(args: &Args) -> anyhow::Result<PlanSettings> {
-    let method = match args.method {
-        MethodName::Zip => Method::Zip { alpha: args.alpha.unwrap_or(1.0), beta: args.beta.unwrap_or(1.0) },
-        name @ (MethodName::Permute | MethodName::Identity) => {
-            if args.alpha.is_some() || args.beta.is_some() {
-                return Err(Usage("--alpha and --beta belong to --method zip".to_owned()).into());
-            }
-            if matches!(name, MethodName::Permute) { Method::Permute } else { Method::Identity }
-        }
-    };
-    method.validate()?;
-    let unmerge = match args.unmerge {
-        UnmergeName::Pinv => {
-            if args.ridge.is_some() {
-                return Err(Usage("--ridge belongs to --unmerge covariance".to_owned()).into());
-            }
-            UnmergeRule::Pinv
-        }
-        UnmergeName::Covariance => UnmergeRule::Covariance { ridge: args.ridge.unwrap_or(RIDGE) },
-    };
-    unmerge.validate()?;
-    Ok(PlanSettings { method, unmerge })
 }
 
 fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
@@ -143,12 +102,7 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// Reads one merge point at a time (the file format allows no more), solves it with all threads, and goes on.
-fn solve(
-    settings: PlanSettings,
-    points: &[MergePoint],
-    stats: &StatsReader,
-    stage: &Stage,
-) -> anyhow::Result<Plan> {
+fn solve(settings: PlanSettings, points: &[MergePoint], stats: &StatsReader, stage: &Stage) -> anyhow::Result<Plan> {
     let n_models = stats.header().models.len();
     let progress = stage.progress("match", "points", points.len() as u64);
     let mut plans = Vec::with_capacity(points.len());
@@ -169,27 +123,4 @@ fn solve(
 /// f64 second moment, its copy in the ridge solve and the f32 similarity of the largest point.
 fn peak_gib(n_joint: usize) -> f64 {
     (n_joint * n_joint * (8 + 8 + 4)) as f64 / f64::from(1 << 30)
-}
-
-fn print(args: &Args, stage: &Stage, plan: &Plan, points: &[MergePoint]) -> anyhow::Result<()> {
-    let mut table = Table::new(["merge point", "layers", "features", "groups", "across", "within", "mean corr.", "lost"]);
-    for (point, at) in plan.points.iter().zip(points) {
-        let s = &point.summary;
-        table.row([
-            point.name.clone() + if s.caps_lifted { " (caps lifted)" } else { "" },
-            at.layers.to_string(),
-            format!("{}×{}", plan.n_models, at.dim),
-            point.n_groups.to_string(),
-            s.across.to_string(),
-            s.within.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
-            s.mean_correlation.map_or_else(|| "-".to_owned(), |r| format!("{r:.3}")),
-            format!("{:.1} %", 100.0 * s.reconstruction_error),
-        ]);
-    }
-    let report: Vec<_> = plan.points.iter().map(|p| (&p.name, p.n_groups, &p.summary)).collect();
-    stage.print(&table.render(args.format, &(&plan.settings, report))?)?;
-    if plan.points.iter().any(|p| p.summary.caps_lifted) {
-        tracing::warn!("some caps on within-model merges had to be lifted: --beta is too small for these features");
-    }
-    Ok(())
 }

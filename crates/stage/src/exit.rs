@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn a_cause_is_told_once() {
-        let error = anyhow::anyhow!("No such file (os error 2)").context("cannot read x: no such file").context("model 2");
+        let error =
+            anyhow::anyhow!("No such file (os error 2)").context("cannot read x: no such file").context("model 2");
         assert_eq!(told(&error), "model 2: cannot read x: no such file");
     }
 }

@@ -1,7 +1,7 @@
 //! Who made a file, from what; and whether making it again would give the same.
 
-use crate::{Stage, Usage};
 use crate::args::{EXECUTION, OUTPUT};
+use crate::{Stage, Usage};
 use anyhow::{Context, bail};
 use clap::parser::ValueSource;
 use std::any::TypeId;

@@ -1,7 +1,7 @@
 //! Training: checked settings → epochs → model file, with the state saved beside it after every epoch.
 
-use crate::source::{TaskImages, preprocess, task};
 use crate::Args;
+use crate::source::{TaskImages, preprocess, task};
 use anyhow::{Context, bail, ensure};
 use std::path::{Path, PathBuf};
 use zipit::graph::ArchSpec;
@@ -12,9 +12,9 @@ use zipit_artifact::model;
 use zipit_stage::Stage;
 use zipit_stage::images::open_dataset;
 use zipit_stage::provenance::data_input;
+use zipit_torch::device::{libtorch_version, set_intra_op_threads};
 use zipit_torch::images::LabelledImages;
 use zipit_torch::train::{TrainSettings, TrainState, Trainer};
-use zipit_torch::device::{libtorch_version, set_intra_op_threads};
 
 pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     // A sum in another order is another network: the number of threads is part of the experiment.
@@ -25,11 +25,10 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let preprocess = preprocess(args, &dataset)?;
     let graph = graph(args, &preprocess, classes.len())?;
     let images = TaskImages::new(&dataset, &preprocess, &classes);
-    let environment = [
-        ("libtorch".to_owned(), libtorch_version().to_owned()),
-        ("threads".to_owned(), n_threads.to_string()),
-    ];
-    let provenance = stage.provenance(vec![data_input(dataset.name().to_owned(), dataset.digest())], environment.into());
+    let environment =
+        [("libtorch".to_owned(), libtorch_version().to_owned()), ("threads".to_owned(), n_threads.to_string())];
+    let provenance =
+        stage.provenance(vec![data_input(dataset.name().to_owned(), dataset.digest())], environment.into());
     let settings = TrainSettings {
         epochs: args.epochs,
         batch_size: args.batch_size,

@@ -1,0 +1,32 @@
+//! The table of merge points.
+
+use crate::Args;
+use zipit::graph::MergePoint;
+use zipit::plan::Plan;
+use zipit_stage::{Stage, Table};
+
+/// # Errors
+/// When stdout cannot be written.
+pub fn print(args: &Args, stage: &Stage, plan: &Plan, points: &[MergePoint]) -> anyhow::Result<()> {
+    let mut table =
+        Table::new(["merge point", "layers", "features", "groups", "across", "within", "mean corr.", "lost"]);
+    for (point, at) in plan.points.iter().zip(points) {
+        let s = &point.summary;
+        table.row([
+            point.name.clone() + if s.caps_lifted { " (caps lifted)" } else { "" },
+            at.layers.to_string(),
+            format!("{}×{}", plan.n_models, at.dim),
+            point.n_groups.to_string(),
+            s.across.to_string(),
+            s.within.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
+            s.mean_correlation.map_or_else(|| "-".to_owned(), |r| format!("{r:.3}")),
+            format!("{:.1} %", 100.0 * s.reconstruction_error),
+        ]);
+    }
+    let report: Vec<_> = plan.points.iter().map(|p| (&p.name, p.n_groups, &p.summary)).collect();
+    stage.print(&table.render(args.format, &(&plan.settings, report))?)?;
+    if plan.points.iter().any(|p| p.summary.caps_lifted) {
+        tracing::warn!("some caps on within-model merges had to be lifted: --beta is too small for these features");
+    }
+    Ok(())
+}
