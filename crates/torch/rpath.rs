@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 #[allow(clippy::redundant_pub_crate)]
+#[allow(clippy::print_stdout, reason = "a build script speaks to cargo")]
 pub(crate) fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=ZIPIT_CUDA");

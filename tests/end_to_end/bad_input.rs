@@ -1,5 +1,6 @@
 //! Proof obligation: whatever is wrong with the input, a message says what, the exit code is 1 (usage: 2), no file is
 //! made and none is lost. `cargo test -- bad_input --nocapture` prints every message.
+#![allow(clippy::print_stdout, reason = "the messages are to be read")]
 
 use crate::support::{foreign_safetensors, tiny_graph, two_networks, write};
 use ndarray::ArrayD;

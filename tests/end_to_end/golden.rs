@@ -1,4 +1,4 @@
-//! The whole chain against an independent derivation in PyTorch and NumPy (scripts/derive_golden.py).
+//! The whole chain against an independent derivation in PyTorch and `NumPy` (`scripts/derive_golden.py`).
 
 use crate::support::{max_difference, tensors};
 use serde_json::Value;

@@ -30,7 +30,7 @@ pub fn network_and_permuted_copy(graph: &Graph, n_images: usize) -> Workplace {
     place.ok("recalibrate", "raw.safetensors --data data -o a.safetensors");
     let a = model::read(&place.path("a.safetensors")).unwrap().model;
     let mut b = permuted(&a, 7);
-    b.tasks[0].name = "second".to_owned();
+    "second".clone_into(&mut b.tasks[0].name);
     b.tasks[0].classes = ["3", "4", "5"].map(str::to_owned).to_vec();
     write(&place, "b", &b);
     place

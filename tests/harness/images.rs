@@ -26,7 +26,9 @@ pub fn write_idx(folder: &Path, n: usize, size: usize, n_classes: usize) {
 
 fn header(n_dims: u8, dims: &[usize]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, n_dims];
-    dims.iter().for_each(|&d| bytes.extend((d as u32).to_be_bytes()));
+    for &d in dims {
+        bytes.extend((d as u32).to_be_bytes());
+    }
     bytes
 }
 

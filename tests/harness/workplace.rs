@@ -18,6 +18,9 @@ pub struct Ran {
 }
 
 /// The repository's root.
+///
+/// # Panics
+/// Never: this crate is a folder of it.
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
@@ -81,6 +84,7 @@ impl Workplace {
     }
 
     /// Runs a stage that must succeed; returns its stdout.
+    #[expect(clippy::must_use_candidate, reason = "most stages are run for their files")]
     pub fn ok(&self, name: &str, args: &str) -> String {
         self.run(name, args).code(0).stdout()
     }
@@ -91,8 +95,9 @@ impl Workplace {
     /// When it does otherwise.
     pub fn fails(&self, name: &str, args: &str, words: &[&str]) {
         let ran = self.run(name, args);
-        let checked = ran.refusal(1, words);
-        assert!(checked.is_ok(), "{}: {ran}", checked.unwrap_err());
+        if let Err(why) = ran.refusal(1, words) {
+            panic!("{why}: {ran}");
+        }
     }
 
     /// The bytes of a file in the folder.
@@ -121,8 +126,9 @@ impl Ran {
     /// # Panics
     /// When it does not.
     pub fn says(&self, words: &[&str]) {
-        let checked = self.check_words(words);
-        assert!(checked.is_ok(), "{}: {self}", checked.unwrap_err());
+        if let Err(why) = self.check_words(words) {
+            panic!("{why}: {self}");
+        }
     }
 
     /// Checks that it ended with exit code `wanted`, an error message holding all of `words`, and nothing on stdout.

@@ -49,10 +49,10 @@ fn main() -> ExitCode {
     zipit_stage::run(run)
 }
 
-fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let plan = plan_file::read(&args.plan)?;
     let files = args.models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let files = in_plan_order(&plan, files, &args)?;
+    let files = in_plan_order(&plan, files, args)?;
     let mut inputs = vec![plan.input_ref()];
     inputs.extend(files.iter().map(ModelFile::input_ref));
     let provenance = stage.provenance(inputs, [].into());

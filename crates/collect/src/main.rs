@@ -52,9 +52,9 @@ fn main() -> ExitCode {
     zipit_stage::run(run)
 }
 
-fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if !args.reduce.is_empty() {
         return reduce::reduce(&args.reduce, &args.out, args.common.dry_run, stage);
     }
-    job::collect(&args, stage)
+    job::collect(args, stage)
 }

@@ -60,5 +60,5 @@ impl HasCommon for Args {
 }
 
 fn main() -> ExitCode {
-    zipit_stage::run(|args, stage| job::eval(&args, stage))
+    zipit_stage::run(job::eval)
 }

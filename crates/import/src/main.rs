@@ -30,7 +30,7 @@ use zipit_stage::{Common, HasCommon, Stage};
 struct Args {
     /// A state dict saved by torch.save (bare or nested), or a .safetensors file
     checkpoint: PathBuf,
-    /// resnet20, resnet32, resnet56 (CIFAR layout), vgg11_bn, vgg16_bn, resnet18, resnet34, resnet50 (torchvision)
+    /// resnet20, resnet32, resnet56 (CIFAR layout), `vgg11_bn`, `vgg16_bn`, resnet18, resnet34, resnet50 (torchvision)
     #[arg(long)]
     arch: Arch,
     /// Class names in logit order, or indices such as 5-9, as the data set spells them
@@ -42,7 +42,7 @@ struct Args {
     /// What the task is called [default: the checkpoint's file name]
     #[arg(long)]
     task: Option<String>,
-    /// Where in the checkpoint the weights are (state_dict, model, ema, …) [default: found by name]
+    /// Where in the checkpoint the weights are (`state_dict`, model, ema, …) [default: found by name]
     #[arg(long)]
     key: Option<String>,
     #[command(flatten)]
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     zipit_stage::run(run)
 }
 
-fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let source = Source::open(&args.checkpoint)?;
     let input = InputRef {
         name: args.checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -76,7 +76,7 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
-    let model = model(&args, &source).with_context(|| format!("{} as {}", args.checkpoint.display(), args.arch))?;
+    let model = model(args, &source).with_context(|| format!("{} as {}", args.checkpoint.display(), args.arch))?;
     let n_params = model.graph.cost()?.params;
     let task = &model.tasks[0];
     let told = format!(

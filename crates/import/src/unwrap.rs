@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn another_network_is_refused() {
-        let error = find_prefix(&["encoder.q".into(); 1].into(), &expected(), None).unwrap_err().to_string();
+        let error = find_prefix(&["encoder.q"; 1].into(), &expected(), None).unwrap_err().to_string();
         assert!(error.contains("--arch"), "{error}");
     }
 }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     zipit_stage::run(run)
 }
 
-fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if let Some(folder) = &args.verify {
         let checked = manifest::verify(folder)?;
         return stage.print(&format!("{checked} files are what the manifests say\n"));

@@ -71,8 +71,8 @@ fn main() -> ExitCode {
     zipit_stage::run(run)
 }
 
-fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
-    let settings = settings(&args)?;
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    let settings = settings(args)?;
     let stats = StatsReader::open(&args.stats)?;
     let header = stats.header();
     let n_models = header.models.len();
@@ -93,12 +93,12 @@ fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
     }
     if stage.up_to_date(&args.out, &provenance)? {
         let found = plan_file::read(&args.out)?;
-        return print(&args, stage, &found.plan, &points);
+        return print(args, stage, &found.plan, &points);
     }
     let plan = solve(settings, &points, &stats, stage)?;
     plan_file::write(&args.out, &plan, &header.graph, &header.models, &provenance)?;
     stage.record(&args.out);
-    print(&args, stage, &plan, &points)
+    print(args, stage, &plan, &points)
 }
 
 /// Reads one merge point at a time (the file format allows no more), solves it with all threads, and goes on.

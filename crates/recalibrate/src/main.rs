@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     zipit_stage::run(run)
 }
 
-fn run(args: Args, stage: &Stage) -> anyhow::Result<()> {
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let file: ModelFile = model::read(&args.model)?;
     let set = args.images.choose(&tasks_of(&[&file.model]), Split::Train)?;
     let mut inputs = vec![file.input_ref()];

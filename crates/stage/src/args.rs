@@ -11,6 +11,7 @@ pub const OUTPUT: &str = "Output";
 /// The flags every binary has.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = EXECUTION)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Common {
     /// Worker threads [default: `SLURM_CPUS_PER_TASK`, else the processors this process may use]; never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

@@ -87,7 +87,7 @@ impl Stage {
 }
 
 /// Parses the arguments and runs a stage.
-pub fn run<A: Parser + HasCommon>(body: impl FnOnce(A, &Stage) -> anyhow::Result<()>) -> ExitCode {
+pub fn run<A: Parser + HasCommon>(body: impl FnOnce(&A, &Stage) -> anyhow::Result<()>) -> ExitCode {
     let started = Instant::now();
     let mut command = with_environment(A::command());
     let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
@@ -115,10 +115,12 @@ pub fn run<A: Parser + HasCommon>(body: impl FnOnce(A, &Stage) -> anyhow::Result
     let stage = Stage { command, matches, quiet: common.quiet, force: common.force, n_threads, started, signal };
     let outcome = if common.print_config {
         let mut table = Table::new(["setting", "value", "origin"]);
-        origins(&stage.command, &stage.matches).into_iter().for_each(|row| table.row(row));
+        for row in origins(&stage.command, &stage.matches) {
+            table.row(row);
+        }
         stage.print(&table.to_text())
     } else {
-        stage.check_outputs().and_then(|()| body(args, &stage))
+        stage.check_outputs().and_then(|()| body(&args, &stage))
     };
     let signal = stage.signal.load(Ordering::Relaxed);
     match outcome {

@@ -184,7 +184,7 @@ impl ImageSet {
     ) -> Batches<'a> {
         let (first, step) = shard.unwrap_or((1, 1));
         let all: Vec<&[Place]> = self.places.chunks(batch_size).collect();
-        Batches { set: self, preprocess, batches: all.into_iter().skip(first - 1).step_by(step).collect() }
+        Batches { set: self, preprocess, chunks: all.into_iter().skip(first - 1).step_by(step).collect() }
     }
 }
 
@@ -193,28 +193,28 @@ impl ImageSet {
 pub struct Batches<'a> {
     set: &'a ImageSet,
     preprocess: &'a Preprocess,
-    batches: Vec<&'a [Place]>,
+    chunks: Vec<&'a [Place]>,
 }
 
 impl Batches<'_> {
     /// Number of images in the first `n` batches.
     #[must_use]
     pub fn n_images_in(&self, n: usize) -> usize {
-        self.batches[..n].iter().map(|b| b.len()).sum()
+        self.chunks[..n].iter().map(|b| b.len()).sum()
     }
 }
 
 impl ImageBatches for Batches<'_> {
     fn n_batches(&self) -> usize {
-        self.batches.len()
+        self.chunks.len()
     }
 
     fn n_images(&self) -> usize {
-        self.n_images_in(self.batches.len())
+        self.n_images_in(self.chunks.len())
     }
 
     fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
-        let places = self.batches[index];
+        let places = self.chunks[index];
         let size = self.preprocess.size;
         let mut batch = Array4::zeros((places.len(), self.preprocess.channels(), size[0], size[1]));
         for (d, dataset) in self.set.datasets.iter().enumerate() {

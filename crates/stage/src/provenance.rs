@@ -22,14 +22,18 @@ impl Stage {
             key.update(text.as_bytes());
         };
         add(&tool);
-        args.iter().for_each(|arg| add(arg));
+        for arg in &args {
+            add(arg);
+        }
         add("environment");
         for (name, value) in &environment {
             add(name);
             add(value);
         }
         add("inputs");
-        inputs.iter().for_each(|input| add(&input.blake3));
+        for input in &inputs {
+            add(&input.blake3);
+        }
         Provenance { tool, args, environment, inputs, key: key.finalize().to_hex().to_string() }
     }
 

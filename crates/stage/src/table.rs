@@ -63,7 +63,7 @@ impl Table {
                 for row in &self.rows {
                     csv.write_record(row)?;
                 }
-                String::from_utf8(csv.into_inner().map_err(|e| e.into_error())?)?
+                String::from_utf8(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)?
             }
         })
     }

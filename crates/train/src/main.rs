@@ -21,7 +21,7 @@ use zipit_torch::Device;
 #[derive(Debug, Parser)]
 #[command(name = "train", version)]
 struct Args {
-    /// resnet20, resnet32, resnet56 (CIFAR layout), vgg11_bn, vgg16_bn, resnet18, resnet34, resnet50 (torchvision)
+    /// resnet20, resnet32, resnet56 (CIFAR layout), `vgg11_bn`, `vgg16_bn`, resnet18, resnet34, resnet50 (torchvision)
     #[arg(long)]
     arch: Arch,
     /// Multiplies the usual number of channels
@@ -83,5 +83,5 @@ impl HasCommon for Args {
 }
 
 fn main() -> ExitCode {
-    zipit_stage::run(|args, stage| job::train(&args, stage))
+    zipit_stage::run(job::train)
 }
