@@ -1,1 +1,82 @@
+//! Every command of the README works, as it is written there.
 
+use crate::support::tiny_graph;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use zipit_tests::{Workplace, binary, repository, write_idx};
+
+/// The lines after `$ ` in the README's console blocks, continuation lines joined.
+fn commands() -> Vec<String> {
+    let text = fs::read_to_string(repository().join("README.md")).unwrap();
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(kind) => inside = kind == "console",
+            None if inside => commands.push(line.strip_prefix("$ ").expect("a console block holds commands").to_owned()),
+            None => {}
+        }
+    }
+    commands
+}
+
+fn bash(place: &Workplace, command: &str) {
+    let output = Command::new("bash").args(["-c", command]).current_dir(place.path("")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "$ {command}\n{said}");
+}
+
+#[test]
+fn merging_your_own_two_checkpoints() {
+    let place = Workplace::new();
+    // What the README takes for granted: the programs, two PyTorch checkpoints and a folder of images.
+    fs::create_dir_all(place.path("target")).unwrap();
+    let programs = binary("import").parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(programs, place.path("target/release")).unwrap();
+    let golden = repository().join("tests/golden/tiny_resnet20");
+    for name in ["a", "b"] {
+        fs::copy(golden.join(format!("{name}.pt")), place.path(&format!("{name}.pth"))).unwrap();
+    }
+    write_idx(&place.path("images"), 600, 28, 6);
+    fs::write(place.path("images/classes.txt"), "top\ntrouser\npullover\ndress\ncoat\nsandal\n").unwrap();
+
+    let mut stages = BTreeSet::new();
+    for command in commands() {
+        let Some(rest) = command.strip_prefix("target/release/") else { continue };
+        stages.insert(rest.split(' ').next().unwrap().to_owned());
+        bash(&place, &command);
+    }
+    let all = ["apply", "collect", "eval", "import", "inspect", "match", "recalibrate"];
+    assert!(stages.iter().eq(all), "the README shows {stages:?}");
+    // The result is what the README says it is: an ordinary file with PyTorch's names.
+    let merged = crate::support::tensors(&place, "network.safetensors");
+    assert!(merged.contains_key("conv1.weight") && tiny_graph().params().contains_key("conv1.weight"));
+}
+
+#[test]
+fn make_knows_every_target_it_is_asked_for() {
+    let mut targets = BTreeSet::new();
+    for command in commands().iter().filter(|c| c.starts_with("make ")) {
+        let output = Command::new("bash")
+            .args(["-c", &format!("{command} --dry-run")])
+            .current_dir(repository())
+            .env_remove("MAKEFLAGS")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "$ {command}\n{}", String::from_utf8_lossy(&output.stderr));
+        targets.insert(command.clone());
+    }
+    // The first two are the two that a newcomer copies; the gate runs them for real.
+    assert_eq!(commands()[..2], ["make demo", "make test"]);
+    assert!(targets.contains("make setup"));
+}
+
+#[test]
+fn help_of_every_program_has_an_example() {
+    for name in ["train", "import", "inspect", "collect", "match", "apply", "recalibrate", "eval"] {
+        let output = Command::new(binary(name)).arg("--help").output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains(&format!("Example: {name} ")), "{name} --help has no example:\n{help}");
+    }
+}
