@@ -166,6 +166,7 @@ deny: ## Licences, advisories and one-door rules (needs cargo-deny)
 
 bench: build ## Benchmarks: ratios against named rivals, in one run
 	cargo bench --locked -p zipit-torch
+	cargo bench --locked -p zipit-tests
 
 clean: ## Remove builds, environments and runs
 	rm -rf target runs .venv .venv-python
