@@ -132,7 +132,7 @@ fn import() {
                 &["1 channel(s)", "2 numbers"],
             ),
             ("import", "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0 -o out.safetensors", &["std"]),
-            ("import", &format!("a.pt --key ema {flags}"), &["`ema`", "`state_dict.`"]),
+            ("import", &format!("a.pt --key ema {flags}"), &["`ema`", "found some under: `state_dict.`\n"]),
             (
                 "import",
                 "a.pt --arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o nowhere/out.safetensors",

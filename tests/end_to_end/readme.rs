@@ -14,7 +14,9 @@ fn commands() -> Vec<String> {
     for line in text.lines() {
         match line.strip_prefix("```") {
             Some(kind) => inside = kind == "console",
-            None if inside => commands.push(line.strip_prefix("$ ").expect("a console block holds commands").to_owned()),
+            None if inside => {
+                commands.push(line.strip_prefix("$ ").expect("a console block holds commands").to_owned())
+            }
             None => {}
         }
     }

@@ -51,7 +51,7 @@ pub enum Error {
         reads: u32,
     },
     /// The bytes are not what was written.
-    #[error("{} is {kind} but damaged: {reason}. Make it again, or copy it again from where it is whole",
+    #[error("{} is {kind}, and damaged: {reason}. Make it again, or copy it again from where it is whole",
         .path.display())]
     Damaged {
         /// The file.

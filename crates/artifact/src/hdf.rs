@@ -36,6 +36,9 @@ pub(crate) fn reason(error: &hdf5::Error) -> String {
                 let cause = frames.last().map_or("unknown", |frame| frame.desc());
                 if cause.contains("No space left on device") {
                     "the disk is full; free some space, or write elsewhere".to_owned()
+                } else if let Some((_, message)) = cause.split_once("error message = '") {
+                    // Of a failed write HDF5 tells descriptor, address and hour as well.
+                    message.split('\'').next().unwrap_or(message).to_owned()
                 } else {
                     format!("HDF5 says: {cause}")
                 }

@@ -52,9 +52,11 @@ pub fn find_prefix(
     Ok((*prefix).to_owned())
 }
 
+/// The prefixes that hold a good part of a network; a block's `conv1` alone is none.
 fn list(hits: &BTreeMap<&str, usize>) -> String {
-    let all: Vec<_> =
-        hits.keys().map(|p| if p.is_empty() { "the top level".to_owned() } else { format!("`{p}`") }).collect();
+    let most = hits.values().copied().max().unwrap_or(0);
+    let named = |prefix: &str| if prefix.is_empty() { "the top level".to_owned() } else { format!("`{prefix}`") };
+    let all: Vec<_> = hits.iter().filter(|(_, n)| 2 * **n >= most).map(|(prefix, _)| named(prefix)).collect();
     if all.is_empty() { "nowhere".to_owned() } else { all.join(", ") }
 }
 
