@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod golden;
+mod images;
 mod interruption;
 mod libtorch_free;
 mod multiheaded;

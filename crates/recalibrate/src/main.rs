@@ -27,6 +27,9 @@ struct Args {
     model: PathBuf,
     #[command(flatten)]
     images: ImageArgs,
+    /// Use images of every class, not only those of the network's tasks (the authors do, for the networks to be merged)
+    #[arg(long)]
+    all_classes: bool,
     /// Where the network runs: cpu, cuda or cuda:i
     #[arg(long, default_value = "cpu")]
     device: Device,
@@ -52,7 +55,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let file: ModelFile = model::read(&args.model)?;
-    let set = args.images.choose(&tasks_of(&[&file.model]), Split::Train)?;
+    let tasks = if args.all_classes { Vec::new() } else { tasks_of(&[&file.model]) };
+    let set = args.images.choose(&tasks, Split::Train)?;
     let mut inputs = vec![file.input_ref()];
     inputs.extend(set.inputs());
     let provenance = stage.provenance(inputs, [("libtorch".to_owned(), libtorch_version().to_owned())].into());

@@ -59,7 +59,7 @@ impl ImageArgs {
     }
 
     /// Opens the data sets and chooses the images of the classes that `tasks` name, in random order by seed.
-    /// A data set that has none of these classes is used whole: unlabelled images will do for statistics.
+    /// A data set that has none of these classes, or any if there are no tasks, is used whole: unlabelled images will do for statistics.
     ///
     /// # Errors
     /// When a data set cannot be read, lacks a class of a task that it otherwise serves, or no image is left.
@@ -72,7 +72,9 @@ impl ImageArgs {
                 classes.extend(served_classes(dataset, task)?.into_iter().flatten());
             }
             if classes.is_empty() {
-                tracing::info!("{} has none of the tasks' classes: all of its images are used", dataset.name());
+                if !tasks.is_empty() {
+                    tracing::info!("{} has none of the tasks' classes: all of its images are used", dataset.name());
+                }
                 all.extend((0..dataset.len()).map(|i| (d, i)));
             } else {
                 let classes: Vec<u32> = classes.into_iter().collect();
