@@ -156,7 +156,10 @@ fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::R
             .iter()
             .map(|path| ran.iter().find(|r| r.file.path == *path).context("an ensemble member that was run"))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        rows.push(row(&members, format!("ensemble of {}", members.len()), RowKind::Ensemble)?);
+        // The label is the network's; the ensemble's where no network has a row of its own.
+        let label = args.label.clone().filter(|_| n_rows == 0);
+        let name = label.unwrap_or_else(|| format!("ensemble of {}", members.len()));
+        rows.push(row(&members, name, RowKind::Ensemble)?);
     }
     let data = set
         .datasets()
