@@ -6,18 +6,16 @@ use std::fs;
 use std::process::Command;
 use zipit_tests::{Workplace, binary, repository, write_idx};
 
-/// The lines after `$ ` in the README's console blocks, continuation lines joined.
+/// The lines after `$ ` in the README's console blocks.
 fn commands() -> Vec<String> {
     let text = fs::read_to_string(repository().join("README.md")).unwrap();
     let mut commands = Vec::new();
     let mut inside = false;
     for line in text.lines() {
-        match line.strip_prefix("```") {
-            Some(kind) => inside = kind == "console",
-            None if inside => {
-                commands.push(line.strip_prefix("$ ").expect("a console block holds commands").to_owned())
-            }
-            None => {}
+        if let Some(kind) = line.strip_prefix("```") {
+            inside = kind == "console";
+        } else if inside {
+            commands.push(line.strip_prefix("$ ").expect("a console block holds commands").to_owned());
         }
     }
     commands
