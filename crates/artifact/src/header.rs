@@ -17,7 +17,8 @@ pub const STATS_VERSION: u32 = 1;
 /// Format version of a plan.
 ///
 /// - 1: first.
-pub const PLAN_VERSION: u32 = 1;
+/// - 2: dense merge maps beside dense unmerge maps.
+pub const PLAN_VERSION: u32 = 2;
 /// Format version of a report.
 ///
 /// - 1: first.

@@ -65,8 +65,10 @@ struct Point {
     name: String,
     n_joint: usize,
     n_groups: usize,
-    /// Whether U follows as `[n_joint, n_groups]` f32 in the dense section.
-    dense: bool,
+    /// Whether M follows as `[n_groups, n_joint]` f32 in the dense section.
+    dense_merge: bool,
+    /// Whether U follows, after M, as `[n_joint, n_groups]` f32 in the dense section.
+    dense_unmerge: bool,
     summary: PointSummary,
 }
 
@@ -114,7 +116,8 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
                 name: point.name.clone(),
                 n_joint: point.assignment.len(),
                 n_groups: point.n_groups,
-                dense: point.unmerge.is_some(),
+                dense_merge: point.merge.is_some(),
+                dense_unmerge: point.unmerge.is_some(),
                 summary: point.summary.clone(),
             })
             .collect(),
@@ -127,7 +130,7 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
     let assignments: Vec<&[u32]> = plan.points.iter().map(|point| &point.assignment[..]).collect();
     let assignments = bincode::serde::encode_to_vec(&assignments, bincode::config::standard())
         .map_err(|e| unwritable(e.to_string()))?;
-    let dense = || plan.points.iter().filter_map(|point| point.unmerge.as_ref());
+    let dense = || plan.points.iter().flat_map(|point| [&point.merge, &point.unmerge]).flatten();
     let n_dense: usize = dense().map(|u| u.len() * 4).sum();
     atomic::write(path, |file| {
         let mut file = Hashing { file, hasher: blake3::Hasher::new() };
@@ -238,24 +241,24 @@ fn points(header: Vec<Point>, assignments: Vec<Vec<u32>>, mut dense: &[u8]) -> R
         if assignment.len() != point.n_joint {
             return Err(format!("`{}` assigns {} of {} features", point.name, assignment.len(), point.n_joint));
         }
-        let unmerge = if point.dense {
-            let n_bytes = point.n_joint.checked_mul(point.n_groups).and_then(|n| n.checked_mul(4));
-            let (map, rest) = n_bytes
-                .and_then(|n| dense.split_at_checked(n))
-                .ok_or_else(|| format!("the unmerge of `{}` is not there", point.name))?;
+        let mut map = |wanted: bool, what: &str, shape: (usize, usize)| {
+            if !wanted {
+                return Ok(None);
+            }
+            let (map, rest) = (shape.0.checked_mul(shape.1))
+                .and_then(|n| dense.split_at_checked(n.checked_mul(4)?))
+                .ok_or_else(|| format!("the {what} of `{}` is not there", point.name))?;
             dense = rest;
             let values = numbers(map).map(f32::from_le_bytes).collect();
-            Some(
-                Array2::from_shape_vec((point.n_joint, point.n_groups), values)
-                    .map_err(|e| format!("the unmerge of `{}`: {e}", point.name))?,
-            )
-        } else {
-            None
+            Array2::from_shape_vec(shape, values).map(Some).map_err(|e| format!("the {what} of `{}`: {e}", point.name))
         };
+        let merge = map(point.dense_merge, "merge", (point.n_groups, point.n_joint))?;
+        let unmerge = map(point.dense_unmerge, "unmerge", (point.n_joint, point.n_groups))?;
         points.push(PointPlan {
             name: point.name,
             assignment,
             n_groups: point.n_groups,
+            merge,
             unmerge,
             summary: point.summary,
         });

@@ -13,8 +13,10 @@
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`.
 
 pub mod apply;
+pub mod budget;
 pub mod error;
 pub mod graph;
+pub mod history;
 pub mod images;
 pub mod matching;
 pub mod merge_set;

@@ -12,10 +12,12 @@ pub struct PointPlan {
     /// The space, by the value it is measured at.
     pub name: String,
     /// Group of each joint feature, `[N·d]`, numbered 0…d'−1 in the order of each group's lowest feature. It defines
-    /// the merge M ∈ R^{d'×Nd}: row g averages the members of group g.
+    /// the merge M ∈ R^{d'×Nd}, row g averages the members of group g, unless M is dense.
     pub assignment: Vec<u32>,
     /// d'.
     pub n_groups: usize,
+    /// The merge M ∈ R^{d'×Nd} of a method that mixes features (`cca`); the unmerge is dense then, too.
+    pub merge: Option<Array2<f32>>,
     /// The unmerge U ∈ R^{Nd×d'} where it is dense; `None` is the group indicator, = pinv(M), also under the
     /// covariance rule where it comes to the same (no group of two, or no energy).
     pub unmerge: Option<Array2<f32>>,
@@ -61,6 +63,7 @@ impl PointPlan {
             name: name.to_owned(),
             assignment: matching.assignment.clone(),
             n_groups: matching.n_groups,
+            merge: None,
             unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
             summary: PointSummary {
                 across: matching.merges.len() - within.iter().sum::<usize>(),
@@ -72,9 +75,48 @@ impl PointPlan {
         })
     }
 
-    /// M, `[d', Nd]`: row g averages the members of group g.
+    /// The maps of the merge point `name` by dense maps M `[d, Nd]` and U₀ `[Nd, d]` that align feature j of every
+    /// model with feature j of the first, with U by `rule` ([`unmerge::dense`]).
+    ///
+    /// # Errors
+    /// [`Error::Numbers`] for moments of another size, or defective; what [`unmerge::dense`] refuses.
+    pub fn from_maps(
+        name: &str,
+        merge: &Array2<f64>,
+        own: &Array2<f64>,
+        moments: &Moments,
+        n_models: usize,
+        rule: &UnmergeRule,
+    ) -> Result<Self> {
+        moments.validate(name)?;
+        let (d, n) = merge.dim();
+        if n != moments.n_joint() || n != d * n_models || own.dim() != (n, d) {
+            return Err(Error::Numbers(format!("`{name}`: maps of {n} features do not fit the moments")));
+        }
+        let fitted = unmerge::dense(rule, &moments.second_moment(), merge, own)?;
+        let assignment: Vec<u32> = (0..n).map(|k| (k % d) as u32).collect();
+        Ok(Self {
+            name: name.to_owned(),
+            n_groups: d,
+            merge: Some(merge.mapv(|x| x as f32)),
+            unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
+            summary: PointSummary {
+                across: n - d,
+                within: vec![0; n_models],
+                mean_correlation: None,
+                caps_lifted: false,
+                reconstruction_error: fitted.reconstruction_error,
+            },
+            assignment,
+        })
+    }
+
+    /// M, `[d', Nd]`: dense, or row g averages the members of group g.
     #[must_use]
     pub fn merge_matrix(&self) -> Array2<f32> {
+        if let Some(merge) = &self.merge {
+            return merge.clone();
+        }
         let mut sizes = vec![0.0_f32; self.n_groups];
         self.assignment.iter().for_each(|&g| sizes[g as usize] += 1.0);
         Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| {
@@ -110,12 +152,38 @@ impl PointPlan {
         if sizes.len() != self.n_groups {
             return Err(format!("{} groups but only {} have members", self.n_groups, sizes.len()));
         }
-        match (&self.unmerge, rule) {
-            (None, _) => {}
-            (Some(_), UnmergeRule::Pinv) => return Err("a dense unmerge under the rule `pinv`".to_owned()),
-            (Some(u), UnmergeRule::Covariance { .. }) => self.validate_unmerge(u, &sizes)?,
+        match (&self.merge, &self.unmerge, rule) {
+            (None, None, _) => {}
+            (None, Some(_), UnmergeRule::Pinv) => return Err("a dense unmerge under the rule `pinv`".to_owned()),
+            (None, Some(u), UnmergeRule::Covariance { .. }) => self.validate_unmerge(u, &sizes)?,
+            (Some(_), None, _) => return Err("a dense merge without a dense unmerge".to_owned()),
+            (Some(m), Some(u), _) => self.validate_maps(m, u)?,
         }
         self.summary.validate(n_models, n - self.n_groups)
+    }
+
+    /// Shapes, finite numbers, and M·U = I to the rounding of the f32 entries.
+    fn validate_maps(&self, m: &Array2<f32>, u: &Array2<f32>) -> Result<(), String> {
+        let (n, d) = (self.assignment.len(), self.n_groups);
+        if m.dim() != (d, n) || u.dim() != (n, d) {
+            return Err(format!(
+                "the maps are {:?} and {:?}, expected {:?} and {:?}",
+                m.dim(),
+                u.dim(),
+                (d, n),
+                (n, d)
+            ));
+        }
+        if m.iter().chain(u).any(|x| !x.is_finite()) {
+            return Err("the maps hold NaN or infinity".to_owned());
+        }
+        let (m, u) = (m.mapv(f64::from), u.mapv(f64::from));
+        let rounding = 1e-6 * m.mapv(f64::abs).dot(&u.mapv(f64::abs));
+        let off = m.dot(&u) - Array2::<f64>::eye(d);
+        if off.iter().zip(&rounding).any(|(x, rounding)| x.abs() > 1e-6 + rounding) {
+            return Err("the unmerge does not undo the merge (M·U is not the unit matrix)".to_owned());
+        }
+        Ok(())
     }
 
     /// Shape, finite numbers, and M·U = I to the rounding of U's f32 entries.

@@ -139,6 +139,53 @@ pub fn reconstruction_error(
     share(energy - kept, energy)
 }
 
+/// As [`unmerge`] for a dense M `[d', Nd]` with its own unmerge U₀ `[Nd, d']`, M·U₀ = I: the rule `pinv` keeps U₀,
+/// `covariance` adds `(G Mᵀ − U₀ M G Mᵀ)(M G Mᵀ + λ·c·I)⁻¹` to it, and M·U = I still holds because M times that is 0.
+///
+/// ```
+/// use zipit::unmerge::{UnmergeRule, dense};
+/// // One merged feature, the sum of two; z = (x, 3x). U₀ gives the halves back, the covariance rule z itself.
+/// let (g, m) = (ndarray::array![[1.0, 3.0], [3.0, 9.0]], ndarray::array![[1.0, 1.0]]);
+/// let halves = ndarray::array![[0.5], [0.5]];
+/// let u = dense(&UnmergeRule::Covariance { ridge: 0.0 }, &g, &m, &halves).unwrap().matrix.unwrap();
+/// assert!((u[[0, 0]] - 0.25).abs() < 1e-9 && (u[[1, 0]] - 0.75).abs() < 1e-9);
+/// ```
+///
+/// # Errors
+/// As [`covariance`].
+///
+/// # Panics
+/// When the shapes do not fit each other.
+pub fn dense(
+    rule: &UnmergeRule,
+    second_moment: &Array2<f64>,
+    merge: &Array2<f64>,
+    own: &Array2<f64>,
+) -> Result<Unmerge> {
+    rule.validate()?;
+    let (n_groups, n) = merge.dim();
+    assert_eq!((second_moment.dim(), own.dim()), ((n, n), (n, n_groups)), "M, U and G of different sizes");
+    let c = second_moment.dot(&merge.t());
+    let a = merge.dot(&c);
+    let energy = second_moment.diag().sum();
+    let mut u = own.clone();
+    if let UnmergeRule::Covariance { ridge } = *rule
+        && a.diag().sum() > 0.0
+    {
+        let load = ridge.max(MINIMAL_RIDGE) * a.diag().mean().unwrap_or(0.0);
+        let alive = vec![false; n_groups];
+        let mut x = &c - &own.dot(&a);
+        let factor = factorise(a.clone(), &alive, load, ridge)?;
+        solve_rows(&factor, &mut x);
+        u += &x;
+    }
+    if u.iter().any(|u| !u.is_finite()) {
+        return Err(Error::Numbers("the unmerge of dense maps is not finite: raise the ridge".into()));
+    }
+    let kept = 2.0 * (&c * &u).sum() - (&u.dot(&a) * &u).sum();
+    Ok(Unmerge { matrix: Some(u), reconstruction_error: share(energy - kept, energy) })
+}
+
 /// pinv(M) `[Nd, d']`: row k is the unit vector of k's group.
 #[must_use]
 pub fn indicator<T: Copy + From<u8>>(assignment: &[u32], n_groups: usize) -> Array2<T> {
@@ -225,12 +272,7 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
         x.assign(&e);
     }
     let factor = factorise(a, &dead, load, ridge)?;
-    x.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter().for_each(|mut block| {
-        let n = block.nrows();
-        let block = block.as_slice_mut().expect("blocks of rows are contiguous");
-        let rhs = MatMut::from_column_major_slice_mut(block, n_groups, n);
-        llt::solve::solve_in_place(lower(&factor), rhs, Par::Seq, MemStack::new(&mut MemBuffer::new(StackReq::EMPTY)));
-    });
+    solve_rows(&factor, &mut x);
     let mut u = Array2::zeros(e.dim());
     let mut solved = x.rows().into_iter();
     let mut lowest = vec![0; n_groups];
@@ -280,6 +322,17 @@ fn factorise(mut a: Array2<f64>, dead: &[bool], load: f64, ridge: f64) -> Result
         ))
     })?;
     Ok(a)
+}
+
+/// Solves for every row of `x` `[rows, d']`, in place.
+fn solve_rows(factor: &Array2<f64>, x: &mut Array2<f64>) {
+    let n_groups = x.ncols();
+    x.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter().for_each(|mut block| {
+        let n = block.nrows();
+        let block = block.as_slice_mut().expect("blocks of rows are contiguous");
+        let rhs = MatMut::from_column_major_slice_mut(block, n_groups, n);
+        llt::solve::solve_in_place(lower(factor), rhs, Par::Seq, MemStack::new(&mut MemBuffer::new(StackReq::EMPTY)));
+    });
 }
 
 fn lower(factor: &Array2<f64>) -> MatRef<'_, f64> {

@@ -185,9 +185,9 @@ type PlanLie = fn(&mut forge::Plan);
 
 #[test]
 fn plans() {
-    let lies: [(PlanLie, &str); 22] = [
-        (|p| p.version = 3, "a zipit plan of format version 3, this zipit reads version 1: use a newer zipit"),
-        (|p| p.version = 0, "format version 0, this zipit reads version 1: make the file again"),
+    let lies: [(PlanLie, &str); 23] = [
+        (|p| p.version = 3, "a zipit plan of format version 3, this zipit reads version 2: use a newer zipit"),
+        (|p| p.version = 1, "format version 1, this zipit reads version 2: make the file again"),
         (|p| p.codec[0] = 2, "its codec is 2, expected 1"),
         (|p| p.lengths = Some([u64::MAX, 1, 0]), "its sections do not fill it"),
         (|p| p.lengths = Some([u64::MAX, 2, u64::MAX]), "its sections do not fill it"),
@@ -203,7 +203,8 @@ fn plans() {
         (|p| p.header["points"][0]["name"] = json!("bn"), "`bn` is no merge point of the graph"),
         (|p| p.header["points"][0]["n_joint"] = json!(5), "assigns 6 of 5 features"),
         (|p| p.header["points"][0]["n_groups"] = json!(u64::MAX), "the unmerge of `relu` is not there"),
-        (|p| p.header["points"][0]["dense"] = json!(false), "72 bytes of maps belong to no point"),
+        (|p| p.header["points"][0]["dense_unmerge"] = json!(false), "72 bytes of maps belong to no point"),
+        (|p| p.header["points"][0]["dense_merge"] = json!(true), "the unmerge of `relu` is not there"),
         (|p| p.assignments.truncate(4), "its assignments cannot be understood"),
         (|p| p.assignments.push(0), "its assignments cannot be understood"),
         (|p| p.assignments[2] = 2, "point `relu`: feature 0 opens group 2 before group 0 has a member"),

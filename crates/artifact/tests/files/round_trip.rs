@@ -52,9 +52,12 @@ fn moments() {
 #[test]
 fn plans_with_and_without_dense_maps() {
     let folder = Folder::empty();
-    for rule in [UnmergeRule::Pinv, COVARIANCE] {
-        let (path, written) = (folder.path("plan"), fixture::merge_plan(3, rule));
-        assert_eq!(written.points[0].unmerge.is_some(), rule == COVARIANCE);
+    let mut mixing = fixture::merge_plan(3, COVARIANCE);
+    mixing.points[0].merge = Some(mixing.points[0].merge_matrix());
+    let plans = [fixture::merge_plan(3, UnmergeRule::Pinv), fixture::merge_plan(3, COVARIANCE), mixing];
+    assert!(plans[0].points[0].unmerge.is_none() && plans[1].points[0].unmerge.is_some());
+    for written in plans {
+        let path = folder.path("plan");
         plan::write(&path, &written, &fixture::graph(3), &fixture::inputs(), &fixture::provenance()).unwrap();
         let file = plan::read(&path).unwrap();
         assert_eq!((file.plan, file.graph, file.provenance), (written, fixture::graph(3), fixture::provenance()));

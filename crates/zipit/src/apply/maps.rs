@@ -13,6 +13,8 @@ pub(super) struct Map<'a> {
     group: Cow<'a, [u32]>,
     /// Members of each group, `[d']`.
     pub sizes: Vec<usize>,
+    /// `[d', N·d]` where dense; otherwise groups are averaged.
+    merge: Option<&'a Array2<f32>>,
     /// `[N·d, d']` where dense; otherwise the group indicator.
     unmerge: Option<&'a Array2<f32>>,
     dim: usize,
@@ -22,6 +24,11 @@ impl Map<'_> {
     /// Groups of model i's features, `[d]`.
     pub(super) fn groups_of(&self, i: usize) -> &[u32] {
         &self.group[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// Mᵢ, `[d', d]`, where it is dense.
+    pub(super) fn merge_of(&self, i: usize) -> Option<ArrayView2<'_, f32>> {
+        self.merge.map(|m| m.slice_axis(Axis(1), Slice::from(i * self.dim..(i + 1) * self.dim)))
     }
 
     /// Uᵢ, `[d, d']`, where it is dense.
@@ -115,7 +122,13 @@ fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, 
     }
     let mut sizes = vec![0; point.n_groups];
     point.assignment.iter().for_each(|&group| sizes[group as usize] += 1);
-    Ok(Map { group: Cow::Borrowed(&point.assignment), sizes, unmerge: point.unmerge.as_ref(), dim })
+    Ok(Map {
+        group: Cow::Borrowed(&point.assignment),
+        sizes,
+        merge: point.merge.as_ref(),
+        unmerge: point.unmerge.as_ref(),
+        dim,
+    })
 }
 
 /// Class c of every model's head is one group, whatever the order in which a model lists its classes.
@@ -162,5 +175,5 @@ fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(S
 }
 
 fn head_map(group: Vec<u32>, n_models: usize, dim: usize) -> Map<'static> {
-    Map { group: Cow::Owned(group), sizes: vec![n_models; dim], unmerge: None, dim }
+    Map { group: Cow::Owned(group), sizes: vec![n_models; dim], merge: None, unmerge: None, dim }
 }

@@ -104,6 +104,17 @@ impl Surgery<'_> {
                 let source = self.source(i, node, param);
                 let source = source.slice_axis(Axis(0), piece.source());
                 let mut target = merged.slice_axis_mut(Axis(0), piece.target());
+                if let Some(merge) = piece.map.and_then(|map| map.merge_of(i)) {
+                    // A variance stays one when features are mixed with signs: as if they were independent and equal.
+                    let sign = |m: f32| if param == "running_var" { m.abs() } else { m };
+                    let merge = merge.mapv(|m| f64::from(sign(m)));
+                    for position in 0..piece.run {
+                        let every = Slice::new(position as isize, None, piece.run as isize);
+                        let from = source.slice_axis(Axis(0), every).mapv(f64::from);
+                        general_mat_mul(1.0, &merge, &from, 1.0, &mut target.slice_axis_mut(Axis(0), every));
+                    }
+                    continue;
+                }
                 for (row, numbers) in source.rows().into_iter().enumerate() {
                     let (feature, position) = (row / piece.run, row % piece.run);
                     let to = piece.map.map_or(feature, |map| map.groups_of(i)[feature] as usize);
@@ -111,7 +122,7 @@ impl Surgery<'_> {
                     sum.zip_mut_with(&numbers, |total, &x| *total += f64::from(x));
                 }
             }
-            if let Some(map) = piece.map {
+            if let Some(map) = piece.map.filter(|map| map.merge_of(0).is_none()) {
                 let mut target = merged.slice_axis_mut(Axis(0), piece.target());
                 for (row, mut numbers) in target.rows_mut().into_iter().enumerate() {
                     numbers /= map.sizes[row / piece.run] as f64;
@@ -147,13 +158,18 @@ impl Surgery<'_> {
         let mut merged = Array2::zeros((self.maps.axis_width(made), self.maps.axis_width(read) * kernel));
         for i in self.contributors(role, out_map.is_some()) {
             let source = self.source(i, node, param);
+            if let Some(merge) = out_map.and_then(|map| map.merge_of(i)) {
+                let unmerged = unmerge_columns(&source.mapv(f64::from), &pieces, i, merged.ncols());
+                general_mat_mul(1.0, &merge.mapv(f64::from), &unmerged, 1.0, &mut merged);
+                continue;
+            }
             let (rows, summed) = sum_rows(source.view(), out_map.map(|map| map.groups_of(i)));
             let unmerged = unmerge_columns(&summed, &pieces, i, merged.ncols());
             for (from, &to) in unmerged.rows().into_iter().zip(&rows) {
                 merged.row_mut(to).scaled_add(1.0, &from);
             }
         }
-        if let Some(map) = out_map {
+        if let Some(map) = out_map.filter(|map| map.merge_of(0).is_none()) {
             for (mut row, &size) in merged.rows_mut().into_iter().zip(&map.sizes) {
                 row /= size as f64;
             }

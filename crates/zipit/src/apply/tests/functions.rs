@@ -50,6 +50,29 @@ fn identity_is_weight_averaging_exactly() {
 }
 
 #[test]
+fn dense_maps_that_average_are_averages() {
+    for graph in zoo() {
+        let models = [1, 2].map(|seed| model(&graph, seed));
+        // Every third point stays separate, so that all kinds of borders are met.
+        let mut at = 0;
+        let sparse = identity(&graph, 2, |_| {
+            at += 1;
+            at % 3 != 0
+        });
+        let mut dense = sparse.clone();
+        for point in &mut dense.points {
+            (point.merge, point.unmerge) = (Some(point.merge_matrix()), Some(point.unmerge_matrix()));
+        }
+        let [sparse, dense] = [sparse, dense].map(|plan| apply(&models.each_ref(), &plan, Heads::Separate).unwrap());
+        assert_eq!(sparse.graph, dense.graph);
+        for (name, tensor) in &sparse.weights {
+            let largest = (tensor - &dense.weights[name]).iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+            assert!(largest <= 1e-6, "{} {name}: {largest}", graph.arch);
+        }
+    }
+}
+
+#[test]
 fn full_zip_costs_one_trunk_and_n_heads() {
     let graph = &zoo()[0];
     let models = [1, 2].map(|seed| model(graph, seed));

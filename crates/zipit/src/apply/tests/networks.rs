@@ -222,7 +222,7 @@ pub fn plan(
                 caps_lifted: false,
                 reconstruction_error: 0.0,
             };
-            PointPlan { name: point.name, assignment, n_groups, unmerge: None, summary }
+            PointPlan { name: point.name, assignment, n_groups, merge: None, unmerge: None, summary }
         })
         .collect();
     Plan { n_models, settings: PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv }, points }

@@ -1,0 +1,251 @@
+//! How many features to keep at each merge point for a given number of FLOPs, chosen from the statistics alone.
+//!
+//! The widths d'ₚ are lowered from "nothing merged" one step at a time, always where the unmerge then loses the least
+//! per multiply-add saved, until the network fits.
+
+use crate::graph::{Graph, MergePoint, Op, Segment, Spaces};
+use crate::{Error, Result};
+
+/// Multiply-adds of the merged network as a function of the widths of its merged spaces.
+#[derive(Debug)]
+pub struct MacModel {
+    layers: Vec<Layer>,
+    /// Width of each space in a source model, `[spaces]`.
+    dims: Vec<usize>,
+    n_models: usize,
+}
+
+#[derive(Debug)]
+struct Layer {
+    made: Vec<Segment>,
+    /// `None` where the layer reads one number per feature it makes (depthwise).
+    read: Option<Vec<Segment>>,
+    /// Multiply-adds per pair of features.
+    unit: u64,
+}
+
+impl MacModel {
+    /// The layers of `graph` for N models.
+    ///
+    /// # Errors
+    /// A malformed graph.
+    pub fn new(graph: &Graph, spaces: &Spaces, n_models: usize) -> Result<Self> {
+        let shapes = graph.shapes()?;
+        let mut layers = Vec::new();
+        for node in &graph.nodes {
+            let (kernel, depthwise) = match &node.op {
+                Op::Conv2d { window, groups, .. } => (window.kernel[0] * window.kernel[1], *groups > 1),
+                Op::Linear { .. } => (1, false),
+                _ => continue,
+            };
+            let positions: usize = shapes[node.name.as_str()][1..].iter().product();
+            layers.push(Layer {
+                made: spaces.axes[&node.name].clone(),
+                read: (!depthwise).then(|| spaces.axes[&node.inputs[0]].clone()),
+                unit: (kernel * positions) as u64,
+            });
+        }
+        let dims = spaces.spaces.iter().map(|space| space.dim).collect();
+        Ok(Self { layers, dims, n_models })
+    }
+
+    /// Multiply-adds for one image when space s has `widths[s]` = d' features, or is not merged (`None`): a layer
+    /// exists once if what it makes is merged and what it reads is, or is the same for all models; else N times.
+    #[must_use]
+    pub fn macs(&self, widths: &[Option<usize>], fixed: &[bool]) -> u64 {
+        let width = |axis: &[Segment]| -> u64 {
+            axis.iter().map(|s| (widths[s.space].unwrap_or(self.dims[s.space]) * s.repeat) as u64).sum()
+        };
+        let shared = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some());
+        let one_source = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some() || fixed[s.space]);
+        self.layers
+            .iter()
+            .map(|layer| {
+                let read = layer.read.as_ref().map_or(1, |axis| width(axis));
+                let once = shared(&layer.made) && layer.read.as_ref().is_none_or(|axis| one_source(axis));
+                let copies = if once { 1 } else { self.n_models as u64 };
+                copies * width(&layer.made) * read * layer.unit
+            })
+            .sum()
+    }
+}
+
+/// One choice at a merge point: keep d' features and lose a share of their energy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// d'.
+    pub n_groups: usize,
+    /// E‖z − U M z‖² / E‖z‖².
+    pub lost: f64,
+}
+
+/// The widths that a budget leaves, in the order of the points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allocation {
+    /// One choice per point.
+    pub choices: Vec<Choice>,
+    /// Multiply-adds of the merged network for one image.
+    pub macs: u64,
+}
+
+/// Chooses d' at each of `points` among `choices[p]` (descending d') so that the merged network takes at most `budget`
+/// times the multiply-adds of one source network: from the widest choices, again and again the step down that adds the
+/// least lost energy per multiply-add saved.
+///
+/// Losses of different points count alike, as shares of their own energy; ties go to the earlier point.
+///
+/// # Errors
+/// [`Error::Request`] where even the narrowest choices take more, saying how much they take.
+pub fn allocate(
+    graph: &Graph,
+    spaces: &Spaces,
+    points: &[MergePoint],
+    choices: &[Vec<Choice>],
+    n_models: usize,
+    budget: f64,
+) -> Result<Allocation> {
+    let model = MacModel::new(graph, spaces, n_models)?;
+    let one = graph.cost()?.macs as f64;
+    let fixed: Vec<bool> = spaces.spaces.iter().map(|space| space.fixed.is_some()).collect();
+    let mut at = vec![0; points.len()];
+    let mut widths: Vec<Option<usize>> = vec![None; spaces.spaces.len()];
+    for (point, choices) in points.iter().zip(choices) {
+        widths[point.space] = choices.first().map(|c| c.n_groups);
+    }
+    let mut macs = model.macs(&widths, &fixed);
+    while macs as f64 > budget * one {
+        let mut best: Option<(f64, usize, u64)> = None;
+        for (p, point) in points.iter().enumerate() {
+            let Some(next) = choices[p].get(at[p] + 1) else { continue };
+            let before = widths[point.space].replace(next.n_groups);
+            let then = model.macs(&widths, &fixed);
+            widths[point.space] = before;
+            let saved = macs.saturating_sub(then).max(1) as f64;
+            let price = (next.lost - choices[p][at[p]].lost).max(0.0) / saved;
+            if best.is_none_or(|(lowest, ..)| price < lowest) {
+                best = Some((price, p, then));
+            }
+        }
+        let Some((_, p, then)) = best else {
+            return Err(Error::Request(format!(
+                "a budget of {budget} times one network's FLOPs cannot be met: with every merge point as narrow as \
+                 it may be the merged network still takes {:.2} times",
+                macs as f64 / one
+            )));
+        };
+        at[p] += 1;
+        widths[points[p].space] = Some(choices[p][at[p]].n_groups);
+        macs = then;
+    }
+    let choices = choices.iter().zip(&at).map(|(choices, &at)| choices[at]).collect();
+    Ok(Allocation { choices, macs })
+}
+
+/// The widths that a budget chooses among: multiples of d/8 from N·d down to d/8, at least one feature.
+///
+/// ```
+/// assert_eq!(zipit::budget::widths(16, 2)[..3], [32, 30, 28]);
+/// assert_eq!(zipit::budget::widths(2, 2), [4, 3, 2, 1]);
+/// ```
+#[must_use]
+pub fn widths(dim: usize, n_models: usize) -> Vec<usize> {
+    let mut widths: Vec<usize> = (1..=8 * n_models).rev().map(|eighths| (eighths * dim / 8).max(1)).collect();
+    widths.dedup();
+    widths
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::apply::{Heads, apply};
+    use crate::graph::{Arch, ArchSpec};
+    use crate::matching::Method;
+    use crate::plan::{Plan, PlanSettings, PointPlan, PointSummary};
+    use crate::unmerge::UnmergeRule;
+    use crate::{Model, Preprocess, Task};
+    use ndarray::{ArrayD, IxDyn};
+
+    fn model(graph: &Graph) -> Model {
+        let weights = graph.params().into_iter().map(|(n, p)| (n, ArrayD::ones(IxDyn(&p.shape)))).collect();
+        let [_, h, w] = graph.input.shape[..] else { panic!("an image goes in") };
+        Model {
+            graph: graph.clone(),
+            weights,
+            tasks: vec![Task { name: "t".into(), classes: ["a", "b", "c"].map(str::to_owned).to_vec() }],
+            preprocess: Preprocess { size: [h, w], resize: None, mean: vec![0.5], std: vec![0.5] },
+        }
+    }
+
+    fn point(name: &str, n_joint: usize, n_groups: usize) -> PointPlan {
+        PointPlan {
+            name: name.to_owned(),
+            assignment: (0..n_joint).map(|k| (k % n_groups) as u32).collect(),
+            n_groups,
+            merge: None,
+            unmerge: None,
+            summary: PointSummary {
+                across: n_joint - n_groups,
+                within: vec![0; 2],
+                mean_correlation: None,
+                caps_lifted: false,
+                reconstruction_error: 0.0,
+            },
+        }
+    }
+
+    #[test]
+    fn it_costs_what_apply_makes() {
+        for (arch, size) in [(Arch::ResNet20, 16), (Arch::Vgg11Bn, 64), (Arch::ResNet18, 32), (Arch::ResNet50, 32)] {
+            let graph = ArchSpec::new(arch, 0.125, 1, [size, size], 3).build().unwrap();
+            let spaces = graph.spaces().unwrap();
+            let points = graph.merge_points(&spaces);
+            let macs = MacModel::new(&graph, &spaces, 2).unwrap();
+            let fixed: Vec<bool> = spaces.spaces.iter().map(|s| s.fixed.is_some()).collect();
+            let models = [model(&graph), model(&graph)];
+            // All points, the first half, the second half, every other one; widths of all kinds.
+            for pattern in 0..4 {
+                let half = points.len() / 2;
+                let chosen = |p: usize| [true, p < half, p >= half, p % 2 == 0][pattern];
+                let mut widths = vec![None; spaces.spaces.len()];
+                let mut planned = Vec::new();
+                for (p, at) in points.iter().enumerate().filter(|(p, _)| chosen(*p)) {
+                    let n_groups = [at.dim, (at.dim / 2).max(1), at.dim + at.dim / 3, 2 * at.dim][(p + pattern) % 4];
+                    widths[at.space] = Some(n_groups);
+                    planned.push(point(&at.name, 2 * at.dim, n_groups));
+                }
+                let settings = PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv };
+                let plan = Plan { n_models: 2, settings, points: planned };
+                let merged = apply(&models.each_ref(), &plan, Heads::Separate).unwrap();
+                assert_eq!(macs.macs(&widths, &fixed), merged.graph.cost().unwrap().macs, "{} {pattern}", graph.arch);
+            }
+        }
+    }
+
+    #[test]
+    fn the_cheapest_loss_goes_first() {
+        let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [16, 16], 3).build().unwrap();
+        let spaces = graph.spaces().unwrap();
+        let points = graph.merge_points(&spaces);
+        // Every point loses nothing down to d and much below, but for the last one, which loses nothing at all.
+        let choices: Vec<Vec<Choice>> = points
+            .iter()
+            .enumerate()
+            .map(|(p, at)| {
+                let free = p == points.len() - 1;
+                let lost = |n: usize| if n >= at.dim || free { 0.0 } else { (at.dim - n) as f64 / at.dim as f64 };
+                widths(at.dim, 2).into_iter().map(|n_groups| Choice { n_groups, lost: lost(n_groups) }).collect()
+            })
+            .collect();
+        let one = graph.cost().unwrap().macs;
+        for budget in [0.25, 0.5, 1.0, 1.5, 2.0, 4.0] {
+            let found = allocate(&graph, &spaces, &points, &choices, 2, budget).unwrap();
+            assert!(found.macs as f64 <= budget * one as f64, "{budget}: {} of {one}", found.macs);
+            if budget >= 1.0 {
+                assert!(found.choices.iter().all(|c| c.lost == 0.0), "{budget}: {found:?}");
+            }
+        }
+        let message = allocate(&graph, &spaces, &points, &choices, 2, 0.001).unwrap_err().to_string();
+        assert!(message.contains("cannot be met"), "{message}");
+    }
+}
