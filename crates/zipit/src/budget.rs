@@ -206,7 +206,7 @@ mod tests {
             // All points, the first half, the second half, every other one; widths of all kinds.
             for pattern in 0..4 {
                 let half = points.len() / 2;
-                let chosen = |p: usize| [true, p < half, p >= half, p % 2 == 0][pattern];
+                let chosen = |p: usize| [true, p < half, p >= half, p.is_multiple_of(2)][pattern];
                 let mut widths = vec![None; spaces.spaces.len()];
                 let mut planned = Vec::new();
                 for (p, at) in points.iter().enumerate().filter(|(p, _)| chosen(*p)) {
