@@ -1,8 +1,8 @@
 //! The best of all pairings of two models' features, within the models as well as across: maximum-weight perfect
-//! matching in the complete graph, by Edmonds' blossoms. What the greedy zip at d' = d gives away shows against it.
+//! matching in the complete graph, by Edmonds' blossoms. The paper's ablation measures the greedy choice against it.
 //!
-//! Crate `rustworkx-core` solves it exactly in O(n³), but slowly: on one core of a shared machine n = N·d = 512 took
-//! 2 s, 768 6 s and 1,024 20 s, so that [`MAX_FEATURES`] is about where a minute ends.
+//! Crate `rustworkx-core` solves it exactly, but slowly: on one core of a busy machine n = N·d = 512 took 2 s, 768 6 s,
+//! 1,024 10 to 20 s and 1,280 30 to 70 s, hence [`MAX_FEATURES`]. Memory was 11 f32 matrices `[n, n]`.
 
 use super::{Matching, permute::quantised};
 use crate::{Error, Result};
@@ -12,7 +12,7 @@ use rustworkx_core::petgraph::graph::{NodeIndex, UnGraph};
 use std::convert::Infallible;
 
 /// The most joint features N·d that are taken on.
-pub const MAX_FEATURES: usize = 1_280;
+pub const MAX_FEATURES: usize = 1_024;
 
 /// Whether a pairing of the `n_joint` features of `n_models` models can be had.
 ///
@@ -32,8 +32,8 @@ pub fn check_request(n_models: usize, n_joint: usize) -> Result<()> {
     }
     if n_joint > MAX_FEATURES {
         return Err(Error::Request(format!(
-            "method `optimal` takes at most {MAX_FEATURES} joint features, here are {n_joint}: it would need minutes to \
-             hours; use `zip` at alpha 1 and beta 1, which comes close, or merge only the narrower spaces"
+            "method `optimal` takes at most {MAX_FEATURES} joint features, here are {n_joint}: it would take from a \
+             minute to hours; use `permute` (the best pairs across the models) or `zip`, or merge only narrower spaces"
         )));
     }
     Ok(())

@@ -1,4 +1,7 @@
 //! Each model's features assigned one to one onto the first model's: linear sum assignment.
+//!
+//! At d = 2,048 `pathfinding` took 0.05 to 0.1 s on noisy copies (correlation 0.3 to 0.6) and 0.6 s on pure noise; crate
+//! `lsap`, which follows `SciPy`, took 0.1 and 0.7 s with the same result.
 
 use super::Matching;
 use ndarray::ArrayView2;
