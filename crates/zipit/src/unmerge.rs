@@ -373,7 +373,7 @@ mod tests {
         g[[0, 0]] = 1.0;
         g[[1, 1]] = 1.0;
         let u = covariance(&g, &[0, 0, 1, 1], 2, 0.0).unwrap();
-        assert_eq!(u, indicator(&[0, 0, 1, 1], 2));
+        assert_eq!(u, indicator::<f64>(&[0, 0, 1, 1], 2));
         let nothing = unmerge(&UnmergeRule::Covariance { ridge: 0.0 }, &Array2::zeros((2, 2)), &[0, 0], 1).unwrap();
         assert_eq!(nothing, Unmerge { matrix: None, reconstruction_error: 0.0 });
     }

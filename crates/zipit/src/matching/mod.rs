@@ -1,12 +1,18 @@
 //! Which features become one: a matching assigns each of the N·d joint features to one of d' groups.
 
+pub mod debug;
 pub mod identity;
+pub mod kmeans;
 pub mod limits;
+pub mod linkage;
+pub mod optimal;
 pub mod oracle;
 pub mod permute;
 pub mod zip;
 
+use self::linkage::Linkage;
 use crate::{Error, Moments, Result};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 /// A way to match features.
@@ -25,6 +31,79 @@ pub enum Method {
     Permute,
     /// Feature j with feature j, weight averaging: [`identity`].
     Identity,
+    /// Agglomeration by Ward's linkage: [`linkage::Linkage::Ward`].
+    Ward {
+        /// What the distances are made of.
+        #[serde(default)]
+        similarity: Similarity,
+    },
+    /// Agglomeration by average linkage: [`linkage::Linkage::Average`].
+    Average {
+        /// What the distances are made of.
+        #[serde(default)]
+        similarity: Similarity,
+    },
+    /// k-means on the features scaled to variance one (paper, appendix): [`mod@kmeans`].
+    Kmeans {
+        /// Draws the first centres.
+        seed: u64,
+    },
+    /// The best pairing of all features of two models, within and across them: [`optimal`].
+    Optimal,
+    /// For debugging, each model onto the first by a random permutation: [`debug::random`].
+    Random {
+        /// Draws the permutations.
+        seed: u64,
+    },
+    /// For debugging, each feature to the most correlated one of the first model: [`debug::first`].
+    First,
+}
+
+/// How alike two features are: which matrix of their moments says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Similarity {
+    /// R: scale and mean do not count ([`Moments::correlation`]).
+    #[default]
+    Correlation,
+    /// Cov(z): the mean does not count ([`Moments::covariance`]).
+    Covariance,
+    /// G = E\[zzᵀ\], uncentred ([`Moments::second_moment`]).
+    Moments,
+}
+
+impl Similarity {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Correlation, Self::Covariance, Self::Moments];
+
+    /// What the command line calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Correlation => "correlation",
+            Self::Covariance => "covariance",
+            Self::Moments => "moments",
+        }
+    }
+
+    /// S, `[N·d, N·d]`: the inner products of the features.
+    ///
+    /// ```
+    /// use zipit::{Moments, matching::Similarity};
+    /// // z = (x, 2x) for x = 1, 3.
+    /// let m = Moments { count: 2, sum: vec![4.0, 8.0], outer: vec![10.0, 20.0, 40.0] };
+    /// assert_eq!(Similarity::Correlation.gram(&m), ndarray::array![[1.0, 1.0], [1.0, 1.0]]);
+    /// assert_eq!(Similarity::Covariance.gram(&m), ndarray::array![[1.0, 2.0], [2.0, 4.0]]);
+    /// assert_eq!(Similarity::Moments.gram(&m), ndarray::array![[5.0, 10.0], [10.0, 20.0]]);
+    /// ```
+    #[must_use]
+    pub fn gram(self, moments: &Moments) -> Array2<f64> {
+        match self {
+            Self::Correlation => moments.correlation().mapv(f64::from),
+            Self::Covariance => moments.covariance(),
+            Self::Moments => moments.second_moment(),
+        }
+    }
 }
 
 impl Method {
@@ -35,6 +114,21 @@ impl Method {
             Self::Zip { .. } => "zip",
             Self::Permute => "permute",
             Self::Identity => "identity",
+            Self::Ward { .. } => "ward",
+            Self::Average { .. } => "average",
+            Self::Kmeans { .. } => "kmeans",
+            Self::Optimal => "optimal",
+            Self::Random { .. } => "random",
+            Self::First => "first",
+        }
+    }
+
+    /// Whether it serves any 1 ≤ d' ≤ N·d, or only d' = d.
+    #[must_use]
+    pub fn serves_any_size(&self) -> bool {
+        match self {
+            Self::Zip { .. } | Self::Ward { .. } | Self::Average { .. } | Self::Kmeans { .. } => true,
+            Self::Permute | Self::Identity | Self::Optimal | Self::Random { .. } | Self::First => false,
         }
     }
 
@@ -50,7 +144,15 @@ impl Method {
             Self::Zip { beta, .. } if !(0.0..=1.0).contains(&beta) => {
                 Err(Error::Request(format!("beta is {beta}; it must lie between 0 (no merges within a model) and 1")))
             }
-            Self::Zip { .. } | Self::Permute | Self::Identity => Ok(()),
+            Self::Zip { .. }
+            | Self::Permute
+            | Self::Identity
+            | Self::Ward { .. }
+            | Self::Average { .. }
+            | Self::Kmeans { .. }
+            | Self::Optimal
+            | Self::Random { .. }
+            | Self::First => Ok(()),
         }
     }
 }
@@ -109,11 +211,28 @@ impl Matching {
         }
         Self::from_merges(assignment.len(), merges, false)
     }
+
+    /// The matching of groups numbered in any way.
+    fn from_groups(group: &[u32]) -> Self {
+        let n_numbers = group.iter().max().map_or(0, |&g| g as usize + 1);
+        let mut number: Vec<Option<u32>> = vec![None; n_numbers];
+        let mut n_groups = 0;
+        let assignment: Vec<u32> = group
+            .iter()
+            .map(|&g| {
+                *number[g as usize].get_or_insert_with(|| {
+                    n_groups += 1;
+                    n_groups - 1
+                })
+            })
+            .collect();
+        Self::from_assignment(&assignment)
+    }
 }
 
 /// Matches the joint features measured in `moments` (N·d of `n_models` = N models) into `n_groups` = d' groups.
 ///
-/// `zip` takes any 1 ≤ d' ≤ N·d; `permute` and `identity` know only d' = d.
+/// `zip`, `ward`, `average` and `kmeans` take any 1 ≤ d' ≤ N·d; the others know only d' = d, `optimal` also only N = 2.
 ///
 /// # Errors
 /// [`Error::Request`] for parameters or a d' that the method cannot serve, [`Error::Numbers`] for moments without
@@ -134,9 +253,10 @@ pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_gro
             "{n_groups} groups asked for; {n_models} models of {d} features make 1 to {n_joint} groups"
         )));
     }
-    if !matches!(method, Method::Zip { .. }) && n_groups != d {
+    if !method.serves_any_size() && n_groups != d {
         return Err(Error::Request(format!(
-            "method `{}` always makes d' = d = {d} groups, not {n_groups}: use `zip` to keep more or fewer features",
+            "method `{}` always makes d' = d = {d} groups, not {n_groups}: use `zip`, `ward`, `average` or `kmeans` to \
+             keep more or fewer features",
             method.name()
         )));
     }
@@ -144,6 +264,15 @@ pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_gro
         Method::Zip { alpha, beta } => zip::zip(moments.correlation().view(), n_models, n_groups, alpha, beta),
         Method::Permute => permute::permute(moments.correlation().view(), n_models),
         Method::Identity => identity::identity(d, n_models),
+        Method::Ward { similarity } => linkage::linkage(similarity.gram(moments).view(), n_groups, Linkage::Ward),
+        Method::Average { similarity } => linkage::linkage(similarity.gram(moments).view(), n_groups, Linkage::Average),
+        Method::Kmeans { seed } => kmeans::kmeans(moments.correlation().view(), n_groups, seed),
+        Method::Optimal => {
+            optimal::check_request(n_models, n_joint)?;
+            optimal::optimal(moments.correlation().view())
+        }
+        Method::Random { seed } => debug::random(d, n_models, seed),
+        Method::First => debug::first(moments.correlation().view(), n_models),
     })
 }
 
@@ -174,8 +303,58 @@ mod tests {
         assert!(refusal(zip(0.3, 0.1), 2, 7).contains("7 groups"));
         assert!(refusal(Method::Permute, 2, 4).contains("d' = d = 3"));
         assert!(refusal(Method::Identity, 3, 3).contains("`identity`"));
+        assert!(refusal(Method::First, 2, 2).contains("`first` always makes d' = d = 3 groups, not 2"));
+        assert!(refusal(Method::Random { seed: 1 }, 2, 6).contains("`random`"));
+        assert!(refusal(Method::Optimal, 2, 4).contains("use `zip`, `ward`, `average` or `kmeans`"));
+        assert!(refusal(Method::Optimal, 3, 2).contains("2 models, not 3"));
+        let ward = Method::Ward { similarity: Similarity::Correlation };
+        assert!(refusal(ward, 2, 7).contains("7 groups"));
+        let wide = match_features(&Method::Optimal, &moments(1_026), 2, 513).unwrap_err().to_string();
+        assert!(wide.contains("at most 1024") && wide.contains("use `permute`"), "{wide}");
         let empty = match_features(&Method::Permute, &Moments::zeros(4), 2, 2).unwrap_err();
         assert!(matches!(empty, Error::Numbers(_)), "{empty}");
+    }
+
+    #[test]
+    fn methods_are_written_by_name() {
+        let similarity = Similarity::Covariance;
+        for (method, text) in [
+            (Method::Zip { alpha: 0.5, beta: 1.0 }, r#"{"name":"zip","alpha":0.5,"beta":1.0}"#),
+            (Method::Permute, r#"{"name":"permute"}"#),
+            (Method::Identity, r#"{"name":"identity"}"#),
+            (Method::Ward { similarity }, r#"{"name":"ward","similarity":"covariance"}"#),
+            (Method::Average { similarity: Similarity::Moments }, r#"{"name":"average","similarity":"moments"}"#),
+            (Method::Kmeans { seed: 7 }, r#"{"name":"kmeans","seed":7}"#),
+            (Method::Optimal, r#"{"name":"optimal"}"#),
+            (Method::Random { seed: u64::MAX }, r#"{"name":"random","seed":18446744073709551615}"#),
+            (Method::First, r#"{"name":"first"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&method).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Method>(text).unwrap(), method);
+            assert!(text.contains(&format!("\"{}\"", method.name())), "{text}");
+        }
+        let default: Method = serde_json::from_str(r#"{"name":"ward"}"#).unwrap();
+        assert_eq!(default, Method::Ward { similarity: Similarity::Correlation });
+        assert!(serde_json::from_str::<Method>(r#"{"name":"kmeans","seed":-1}"#).is_err());
+        assert!(serde_json::from_str::<Method>(r#"{"name":"ward","alpha":1.0}"#).is_err());
+        for similarity in Similarity::ALL {
+            assert_eq!(serde_json::to_string(&similarity).unwrap(), format!("\"{}\"", similarity.name()));
+        }
+    }
+
+    #[test]
+    fn dead_features_are_nothing_special() {
+        // Every feature constant 0: all ties.
+        for method in [
+            Method::Ward { similarity: Similarity::Correlation },
+            Method::Average { similarity: Similarity::Covariance },
+            Method::Kmeans { seed: 0 },
+            Method::Optimal,
+            Method::First,
+        ] {
+            let matching = match_features(&method, &moments(6), 2, 3).unwrap();
+            assert_eq!((matching.assignment.len(), matching.n_groups), (6, 3), "{method:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Properties of matchings and of the maps made from them, on random features.
 
 mod features;
+mod kmeans;
+mod linkage;
 mod matching;
+mod optimal;
 mod unmerge;
 mod zip;

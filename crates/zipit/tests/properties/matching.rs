@@ -1,11 +1,14 @@
 //! What every method promises of its groups.
+#![allow(clippy::unwrap_used)]
 
 use crate::features::{Features, features};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use zipit::matching::{Method, match_features, permute};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::LazyLock;
+use zipit::matching::{Matching, Method, Similarity, match_features, permute};
 use zipit::plan::PointPlan;
 use zipit::unmerge::UnmergeRule;
 
@@ -23,6 +26,30 @@ fn copy_and_order(n_samples: usize, d: usize, seed: u64) -> (Features, Vec<u32>)
     (Features { n_models: 2, z }, order)
 }
 
+static ONE_THREAD: LazyLock<ThreadPool> = LazyLock::new(|| threads(1));
+static THREE_THREADS: LazyLock<ThreadPool> = LazyLock::new(|| threads(3));
+
+fn threads(n: usize) -> ThreadPool {
+    ThreadPoolBuilder::new().num_threads(n).build().unwrap()
+}
+
+/// Every method, at its own parameters.
+fn methods(seed: u64) -> Vec<Method> {
+    let mut methods = vec![
+        Method::Zip { alpha: 0.7, beta: 0.5 },
+        Method::Permute,
+        Method::Identity,
+        Method::Kmeans { seed },
+        Method::Optimal,
+        Method::Random { seed },
+        Method::First,
+    ];
+    for similarity in Similarity::ALL {
+        methods.extend([Method::Ward { similarity }, Method::Average { similarity }]);
+    }
+    methods
+}
+
 /// Every permutation of 0…n−1.
 fn permutations(n: usize) -> Vec<Vec<usize>> {
     let Some(last) = n.checked_sub(1) else { return vec![Vec::new()] };
@@ -38,10 +65,46 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
 
 proptest! {
     #[test]
+    fn every_feature_has_a_group_whatever_the_method(features in features(), kept in 0.0..=1.0_f64, seed: u64) {
+        let (n_models, n) = (features.n_models, features.z.ncols());
+        let moments = features.moments();
+        for method in methods(seed) {
+            let any = 1 + (kept * (n - 1) as f64).round() as usize;
+            let n_groups = if method.serves_any_size() { any } else { n / n_models };
+            if method == Method::Optimal && n_models > 2 {
+                prop_assert!(match_features(&method, &moments, n_models, n_groups).is_err());
+                continue;
+            }
+            let on = |pool: &ThreadPool| pool.install(|| match_features(&method, &moments, n_models, n_groups)).unwrap();
+            let matching = on(&ONE_THREAD);
+            prop_assert_eq!(&matching, &on(&THREE_THREADS), "{:?}", method);
+            let sizes = (matching.assignment.len(), matching.n_groups, matching.merges.len());
+            prop_assert_eq!(sizes, (n, n_groups, n - n_groups), "{:?}", method);
+            let mut seen = 0;
+            for &group in &matching.assignment {
+                prop_assert!(group <= seen, "{:?}: groups are numbered by their lowest feature", method);
+                seen += u32::from(group == seen);
+            }
+            prop_assert_eq!(seen as usize, n_groups, "{:?}: every group has members", method);
+            let rebuilt = Matching::from_merges(n, matching.merges.clone(), matching.caps_lifted);
+            prop_assert_eq!(rebuilt, matching, "{:?}", method);
+        }
+    }
+
+    #[test]
     fn a_permuted_copy_is_recovered(d in 2..24_usize, seed: u64, alpha in prop::sample::select(vec![0.0_f32, 0.3, 1.0])) {
         let (features, order) = copy_and_order(100, d, seed);
         let expected: Vec<u32> = (0..d as u32).chain(order).collect();
-        for method in [Method::Permute, Method::Zip { alpha, beta: 0.0 }, Method::Zip { alpha, beta: 1.0 }] {
+        for method in [
+            Method::Permute,
+            Method::Zip { alpha, beta: 0.0 },
+            Method::Zip { alpha, beta: 1.0 },
+            Method::Ward { similarity: Similarity::Correlation },
+            Method::Average { similarity: Similarity::Covariance },
+            Method::Ward { similarity: Similarity::Moments },
+            Method::Optimal,
+            Method::First,
+        ] {
             let matching = match_features(&method, &features.moments(), 2, d).unwrap();
             prop_assert_eq!(&matching.assignment, &expected, "{:?}", method);
             let plan = PointPlan::new("copy", &matching, &features.moments(), 2, &UnmergeRule::Pinv).unwrap();
