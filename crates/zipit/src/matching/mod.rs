@@ -1,9 +1,13 @@
 //! Which features become one: a matching assigns each of the N·d joint features to one of d' groups.
 
 pub mod identity;
+mod layout;
 pub mod limits;
 pub mod oracle;
+mod order;
 pub mod permute;
+mod products;
+pub mod weight;
 pub mod zip;
 
 use crate::{Error, Moments, Result};

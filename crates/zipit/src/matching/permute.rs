@@ -6,7 +6,7 @@ use pathfinding::{kuhn_munkres::kuhn_munkres, matrix::Matrix};
 
 /// Similarities are compared in units of 2⁻⁴⁰: below the rounding of any f32 above 2⁻¹⁷, and d ≤ 2²⁰ of them sum
 /// within an i64.
-const UNIT: f64 = (1_u64 << 40) as f64;
+pub(super) const UNIT: f64 = (1_u64 << 40) as f64;
 
 /// For each model the permutation onto the first that maximises the sum of `similarity` `[N·d, N·d]` between
 /// partners; d' = d. Exact, O(d³) per model, the same on every machine.
@@ -26,10 +26,14 @@ pub fn permute(similarity: ArrayView2<'_, f32>, n_models: usize) -> Matching {
     let d = n / n_models;
     let mut assignment: Vec<u32> = (0..d as u32).collect();
     for model in 1..n_models {
-        let weight = |(j, k)| (f64::from(similarity[[model * d + j, k]]) * UNIT).round() as i64;
-        let weights = Matrix::from_fn(d, d, weight);
-        let (_, onto) = kuhn_munkres(&weights);
-        assignment.extend(onto.into_iter().map(|k| k as u32));
+        assignment.extend(assign(d, |j, k| f64::from(similarity[[model * d + j, k]])));
     }
     Matching::from_assignment(&assignment)
+}
+
+/// For each of d rows a column of its own, so that the sum of `weight(row, column)`, each within −1…1, is the highest.
+pub(super) fn assign(d: usize, weight: impl Fn(usize, usize) -> f64) -> Vec<u32> {
+    let weights = Matrix::from_fn(d, d, |(j, k)| (weight(j, k) * UNIT).round() as i64);
+    let (_, onto) = kuhn_munkres(&weights);
+    onto.into_iter().map(|k| k as u32).collect()
 }

@@ -2,5 +2,7 @@
 
 mod features;
 mod matching;
+mod networks;
 mod unmerge;
+mod weights;
 mod zip;
