@@ -1,5 +1,6 @@
 //! Which features become one: a matching assigns each of the N·d joint features to one of d' groups.
 
+pub mod cca;
 pub mod identity;
 mod layout;
 pub mod limits;

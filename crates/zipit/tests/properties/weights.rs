@@ -1,9 +1,14 @@
 //! Matchings that read the weights, and dense maps from covariances.
 
+use crate::features::{Features, features};
 use crate::networks::{model, oddities, orders, permuted};
+use ndarray::{Array2, Axis, concatenate};
 use proptest::prelude::*;
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 use zipit::graph::{Arch, ArchSpec, Graph, VggHead};
 use zipit::matching::Matching;
+use zipit::matching::cca::cca;
 use zipit::matching::identity::identity;
 use zipit::matching::weight::{objective, weight_matching};
 
@@ -111,4 +116,90 @@ proptest! {
         }
         prop_assert_eq!(weight_matching(&models, &points, seed).unwrap(), matchings);
     }
+}
+
+/// Two models, the second one's features a permutation of the first one's: feature j of it is `order[j]` of that.
+fn copy_and_order(n_samples: usize, d: usize, seed: u64) -> (Features, Vec<usize>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut order: Vec<usize> = (0..d).collect();
+    order.shuffle(&mut rng);
+    let x = Array2::from_shape_simple_fn((n_samples, d), || rng.random_range(-1.0_f32..2.0));
+    let z = concatenate![Axis(1), x, x.select(Axis(1), &order)];
+    (Features { n_models: 2, z }, order)
+}
+
+fn largest(matrix: &Array2<f64>) -> f64 {
+    matrix.iter().fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
+proptest! {
+    #[test]
+    fn cca_maps_invert_each_other(features in features(), gamma in prop::sample::select(vec![0.0, 1e-4, 0.1, 10.0])) {
+        let d = features.z.ncols() / features.n_models;
+        let maps = cca(&features.moments(), features.n_models, gamma).unwrap();
+        prop_assert_eq!(maps.merge.dim(), (d, features.z.ncols()));
+        prop_assert_eq!(maps.unmerge.dim(), (features.z.ncols(), d));
+        prop_assert!(largest(&(maps.merge.dot(&maps.unmerge) - Array2::<f64>::eye(d))) < 1e-8);
+        // Every T is invertible by itself.
+        for i in 0..features.n_models {
+            let of: Vec<usize> = (i * d..(i + 1) * d).collect();
+            let to = maps.merge.select(Axis(1), &of) * features.n_models as f64;
+            prop_assert!(largest(&(maps.unmerge.select(Axis(0), &of).dot(&to) - Array2::<f64>::eye(d))) < 1e-8);
+        }
+    }
+
+    #[test]
+    fn cca_of_a_permuted_copy_is_that_permutation(d in 1..16_usize, seed: u64, gamma in prop::sample::select(vec![0.0, 1e-3])) {
+        let (features, order) = copy_and_order(200, d, seed);
+        let maps = cca(&features.moments(), 2, gamma).unwrap();
+        for (j, &origin) in order.iter().enumerate() {
+            for k in 0..d {
+                let expected = if k == origin { 0.5 } else { 0.0 };
+                prop_assert!((maps.merge[[k, d + j]] - expected).abs() < 1e-5, "{} {k} {j}", maps.merge[[k, d + j]]);
+            }
+        }
+    }
+
+    #[test]
+    fn cca_gives_each_model_the_covariance_of_the_first(seed: u64, d in 1..8_usize) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let z = Array2::from_shape_simple_fn((200, 3 * d), || rng.random_range(-1.0_f32..1.0));
+        let moments = Features { n_models: 3, z }.moments();
+        let maps = cca(&moments, 3, 0.0).unwrap();
+        let covariance = moments.covariance();
+        let block = |i: usize| {
+            let of: Vec<usize> = (i * d..(i + 1) * d).collect();
+            (covariance.select(Axis(0), &of).select(Axis(1), &of), maps.merge.select(Axis(1), &of) * 3.0)
+        };
+        let (first, _) = block(0);
+        for i in 1..3 {
+            let (own, to) = block(i);
+            prop_assert!(largest(&(to.dot(&own).dot(&to.t()) - &first)) < 1e-4);
+        }
+    }
+}
+
+#[test]
+fn cca_leaves_what_is_dead_where_it_is() {
+    let (mut features, _) = copy_and_order(50, 4, 3);
+    // Feature 1 of both models is constant; then every feature of the second.
+    for k in [1, 5] {
+        features.z.column_mut(k).fill(0.1);
+    }
+    let maps = cca(&features.moments(), 2, 0.0).unwrap();
+    assert!((0..4).all(|k| k == 1 || maps.merge[[1, 4 + k]].abs() < 1e-6 && maps.merge[[k, 5]].abs() < 1e-6));
+    assert!((maps.merge[[1, 5]].abs() - 0.5).abs() < 0.2, "{}", maps.merge);
+    (4..8).for_each(|k| features.z.column_mut(k).fill(2.0));
+    let maps = cca(&features.moments(), 2, 0.1).unwrap();
+    assert_eq!(maps.unmerge, concatenate![Axis(0), Array2::<f64>::eye(4), Array2::<f64>::eye(4)]);
+}
+
+#[test]
+fn cca_refuses_what_makes_no_sense() {
+    let moments = copy_and_order(50, 3, 1).0.moments();
+    let refusal = |n_models, gamma| cca(&moments, n_models, gamma).unwrap_err().to_string();
+    assert!(refusal(2, -1.0).contains("gamma is -1"));
+    assert!(refusal(2, f64::NAN).contains("gamma is NaN"));
+    assert!(refusal(1, 0.1).contains("at least 2 models"));
+    assert!(refusal(4, 0.1).contains("6 joint features"));
 }
