@@ -4,6 +4,7 @@ pub mod cca;
 pub mod identity;
 mod layout;
 pub mod limits;
+pub mod mudsc;
 pub mod oracle;
 mod order;
 pub mod permute;

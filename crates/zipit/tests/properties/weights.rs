@@ -6,11 +6,13 @@ use ndarray::{Array2, Axis, concatenate};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use zipit::graph::{Arch, ArchSpec, Graph, VggHead};
-use zipit::matching::Matching;
+use zipit::Moments;
+use zipit::graph::{Arch, ArchSpec, Graph, MergePoint, VggHead};
 use zipit::matching::cca::cca;
 use zipit::matching::identity::identity;
+use zipit::matching::mudsc::{Solver, mudsc};
 use zipit::matching::weight::{objective, weight_matching};
+use zipit::matching::{Matching, Method, match_features};
 
 /// Small networks of every kind.
 fn zoo() -> Vec<Graph> {
@@ -202,4 +204,101 @@ fn cca_refuses_what_makes_no_sense() {
     assert!(refusal(2, f64::NAN).contains("gamma is NaN"));
     assert!(refusal(1, 0.1).contains("at least 2 models"));
     assert!(refusal(4, 0.1).contains("6 joint features"));
+}
+
+/// Joint moments at every point: the copies' features are the first model's, in their own order.
+fn moments_of(points: &[MergePoint], copies: &[&[Vec<usize>]], noise: f32, seed: u64) -> Vec<Moments> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let of = |point: &MergePoint| {
+        let x = Array2::from_shape_simple_fn((100, point.dim), || rng.random_range(-1.0_f32..1.0));
+        let mut z = x.clone();
+        for orders in copies {
+            let mut copy = x.select(Axis(1), &orders[point.space]);
+            copy.mapv_inplace(|x| x + noise * rng.random_range(-1.0..1.0));
+            z = concatenate![Axis(1), z, copy];
+        }
+        Features { n_models: copies.len() + 1, z }.moments()
+    };
+    points.iter().map(of).collect()
+}
+
+/// Without damping: with it, chance within a model would beat the third copy.
+const ZIP: Solver = Solver::Zip { alpha: 1.0, beta: 0.5 };
+
+#[test]
+fn permuted_copies_are_recovered_in_both_spaces() {
+    for (seed, graph) in (1..).zip(zoo().into_iter().filter(|graph| graph.arch != "resnet50")) {
+        let spaces = graph.spaces().unwrap();
+        let points = graph.merge_points(&spaces);
+        let first = model(&graph, seed);
+        let [a, b] = [orders(&spaces, 10 + seed), orders(&spaces, 20 + seed)];
+        let [second, third] = [permuted(&first, &spaces, &a), permuted(&first, &spaces, &b)];
+        let d: Vec<usize> = points.iter().map(|point| point.dim).collect();
+        // For one-to-one assignment, activations so noisy that alone they mislead.
+        for (rho, solver, noise) in [(1.0, Solver::Permute, 2.0), (0.5, Solver::Permute, 2.0), (0.5, ZIP, 0.5)] {
+            let moments = moments_of(&points, &[&a, &b], noise, seed);
+            let moments: Vec<_> = moments.iter().collect();
+            let matchings = mudsc(&[&first, &second, &third], &points, &moments, rho, solver, &d, seed).unwrap();
+            for (point, matching) in points.iter().zip(&matchings) {
+                let expected = expected(point.dim, &[&a[point.space], &b[point.space]]);
+                assert_eq!(matching.assignment, expected, "{} `{}` {rho} {solver:?}", graph.arch, point.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn mudsc_refuses_what_makes_no_sense() {
+    let graph = oddities();
+    let spaces = graph.spaces().unwrap();
+    let points = graph.merge_points(&spaces);
+    let first = model(&graph, 1);
+    let order = orders(&spaces, 2);
+    let moments = moments_of(&points, &[&order], 0.0, 1);
+    let moments: Vec<_> = moments.iter().collect();
+    let d: Vec<usize> = points.iter().map(|point| point.dim).collect();
+    let refusal = |moments: &[&Moments], rho, n_groups: &[usize]| {
+        mudsc(&[&first, &first], &points, moments, rho, Solver::Permute, n_groups, 0).unwrap_err().to_string()
+    };
+    assert!(refusal(&moments, 1.5, &d).contains("rho is 1.5"));
+    assert!(refusal(&moments, f64::NAN, &d).contains("rho is NaN"));
+    assert!(refusal(&moments[1..], 0.5, &d).contains("as many moments"));
+    let more: Vec<usize> = d.iter().map(|d| d + 1).collect();
+    assert!(refusal(&moments, 0.5, &more).contains("d' = d"));
+    let reversed: Vec<_> = moments.iter().rev().copied().collect();
+    assert!(refusal(&reversed, 0.5, &d).contains("features for 2 models"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mudsc_makes_the_groups_that_are_asked_for(
+        seed: u64, rho in prop::sample::select(vec![0.0, 0.3, 1.0]), kept in 0.0..=1.0_f64, alpha in prop::sample::select(vec![0.0_f32, 0.3, 1.0]),
+    ) {
+        let graph = oddities();
+        let spaces = graph.spaces().unwrap();
+        let points = graph.merge_points(&spaces);
+        let [first, second] = [model(&graph, seed), model(&graph, seed.wrapping_add(1))];
+        let moments = moments_of(&points, &[&orders(&spaces, seed)], 0.5, seed);
+        let moments: Vec<_> = moments.iter().collect();
+        let zip = Solver::Zip { alpha, beta: 1.0 };
+        let full: Vec<usize> = points.iter().map(|point| point.dim).collect();
+        let some: Vec<usize> = full.iter().map(|&d| d + (kept * d as f64) as usize).collect();
+        for (solver, n_groups, method) in [
+            (Solver::Permute, &full, Method::Permute),
+            (zip, &some, Method::Zip { alpha, beta: 1.0 }),
+        ] {
+            let matchings = mudsc(&[&first, &second], &points, &moments, rho, solver, n_groups, seed).unwrap();
+            prop_assert_eq!(matchings.len(), points.len());
+            for (((matching, point), &n), moments) in matchings.iter().zip(&points).zip(n_groups).zip(&moments) {
+                prop_assert_eq!((matching.n_groups, matching.assignment.len()), (n, 2 * point.dim));
+                if rho == 0.0 {
+                    prop_assert_eq!(matching, &match_features(&method, moments, 2, n).unwrap());
+                }
+            }
+            let again = mudsc(&[&first, &second], &points, &moments, rho, solver, n_groups, seed).unwrap();
+            prop_assert_eq!(again, matchings);
+        }
+    }
 }
