@@ -302,3 +302,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    // Spaces of more features than one task takes.
+    let graph = ArchSpec::new(Arch::ResNet20, 3.0, 3, [8, 8], 10).build().unwrap();
+    let points = graph.merge_points(&graph.spaces().unwrap());
+    let [first, second] = [model(&graph, 1), model(&graph, 2)];
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let z = Array2::from_shape_simple_fn((400, 2 * 150), || rng.random_range(-1.0_f32..1.0));
+    let moments = Features { n_models: 2, z }.moments();
+    let on = |n_threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        pool.install(|| {
+            let matchings = weight_matching(&[&first, &second], &points, 0).unwrap();
+            (matchings, cca(&moments, 2, 0.1).unwrap())
+        })
+    };
+    let one = on(1);
+    assert_eq!(one, on(2));
+    assert_eq!(one, on(5));
+}
