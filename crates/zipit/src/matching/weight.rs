@@ -185,15 +185,23 @@ impl Ascent<'_> {
         if onto == self.axes[space].to {
             return 0.0;
         }
-        // Measured, not read off the similarity: of a tensor with this space along both axes that is only the slope.
-        let before = self.objective(space);
-        let old = std::mem::replace(&mut self.axes[space].to, onto);
-        let gain = self.objective(space) - before;
+        let read_off = |to: &[u32]| to.iter().enumerate().map(|(j, &k)| similarity[[j, k as usize]]).sum::<f64>();
+        // Of a tensor with this space along both axes the similarity is only the slope, so there L is measured.
+        let squares = self.layout.places(space).iter().any(|&place| self.layout.is_square(place));
+        let gain = if squares {
+            let before = self.objective(space);
+            let old = std::mem::replace(&mut self.axes[space].to, onto.clone());
+            let gain = self.objective(space) - before;
+            self.axes[space].to = old;
+            gain
+        } else {
+            read_off(&onto) - read_off(&self.axes[space].to)
+        };
         // The assignment rounds each of d similarities to this unit.
         if gain > d as f64 * largest / permute::UNIT {
+            self.axes[space].to = onto;
             return gain;
         }
-        self.axes[space].to = old;
         0.0
     }
 
