@@ -1,20 +1,23 @@
 //! `match`: moments in, merge and unmerge maps out.
 
+mod inputs;
+mod predict;
 mod print;
+mod report;
+mod search;
 mod settings;
+mod solve;
+mod widths;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Parser;
-use print::print;
-use rayon::prelude::*;
-use settings::{MethodName, UnmergeName, settings};
+use settings::MethodArgs;
+use solve::{Problem, Solved};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use zipit::graph::MergePoint;
-use zipit::matching::match_features;
+use widths::{PointsFile, WidthArgs};
 use zipit::merge_set::{Bound, Selection};
-use zipit::plan::{Plan, PlanSettings, PointPlan};
-use zipit::watch::Watch;
+use zipit::plan::{Plan, PlanSettings};
 use zipit_artifact::plan as plan_file;
 use zipit_artifact::stats::StatsReader;
 use zipit_stage::{Common, Format, HasCommon, Stage};
@@ -27,15 +30,8 @@ use zipit_stage::{Common, Format, HasCommon, Stage};
 struct Args {
     /// Moments of the models' joint features, from `collect`
     stats: PathBuf,
-    /// How features are matched
-    #[arg(long, value_enum, default_value_t = MethodName::Zip)]
-    method: MethodName,
-    /// zip: each merge multiplies the new group's similarities by it [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    alpha: Option<f32>,
-    /// zip: share of the removals that a model may spend within itself, 0 to 1 [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    beta: Option<f32>,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Merge up to and including this point: a value of the network (layer2.2.add) or layers (13/20); heads after it
     #[arg(long, value_name = "POINT")]
     stop_at: Option<Bound>,
@@ -45,15 +41,23 @@ struct Args {
     /// Merge exactly these points
     #[arg(long, value_name = "POINT,…", value_delimiter = ',', conflicts_with_all = ["stop_at", "start_at"])]
     merge_only: Option<Vec<String>>,
-    /// How every model's features come back from the merged ones
-    #[arg(long, value_enum, default_value_t = UnmergeName::Covariance)]
-    unmerge: UnmergeName,
-    /// covariance: ridge in units of the mean energy of a merged feature [default: 0.001]
-    #[arg(long, allow_negative_numbers = true)]
-    ridge: Option<f64>,
+    #[command(flatten)]
+    widths: WidthArgs,
+    /// Try a grid of the method's parameters (alpha, beta; rho; ridge), rank them without labels, take the best
+    #[arg(long, conflicts_with = "budget")]
+    search: bool,
+    /// Statistics of the same models on other images, to rank on [default: the same images, which flatters]
+    #[arg(long, value_name = "STATS", requires = "search")]
+    holdout: Option<PathBuf>,
+    /// Print what stopping at each merge point would cost, and where to stop
+    #[arg(long)]
+    predict: bool,
     /// The plan to write
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
     out: PathBuf,
+    /// Also write what every merge did, as JSON
+    #[arg(long, value_name = "JSON", help_heading = zipit_stage::args::OUTPUT)]
+    report: Option<PathBuf>,
     /// How the table of merge points is printed
     #[arg(long, value_enum, default_value_t, help_heading = zipit_stage::args::OUTPUT)]
     format: Format,
@@ -72,14 +76,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let settings = settings(args)?;
+    let settings = args.method.settings()?;
     let stats = StatsReader::open(&args.stats)?;
     let header = stats.header();
-    let n_models = header.models.len();
-    let provenance = stage.provenance(vec![stats.input_ref()], [].into());
     let selection =
         Selection { stop_at: args.stop_at.clone(), start_at: args.start_at.clone(), only: args.merge_only.clone() };
     let points = selection.resolve(&header.graph).with_context(|| format!("{}", args.stats.display()))?;
+    let n_models = header.models.len();
+    let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;
+    let file = args.widths.points.as_deref().map(|path| widths::read(path, &points)).transpose()?;
+    let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, [].into());
     if args.common.dry_run {
         let largest = points.iter().map(|p| n_models * p.dim).max().unwrap_or(0);
         return stage.print(&format!(
@@ -91,33 +97,49 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             args.out.display()
         ));
     }
-    if stage.up_to_date(&args.out, &provenance)? {
-        let found = plan_file::read(&args.out)?;
-        return print(args, stage, &found.plan, &points);
+    if args.report.is_none() && stage.up_to_date(&args.out, &provenance)? {
+        return print::print(args, stage, &plan_file::read(&args.out)?.plan, &points);
     }
-    let plan = solve(settings, &points, &stats, stage)?;
+    stage.may_replace(&args.out)?;
+    let file: PointsFile = file.unwrap_or_default();
+    let overrides = points.iter().map(|p| file.at(&p.name)).collect();
+    let problem =
+        Problem { stats: &stats, points: &points, n_models, models: inputs::models(args, &stats)?, overrides };
+    let (settings, solved) = solve(args, &problem, settings, holdout.as_ref(), stage)?;
+    if let Some(path) = &args.report {
+        report::write(path, &problem, &settings, &solved)?;
+        stage.record(path);
+    }
+    let plan = Plan { n_models, settings, points: solved.into_iter().map(|s| s.plan).collect() };
     plan_file::write(&args.out, &plan, &header.graph, &header.models, &provenance)?;
     stage.record(&args.out);
-    print(args, stage, &plan, &points)
+    print::print(args, stage, &plan, &points)
 }
 
-/// Reads one merge point at a time (the file format allows no more), solves it with all threads, and goes on.
-fn solve(settings: PlanSettings, points: &[MergePoint], stats: &StatsReader, stage: &Stage) -> anyhow::Result<Plan> {
-    let n_models = stats.header().models.len();
-    let progress = stage.progress("match", "points", points.len() as u64);
-    let mut plans = Vec::with_capacity(points.len());
-    for chunk in points.chunks(stage.n_threads()) {
-        ensure!(!progress.interrupted(), "interrupted, nothing was written");
-        let moments = chunk.iter().map(|p| stats.moments(&p.name)).collect::<Result<Vec<_>, _>>()?;
-        let solved = chunk.par_iter().zip(moments).map(|(point, moments)| {
-            let matching = match_features(&settings.method, &moments, n_models, point.dim)?;
-            let plan = PointPlan::new(&point.name, &matching, &moments, n_models, &settings.unmerge);
-            progress.advance(1);
-            plan
-        });
-        plans.extend(solved.collect::<zipit::Result<Vec<_>>>()?);
+fn solve(
+    args: &Args,
+    problem: &Problem<'_>,
+    settings: PlanSettings,
+    holdout: Option<&StatsReader>,
+    stage: &Stage,
+) -> anyhow::Result<(PlanSettings, Vec<Solved>)> {
+    let n_groups = if let Some(budget) = args.widths.budget {
+        widths::within_budget(problem, &settings, budget, stage)?
+    } else {
+        let all = problem.points.iter().zip(&problem.overrides);
+        all.map(|(p, &own)| widths::n_groups(p, problem.n_models, own, args.widths.keep)).collect::<Result<_, _>>()?
+    };
+    if args.search {
+        let (settings, solved, ranking) = search::search(problem, &settings, &n_groups, holdout, stage)?;
+        if holdout.is_none() {
+            tracing::warn!("ranked on the images that the maps were fitted to; --holdout ranks on others");
+        }
+        stage.print(&search::table(&ranking).render(args.format, &ranking)?)?;
+        return Ok((settings, solved));
     }
-    Ok(Plan { n_models, settings, points: plans })
+    let progress = stage.progress("match", "points", problem.points.len() as u64);
+    let solved = problem.solve(&settings, &n_groups, &progress)?;
+    Ok((settings, solved))
 }
 
 /// f64 second moment, its copy in the ridge solve and the f32 similarity of the largest point.

@@ -1,8 +1,9 @@
 //! The table of merge points.
 
-use crate::Args;
+use crate::{Args, predict};
 use zipit::graph::MergePoint;
 use zipit::plan::Plan;
+use zipit_artifact::stats::StatsReader;
 use zipit_stage::{Stage, Table};
 
 /// # Errors
@@ -25,6 +26,11 @@ pub fn print(args: &Args, stage: &Stage, plan: &Plan, points: &[MergePoint]) -> 
     }
     let report: Vec<_> = plan.points.iter().map(|p| (&p.name, p.n_groups, &p.summary)).collect();
     stage.print(&table.render(args.format, &(&plan.settings, report))?)?;
+    if args.predict {
+        let graph = StatsReader::open(&args.stats)?.header().graph.clone();
+        let (table, advice) = predict::table(&graph, points, &plan.points, plan.n_models)?;
+        stage.print(&format!("\n{}{advice}", table.to_text()))?;
+    }
     if plan.points.iter().any(|p| p.summary.caps_lifted) {
         tracing::warn!("some caps on within-model merges had to be lifted: --beta is too small for these features");
     }

@@ -1,24 +1,95 @@
 //! From flags to the matching and the unmerge rule.
 
-use crate::Args;
-use clap::ValueEnum;
-use zipit::matching::Method;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use zipit::matching::{Method, Similarity, Solver};
 use zipit::plan::PlanSettings;
 use zipit::unmerge::UnmergeRule;
 use zipit_stage::Usage;
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+/// How features are matched and come back.
+#[derive(Debug, Args)]
+pub struct MethodArgs {
+    /// How features are matched
+    #[arg(long, value_enum, default_value_t = MethodName::Zip)]
+    pub method: MethodName,
+    /// zip: each merge multiplies the new group's similarities by it [default: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    alpha: Option<f32>,
+    /// zip: share of the removals that a model may spend within itself, 0 to 1 [default: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    beta: Option<f32>,
+    /// ward, average: what two features are compared by [default: correlation]
+    #[arg(long, value_enum)]
+    similarity: Option<SimilarityName>,
+    /// mudsc: share of the weights in the similarity, 0 (activations only) to 1 [default: 0.5]
+    #[arg(long, allow_negative_numbers = true)]
+    rho: Option<f64>,
+    /// mudsc: what solves each merge point [default: permute]
+    #[arg(long, value_enum)]
+    solver: Option<SolverName>,
+    /// cca: regularisation of the covariances, in units of a feature's mean variance [default: 0.001]
+    #[arg(long, allow_negative_numbers = true)]
+    gamma: Option<f64>,
+    /// kmeans, random, weight, mudsc: seed [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// weight, mudsc: the models that the stats were collected from, in that order
+    #[arg(long, value_name = "MODEL", num_args = 2..)]
+    pub models: Vec<PathBuf>,
+    /// How every model's features come back from the merged ones
+    #[arg(long, value_enum, default_value_t = UnmergeName::Covariance)]
+    unmerge: UnmergeName,
+    /// covariance: ridge in units of the mean energy of a merged feature [default: 0.001]
+    #[arg(long, allow_negative_numbers = true)]
+    ridge: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MethodName {
     /// Greedy, within and across models (ZipIt!)
     Zip,
-    /// Optimal one-to-one assignment onto the first model (Git Re-Basin)
+    /// Agglomeration with Ward's linkage
+    Ward,
+    /// Agglomeration with average linkage
+    Average,
+    /// k-means on correlations
+    Kmeans,
+    /// Optimal one-to-one assignment onto the first model (activation matching of Git Re-Basin)
     Permute,
+    /// Git Re-Basin's weight matching: needs no images, but the models
+    Weight,
+    /// Weights and activations together (`MuDSC`); needs the models
+    Mudsc,
+    /// CCA-Merge: linear maps instead of groups
+    Cca,
+    /// The best pairing of all features of two models; slow
+    Optimal,
     /// Feature j with feature j: weight averaging
     Identity,
+    /// For debugging: a random permutation
+    Random,
+    /// For debugging: every feature joins its nearest of the first model
+    First,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum UnmergeName {
+enum SimilarityName {
+    Correlation,
+    Covariance,
+    /// Uncentred second moments
+    Moments,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SolverName {
+    Permute,
+    /// With --alpha and --beta
+    Zip,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UnmergeName {
     /// The authors': every member of a group is given the group's value
     Pinv,
     /// Best linear reconstruction of every model's features
@@ -28,28 +99,84 @@ pub enum UnmergeName {
 /// λ of the covariance unmerge: small beside the features' energy, large beside the rounding of the moments.
 const RIDGE: f64 = 1e-3;
 
-/// # Errors
-/// Flags that do not belong together, or values out of range.
-pub fn settings(args: &Args) -> anyhow::Result<PlanSettings> {
-    let method = match args.method {
-        MethodName::Zip => Method::Zip { alpha: args.alpha.unwrap_or(1.0), beta: args.beta.unwrap_or(1.0) },
-        name @ (MethodName::Permute | MethodName::Identity) => {
-            if args.alpha.is_some() || args.beta.is_some() {
-                return Err(Usage("--alpha and --beta belong to --method zip".to_owned()).into());
+/// γ of CCA-Merge.
+const GAMMA: f64 = 1e-3;
+
+impl MethodArgs {
+    /// # Errors
+    /// Flags that do not belong together, or values out of range.
+    pub fn settings(&self) -> anyhow::Result<PlanSettings> {
+        self.check_flags()?;
+        let similarity = match self.similarity {
+            None | Some(SimilarityName::Correlation) => Similarity::Correlation,
+            Some(SimilarityName::Covariance) => Similarity::Covariance,
+            Some(SimilarityName::Moments) => Similarity::Moments,
+        };
+        let (alpha, beta) = (self.alpha.unwrap_or(1.0), self.beta.unwrap_or(1.0));
+        let seed = self.seed.unwrap_or(0);
+        let method = match self.method {
+            MethodName::Zip => Method::Zip { alpha, beta },
+            MethodName::Ward => Method::Ward { similarity },
+            MethodName::Average => Method::Average { similarity },
+            MethodName::Kmeans => Method::Kmeans { seed },
+            MethodName::Permute => Method::Permute,
+            MethodName::Weight => Method::Weight { seed },
+            MethodName::Mudsc => {
+                let solver = match self.solver {
+                    None | Some(SolverName::Permute) => Solver::Permute,
+                    Some(SolverName::Zip) => Solver::Zip { alpha, beta },
+                };
+                Method::Mudsc { rho: self.rho.unwrap_or(0.5), solver, seed }
             }
-            if matches!(name, MethodName::Permute) { Method::Permute } else { Method::Identity }
-        }
-    };
-    method.validate()?;
-    let unmerge = match args.unmerge {
-        UnmergeName::Pinv => {
-            if args.ridge.is_some() {
-                return Err(Usage("--ridge belongs to --unmerge covariance".to_owned()).into());
+            MethodName::Cca => Method::Cca { gamma: self.gamma.unwrap_or(GAMMA) },
+            MethodName::Optimal => Method::Optimal,
+            MethodName::Identity => Method::Identity,
+            MethodName::Random => Method::Random { seed },
+            MethodName::First => Method::First,
+        };
+        method.validate()?;
+        let unmerge = match self.unmerge {
+            UnmergeName::Pinv => UnmergeRule::Pinv,
+            UnmergeName::Covariance => UnmergeRule::Covariance { ridge: self.ridge.unwrap_or(RIDGE) },
+        };
+        unmerge.validate()?;
+        Ok(PlanSettings { method, unmerge })
+    }
+
+    /// A flag that the method does not know is a mistake, not something to be overlooked.
+    fn check_flags(&self) -> anyhow::Result<()> {
+        use MethodName::{Average, Cca, Kmeans, Mudsc, Random, Ward, Weight, Zip};
+        let by_zip = matches!(self.solver, Some(SolverName::Zip));
+        let is = |names: &[MethodName]| names.contains(&self.method);
+        let with_models = is(&[Weight, Mudsc]);
+        for (given, fits, text) in [
+            (
+                self.alpha.is_some() || self.beta.is_some(),
+                is(&[Zip]) || by_zip,
+                "--alpha and --beta belong to --method zip",
+            ),
+            (self.similarity.is_some(), is(&[Ward, Average]), "--similarity belongs to --method ward and average"),
+            (self.rho.is_some() || self.solver.is_some(), is(&[Mudsc]), "--rho and --solver belong to --method mudsc"),
+            (self.gamma.is_some(), is(&[Cca]), "--gamma belongs to --method cca"),
+            (
+                self.seed.is_some(),
+                is(&[Kmeans, Random, Weight, Mudsc]),
+                "--seed belongs to kmeans, random, weight, mudsc",
+            ),
+            (!self.models.is_empty(), with_models, "--models belongs to --method weight and mudsc"),
+            (
+                self.ridge.is_some(),
+                matches!(self.unmerge, UnmergeName::Covariance),
+                "--ridge belongs to --unmerge covariance",
+            ),
+        ] {
+            if given && !fits {
+                return Err(Usage(text.to_owned()).into());
             }
-            UnmergeRule::Pinv
         }
-        UnmergeName::Covariance => UnmergeRule::Covariance { ridge: args.ridge.unwrap_or(RIDGE) },
-    };
-    unmerge.validate()?;
-    Ok(PlanSettings { method, unmerge })
+        if with_models && self.models.is_empty() {
+            return Err(Usage("weights are compared: give the models with --models".to_owned()).into());
+        }
+        Ok(())
+    }
 }

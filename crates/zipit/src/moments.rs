@@ -117,6 +117,12 @@ impl Moments {
         self.unpack(|i, j, g| g - mean[i] * mean[j])
     }
 
+    /// Cov(z) with the rows and columns of dead features zero, as R has them.
+    pub(crate) fn live_covariance(&self) -> Array2<f64> {
+        let (mean, scale) = (self.mean(), self.inverse_std());
+        self.unpack(|i, j, g| if scale[i] > 0.0 && scale[j] > 0.0 { g - mean[i] * mean[j] } else { 0.0 })
+    }
+
     /// R, the correlation of every pair of features, `[N·d, N·d]`. A dead feature (variance zero, or lost in the
     /// rounding of its mean square) correlates 0 with everything; R's diagonal is 1.
     ///

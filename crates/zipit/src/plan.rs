@@ -3,7 +3,7 @@
 use crate::matching::{Matching, Method};
 use crate::unmerge::{self, UnmergeRule};
 use crate::{Error, Moments, Result};
-use ndarray::Array2;
+use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
 /// The maps of one merge point.
@@ -122,6 +122,21 @@ impl PointPlan {
         Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| {
             if self.assignment[k] as usize == g { 1.0 / sizes[g] } else { 0.0 }
         })
+    }
+
+    /// E(z − U M z)² of each joint feature, `[Nd]`, on a second moment G = E\[zzᵀ\] `[Nd, Nd]` that need not be the one
+    /// U was fitted to: diag(G − 2 U M G + U M G Mᵀ Uᵀ).
+    ///
+    /// # Panics
+    /// When G is of another size.
+    #[must_use]
+    pub fn lost_energy(&self, second_moment: &Array2<f64>) -> Array1<f64> {
+        let m = self.merge_matrix().mapv(f64::from);
+        let u = self.unmerge_matrix().mapv(f64::from);
+        let c = second_moment.dot(&m.t());
+        let a = m.dot(&c);
+        let twice = 2.0 * (&c * &u).sum_axis(Axis(1));
+        (&second_moment.diag() - &twice + (&u.dot(&a) * &u).sum_axis(Axis(1))).mapv_into(|x| x.max(0.0))
     }
 
     /// U, `[Nd, d']`, dense or the group indicator.

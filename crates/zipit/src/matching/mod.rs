@@ -1,16 +1,23 @@
 //! Which features become one: a matching assigns each of the N·d joint features to one of d' groups.
 
+pub mod cca;
 pub mod debug;
 pub mod identity;
 pub mod kmeans;
+mod layout;
 pub mod limits;
 pub mod linkage;
+pub mod mudsc;
 pub mod optimal;
 pub mod oracle;
+mod order;
 pub mod permute;
+mod products;
+pub mod weight;
 pub mod zip;
 
 use self::linkage::Linkage;
+pub use self::mudsc::Solver;
 use crate::{Error, Moments, Result};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -50,6 +57,25 @@ pub enum Method {
     },
     /// The best pairing of all features of two models, within and across them: [`optimal`].
     Optimal,
+    /// Git Re-Basin's weight matching: [`mod@weight`]. Needs the models instead of their moments.
+    Weight {
+        /// Draws the order of the spaces.
+        seed: u64,
+    },
+    /// Weights and activations together: [`mod@mudsc`]. Needs the models, too.
+    Mudsc {
+        /// ρ in 0…1, the share of the weights.
+        rho: f64,
+        /// What matches by the mixed similarity.
+        solver: Solver,
+        /// Draws the order of the points.
+        seed: u64,
+    },
+    /// Linear maps instead of groups: [`mod@cca`].
+    Cca {
+        /// γ ≥ 0, the regularisation of the covariances.
+        gamma: f64,
+    },
     /// For debugging, each model onto the first by a random permutation: [`debug::random`].
     Random {
         /// Draws the permutations.
@@ -118,6 +144,9 @@ impl Method {
             Self::Average { .. } => "average",
             Self::Kmeans { .. } => "kmeans",
             Self::Optimal => "optimal",
+            Self::Weight { .. } => "weight",
+            Self::Mudsc { .. } => "mudsc",
+            Self::Cca { .. } => "cca",
             Self::Random { .. } => "random",
             Self::First => "first",
         }
@@ -127,15 +156,26 @@ impl Method {
     #[must_use]
     pub fn serves_any_size(&self) -> bool {
         match self {
-            Self::Zip { .. } | Self::Ward { .. } | Self::Average { .. } | Self::Kmeans { .. } => true,
-            Self::Permute | Self::Identity | Self::Optimal | Self::Random { .. } | Self::First => false,
+            Self::Zip { .. }
+            | Self::Ward { .. }
+            | Self::Average { .. }
+            | Self::Kmeans { .. }
+            | Self::Mudsc { solver: Solver::Zip { .. }, .. } => true,
+            Self::Permute
+            | Self::Identity
+            | Self::Optimal
+            | Self::Weight { .. }
+            | Self::Mudsc { solver: Solver::Permute, .. }
+            | Self::Cca { .. }
+            | Self::Random { .. }
+            | Self::First => false,
         }
     }
 
     /// Checks the parameters.
     ///
     /// # Errors
-    /// [`Error::Request`] for an α that is not finite or above 1, or a β outside 0…1.
+    /// [`Error::Request`] for an α that is not finite or above 1, a β or ρ outside 0…1, or a negative γ.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Zip { alpha, .. } if !alpha.is_finite() || alpha > 1.0 => Err(Error::Request(format!(
@@ -144,7 +184,17 @@ impl Method {
             Self::Zip { beta, .. } if !(0.0..=1.0).contains(&beta) => {
                 Err(Error::Request(format!("beta is {beta}; it must lie between 0 (no merges within a model) and 1")))
             }
-            Self::Zip { .. }
+            Self::Mudsc { rho, .. } if !(0.0..=1.0).contains(&rho) => Err(Error::Request(format!(
+                "rho is {rho}; it must lie between 0 (activations only) and 1 (weights only)"
+            ))),
+            Self::Mudsc { solver: Solver::Zip { alpha, beta }, .. } => Self::Zip { alpha, beta }.validate(),
+            Self::Cca { gamma } if !(gamma.is_finite() && gamma >= 0.0) => {
+                Err(Error::Request(format!("gamma is {gamma}; it must be a number of at least 0")))
+            }
+            Self::Weight { .. }
+            | Self::Mudsc { .. }
+            | Self::Cca { .. }
+            | Self::Zip { .. }
             | Self::Permute
             | Self::Identity
             | Self::Ward { .. }
@@ -272,6 +322,12 @@ pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_gro
             optimal::optimal(moments.correlation().view())
         }
         Method::Random { seed } => debug::random(d, n_models, seed),
+        Method::Weight { .. } | Method::Mudsc { .. } | Method::Cca { .. } => {
+            return Err(Error::Request(format!(
+                "method `{}` does not group the features of one merge point by their moments",
+                method.name()
+            )));
+        }
         Method::First => debug::first(moments.correlation().view(), n_models),
     })
 }

@@ -9,7 +9,7 @@ use pathfinding::{kuhn_munkres::kuhn_munkres, matrix::Matrix};
 
 /// Similarities are compared in units of 2⁻⁴⁰: below the rounding of any f32 above 2⁻¹⁷, and d ≤ 2²⁰ of them sum
 /// within an i64.
-const UNIT: f64 = (1_u64 << 40) as f64;
+pub(super) const UNIT: f64 = (1_u64 << 40) as f64;
 
 /// A similarity as a whole number of units, so that sums are exact.
 pub(super) fn quantised(similarity: f32) -> i64 {
@@ -34,9 +34,14 @@ pub fn permute(similarity: ArrayView2<'_, f32>, n_models: usize) -> Matching {
     let d = n / n_models;
     let mut assignment: Vec<u32> = (0..d as u32).collect();
     for model in 1..n_models {
-        let weights = Matrix::from_fn(d, d, |(j, k)| quantised(similarity[[model * d + j, k]]));
-        let (_, onto) = kuhn_munkres(&weights);
-        assignment.extend(onto.into_iter().map(|k| k as u32));
+        assignment.extend(assign(d, |j, k| f64::from(similarity[[model * d + j, k]])));
     }
     Matching::from_assignment(&assignment)
+}
+
+/// For each of d rows a column of its own, so that the sum of `weight(row, column)`, each within −1…1, is the highest.
+pub(super) fn assign(d: usize, weight: impl Fn(usize, usize) -> f64) -> Vec<u32> {
+    let weights = Matrix::from_fn(d, d, |(j, k)| (weight(j, k) * UNIT).round() as i64);
+    let (_, onto) = kuhn_munkres(&weights);
+    onto.into_iter().map(|k| k as u32).collect()
 }

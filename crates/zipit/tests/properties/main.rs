@@ -4,6 +4,8 @@ mod features;
 mod kmeans;
 mod linkage;
 mod matching;
+mod networks;
 mod optimal;
 mod unmerge;
+mod weights;
 mod zip;

@@ -1,0 +1,48 @@
+//! Products of large f64 matrices, in parallel and the same on any number of threads.
+
+use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
+use rayon::prelude::*;
+
+/// Rows of a result that one task makes; fixed, so that results do not depend on threads.
+const BLOCK: usize = 128;
+
+/// `sum` `[m, n]` += A Bᵀ for A `[m, k]` and B `[n, k]`.
+///
+/// # Panics
+/// When the shapes differ from these.
+pub(super) fn add_product(sum: &mut Array2<f64>, a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) {
+    assert_eq!(sum.dim(), (a.nrows(), b.nrows()), "the sum has another shape than A Bᵀ");
+    assert_eq!(a.ncols(), b.ncols(), "the rows of A and B differ in length");
+    let (a, b) = (a.as_standard_layout(), b.as_standard_layout());
+    let rows = sum.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter();
+    rows.zip(a.axis_chunks_iter(Axis(0), BLOCK)).for_each(|(mut sum, a)| {
+        let [m, n] = [sum.nrows(), sum.ncols()];
+        let sum = sum.as_slice_mut().expect("blocks of rows are contiguous");
+        let sum = MatMut::from_row_major_slice_mut(sum, m, n);
+        let a = MatRef::from_row_major_slice(a.as_slice().expect("blocks of rows are contiguous"), m, a.ncols());
+        matmul(sum, Accum::Add, a, row_major(&b).transpose(), 1.0, Par::Seq);
+    });
+}
+
+fn row_major<'a>(matrix: &'a CowArray<'_, f64, Ix2>) -> MatRef<'a, f64> {
+    let numbers = matrix.as_slice().expect("standard layout");
+    MatRef::from_row_major_slice(numbers, matrix.nrows(), matrix.ncols())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn products_by_hand_and_of_several_blocks() {
+        let mut sum = array![[1.0, 0.0]];
+        add_product(&mut sum, array![[2.0, 3.0]].view(), array![[1.0, 1.0], [0.0, -1.0]].view());
+        assert_eq!(sum, array![[6.0, -3.0]]);
+        let a = Array2::from_shape_fn((300, 7), |(i, j)| ((i * 5 + j * 3) % 11) as f64);
+        let mut sum = Array2::zeros((300, 300));
+        add_product(&mut sum, a.view(), a.view());
+        assert_eq!(sum, a.dot(&a.t()), "small integers are exact");
+    }
+}
