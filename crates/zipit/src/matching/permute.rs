@@ -11,11 +11,6 @@ use pathfinding::{kuhn_munkres::kuhn_munkres, matrix::Matrix};
 /// within an i64.
 const UNIT: f64 = (1_u64 << 40) as f64;
 
-/// A similarity as a whole number of units, so that sums are exact.
-pub(super) fn quantised(similarity: f32) -> i64 {
-    (f64::from(similarity) * UNIT).round() as i64
-}
-
 /// For each model the permutation onto the first that maximises the sum of `similarity` `[N·d, N·d]` between
 /// partners; d' = d. Exact, O(d³) per model, the same on every machine.
 ///
@@ -34,7 +29,8 @@ pub fn permute(similarity: ArrayView2<'_, f32>, n_models: usize) -> Matching {
     let d = n / n_models;
     let mut assignment: Vec<u32> = (0..d as u32).collect();
     for model in 1..n_models {
-        let weights = Matrix::from_fn(d, d, |(j, k)| quantised(similarity[[model * d + j, k]]));
+        let weight = |(j, k)| (f64::from(similarity[[model * d + j, k]]) * UNIT).round() as i64;
+        let weights = Matrix::from_fn(d, d, weight);
         let (_, onto) = kuhn_munkres(&weights);
         assignment.extend(onto.into_iter().map(|k| k as u32));
     }
