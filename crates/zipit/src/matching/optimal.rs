@@ -2,7 +2,7 @@
 //! matching in the complete graph, by Edmonds' blossoms. The paper's ablation measures the greedy choice against it.
 //!
 //! Crate `mwmatching`, which follows van Rantwijk's program, solves it exactly, but slowly: on one core of a busy machine
-//! n = N·d = 512 took 1.5 s, 768 4.5 s and 1,024 10 to 13 s, hence [`MAX_FEATURES`].
+//! n = N·d = 512 took 1.5 s, 768 4.5 s, 1,024 10 to 13 s and 1,280 30 to 45 s, hence [`MAX_FEATURES`].
 
 use super::Matching;
 use crate::{Error, Result};
@@ -14,7 +14,7 @@ use ndarray::ArrayView2;
 const UNIT: f32 = (1_u32 << 26) as f32;
 
 /// The most joint features N·d that are taken on.
-pub const MAX_FEATURES: usize = 1_024;
+pub const MAX_FEATURES: usize = 1_280;
 
 /// Whether a pairing of the `n_joint` features of `n_models` models can be had.
 ///
