@@ -365,8 +365,8 @@ mod tests {
         assert!(refusal(Method::Optimal, 3, 2).contains("2 models, not 3"));
         let ward = Method::Ward { similarity: Similarity::Correlation };
         assert!(refusal(ward, 2, 7).contains("7 groups"));
-        let wide = match_features(&Method::Optimal, &moments(1_026), 2, 513).unwrap_err().to_string();
-        assert!(wide.contains("at most 1024") && wide.contains("use `permute`"), "{wide}");
+        let wide = match_features(&Method::Optimal, &moments(1_282), 2, 641).unwrap_err().to_string();
+        assert!(wide.contains("at most 1280") && wide.contains("use `permute`"), "{wide}");
         let empty = match_features(&Method::Permute, &Moments::zeros(4), 2, 2).unwrap_err();
         assert!(matches!(empty, Error::Numbers(_)), "{empty}");
     }

@@ -1,18 +1,20 @@
 //! The best of all pairings of two models' features, within the models as well as across: maximum-weight perfect
 //! matching in the complete graph, by Edmonds' blossoms. The paper's ablation measures the greedy choice against it.
 //!
-//! Crate `rustworkx-core` solves it exactly, but slowly: on one core of a busy machine n = N·d = 512 took 2 s, 768 6 s,
-//! 1,024 10 to 20 s and 1,280 30 to 70 s, hence [`MAX_FEATURES`]. Memory was 11 f32 matrices `[n, n]`.
+//! Crate `mwmatching`, which follows van Rantwijk's program, solves it exactly, but slowly: on one core of a busy machine
+//! n = N·d = 512 took 1.5 s, 768 4.5 s, 1,024 10 to 13 s and 1,280 30 to 45 s, hence [`MAX_FEATURES`].
 
-use super::{Matching, permute::quantised};
+use super::Matching;
 use crate::{Error, Result};
 use ndarray::ArrayView2;
-use rustworkx_core::max_weight_matching::max_weight_matching;
-use rustworkx_core::petgraph::graph::{NodeIndex, UnGraph};
-use std::convert::Infallible;
+
+/// Similarities are compared in units of 2⁻²⁶, below the rounding of any f32 above ¼. The solver counts in i32: with all
+/// weights within ±w its potentials stay within −w…3w and their slacks within 8w = 2²⁹, because two features without
+/// a partner always have an edge, so that all steps together take at most 2w from them.
+const UNIT: f32 = (1_u32 << 26) as f32;
 
 /// The most joint features N·d that are taken on.
-pub const MAX_FEATURES: usize = 1_024;
+pub const MAX_FEATURES: usize = 1_280;
 
 /// Whether a pairing of the `n_joint` features of `n_models` models can be had.
 ///
@@ -40,7 +42,7 @@ pub fn check_request(n_models: usize, n_joint: usize) -> Result<()> {
 }
 
 /// The pairing of all n features (n even) that maximises the sum of `similarity` `[n, n]` between partners; d' = n / 2.
-/// Exact to the units that `permute` counts in, and the same on every machine. The diagonal is not read.
+/// Exact to 2⁻²⁶ a pair, and the same on every machine. The diagonal is not read.
 ///
 /// ```
 /// let r = ndarray::array![[1.0, 0.9, 0.8, 0.1], [0.9, 1.0, 0.2, 0.7], [0.8, 0.2, 1.0, 0.3], [0.1, 0.7, 0.3, 1.0]];
@@ -49,23 +51,16 @@ pub fn check_request(n_models: usize, n_joint: usize) -> Result<()> {
 /// ```
 ///
 /// # Panics
-/// When `similarity` is not square or of odd size.
+/// When `similarity` is not square, of odd size or not within −1…1.
 #[must_use]
 pub fn optimal(similarity: ArrayView2<'_, f32>) -> Matching {
     let n = similarity.nrows();
     assert!(similarity.is_square() && n.is_multiple_of(2), "a pairing needs [n, n] for an even n");
-    let mut graph: UnGraph<(), i64> = UnGraph::with_capacity(n, n * n.saturating_sub(1) / 2);
-    let features: Vec<NodeIndex> = (0..n).map(|_| graph.add_node(())).collect();
-    for i in 0..n {
-        for j in i + 1..n {
-            graph.add_edge(features[i], features[j], quantised(similarity[[i, j]]));
-        }
-    }
+    assert!(similarity.iter().all(|x| (-1.0..=1.0).contains(x)), "a similarity is not within -1 and 1");
+    let weight = |i, j| (similarity[[i, j]] * UNIT).round() as i32;
+    let edges = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j, weight(i, j)))).collect();
     // Of all pairings only the perfect ones count, whatever the signs.
-    let Ok(pairs) = max_weight_matching(&graph, true, |edge| Ok::<_, Infallible>(i128::from(*edge.weight())), false);
-    let mut group: Vec<u32> = (0..n as u32).collect();
-    for (a, b) in pairs {
-        group[a.max(b)] = a.min(b) as u32;
-    }
+    let partner = mwmatching::Matching::new(edges).max_cardinality().solve();
+    let group: Vec<u32> = partner.iter().enumerate().map(|(k, &other)| k.min(other) as u32).collect();
     Matching::from_groups(&group)
 }

@@ -9,12 +9,7 @@ use pathfinding::{kuhn_munkres::kuhn_munkres, matrix::Matrix};
 
 /// Similarities are compared in units of 2⁻⁴⁰: below the rounding of any f32 above 2⁻¹⁷, and d ≤ 2²⁰ of them sum
 /// within an i64.
-pub(super) const UNIT: f64 = (1_u64 << 40) as f64;
-
-/// A similarity as a whole number of units, so that sums are exact.
-pub(super) fn quantised(similarity: f32) -> i64 {
-    (f64::from(similarity) * UNIT).round() as i64
-}
+const UNIT: f64 = (1_u64 << 40) as f64;
 
 /// For each model the permutation onto the first that maximises the sum of `similarity` `[N·d, N·d]` between
 /// partners; d' = d. Exact, O(d³) per model, the same on every machine.

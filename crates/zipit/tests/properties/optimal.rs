@@ -4,12 +4,12 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use zipit::matching::{Matching, optimal::optimal, permute::permute};
 
-/// Whole numbers as similarities, so that sums are exact; ties are common.
+/// Similarities in twentieths, so that sums are compared without doubt; ties are common.
 fn similarities(max_d: usize) -> impl Strategy<Value = Array2<f32>> {
     (1..=max_d).prop_flat_map(|d| {
         let n = 2 * d;
         prop::collection::vec(-20_i8..=20, n * n).prop_map(move |entries| {
-            Array2::from_shape_fn((n, n), |(i, j)| f32::from(entries[i.min(j) * n + i.max(j)]))
+            Array2::from_shape_fn((n, n), |(i, j)| f32::from(entries[i.min(j) * n + i.max(j)]) / 20.0)
         })
     })
 }
@@ -40,14 +40,15 @@ proptest! {
         let matching = optimal(similarity.view());
         assert_pairs(&matching);
         let all: Vec<usize> = (0..similarity.nrows()).collect();
-        prop_assert!((total(&similarity, &matching) - best(&similarity, &all)).abs() < 0.5);
+        prop_assert!((total(&similarity, &matching) - best(&similarity, &all)).abs() < 0.01);
     }
 
     #[test]
     fn no_assignment_across_is_better_and_ties_fall_alike(similarity in similarities(20)) {
         let matching = optimal(similarity.view());
         assert_pairs(&matching);
-        prop_assert!(total(&similarity, &matching) >= total(&similarity, &permute(similarity.view(), 2)));
+        let across = permute(similarity.view(), 2);
+        prop_assert!(total(&similarity, &matching) > total(&similarity, &across) - 0.01);
         prop_assert_eq!(optimal(similarity.view()), matching);
     }
 }
