@@ -9,7 +9,7 @@ use pathfinding::{kuhn_munkres::kuhn_munkres, matrix::Matrix};
 
 /// Similarities are compared in units of 2⁻⁴⁰: below the rounding of any f32 above 2⁻¹⁷, and d ≤ 2²⁰ of them sum
 /// within an i64.
-const UNIT: f64 = (1_u64 << 40) as f64;
+pub(super) const UNIT: f64 = (1_u64 << 40) as f64;
 
 /// For each model the permutation onto the first that maximises the sum of `similarity` `[N·d, N·d]` between
 /// partners; d' = d. Exact, O(d³) per model, the same on every machine.
