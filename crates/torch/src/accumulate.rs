@@ -56,7 +56,8 @@ pub fn moments(
         }
     }
     let first = range.start;
-    let sums: Vec<InOrder<&mut Moments>> = sums.into_iter().flatten().map(|m| InOrder::new(first, m)).collect();
+    let sums: Vec<InOrder<&mut Moments, Products>> =
+        sums.into_iter().flatten().map(|m| InOrder::new(first, m)).collect();
 
     let failure = Failure::default();
     let workers: Vec<Vec<Network>> = (0..n_workers(device, range.len()))
@@ -74,7 +75,7 @@ pub fn moments(
             if let Some(i) = *point {
                 let products = Products::of(&values, &points[i].name, batch)?;
                 drop(values);
-                sums[i].change(batch, &failure, |moments| products.add_to(moments));
+                sums[i].hand_in(batch, products, &failure, |moments, products| products.add_to(moments));
             }
         }
         Ok(images.shape()[0] as u64)
@@ -115,7 +116,7 @@ fn check(
 struct Products {
     count: u64,
     sum: Vec<f32>,
-    /// `[N·d, N·d]`, only the blocks (i, j ≥ i) of models.
+    /// `[N·d, N·d]`, the upper triangle.
     outer: Vec<f32>,
 }
 
@@ -133,7 +134,15 @@ impl Products {
             let transposed = x.f_tr()?;
             let _ = transposed.f_mv_out(&sum.f_narrow(0, i * d, d)?, &ones)?;
             let rows = outer.f_narrow(0, i * d, d)?;
-            for (j, y) in (i..).zip(&samples[i as usize..]) {
+            // Within a model only the upper triangle is wanted: strips of it, as wide as the product stays fast.
+            let strip = strip_width(d);
+            for from in (0..d).step_by(strip as usize) {
+                let height = strip.min(d - from);
+                let block = rows.f_narrow(0, from, height)?.f_narrow(1, i * d + from, d - from)?;
+                let left = transposed.f_narrow(0, from, height)?;
+                let _ = left.f_mm_out(&block, &x.f_narrow(1, from, d - from)?)?;
+            }
+            for (j, y) in (i + 1..).zip(&samples[i as usize + 1..]) {
                 let _ = transposed.f_mm_out(&rows.f_narrow(1, j * d, d)?, y)?;
             }
         }
@@ -156,6 +165,12 @@ impl Products {
         let outer = ArrayView2::from_shape((n, n), &self.outer).expect("a square of features");
         moments.add_batch(self.count, &self.sum, outer);
     }
+}
+
+/// Rows of a symmetric product that are computed together: fewer waste less below the diagonal, but below some width
+/// the product is slower than what it saves.
+fn strip_width(d: i64) -> i64 {
+    if d <= 32 { 16 } else { (d / 8).max(32) }
 }
 
 /// `[B, C, H, W]` as `[B·H·W, C]`, a view where the channels lie side by side; `[B, F]` as it is.

@@ -65,7 +65,9 @@ pub fn reset(model: &Model, batches: &dyn ImageBatches, device: Device, watch: &
                 buffers[i]
             )));
         }
-        average.change(batch, &failure, |average| average.add(&buffers, &found, n_images as f64));
+        average.hand_in(batch, (found, n_images), &failure, |average, (found, n_images)| {
+            average.add(&buffers, &found, n_images as f64);
+        });
         Ok(n_images as u64)
     })?;
     if done < n_batches {

@@ -3,6 +3,7 @@
 
 use crate::{Device, Error, Network, Result};
 use ndarray::Array4;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -57,37 +58,54 @@ pub(crate) fn read(batches: &dyn ImageBatches, batch: usize) -> Result<Array4<f3
 #[derive(Debug, Default)]
 pub(crate) struct Failure(AtomicBool);
 
-/// Something that batches change one after the other.
+/// Something that batches add their part to, one after the other.
 #[derive(Debug)]
-pub(crate) struct InOrder<T> {
-    /// The batch whose turn it is.
-    state: Mutex<(usize, T)>,
+pub(crate) struct InOrder<T, P> {
+    state: Mutex<Sum<T, P>>,
     turn: Condvar,
 }
 
-impl<T> InOrder<T> {
-    /// Batch `first` is the first to change `value`.
+#[derive(Debug)]
+struct Sum<T, P> {
+    /// The batch whose part is next.
+    next: usize,
+    value: T,
+    /// Parts that came too early.
+    early: BTreeMap<usize, P>,
+}
+
+/// Parts that may wait for their turn: a thread that is ahead goes on with its work instead of waiting, until memory
+/// would pile up.
+const MAX_EARLY: usize = 2;
+
+impl<T, P> InOrder<T, P> {
+    /// Batch `first` is the first to add to `value`.
     pub fn new(first: usize, value: T) -> Self {
-        Self { state: Mutex::new((first, value)), turn: Condvar::new() }
+        Self { state: Mutex::new(Sum { next: first, value, early: BTreeMap::new() }), turn: Condvar::new() }
     }
 
-    /// Waits for the batch's turn and changes the value. Does nothing once another thread has failed.
-    pub fn change(&self, batch: usize, failure: &Failure, change: impl FnOnce(&mut T)) {
+    /// Adds the batch's part by `add` when its turn comes, which may be in another thread's call. Does nothing once
+    /// another thread has failed.
+    pub fn hand_in(&self, batch: usize, part: P, failure: &Failure, add: impl Fn(&mut T, P)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.0 != batch {
+        while state.next != batch && state.early.len() >= MAX_EARLY {
             if failure.0.load(Ordering::Acquire) {
                 return;
             }
             state = self.turn.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
         }
-        change(&mut state.1);
-        state.0 += 1;
+        state.early.insert(batch, part);
+        let Sum { next, value, early } = &mut *state;
+        while let Some(part) = early.remove(next) {
+            add(value, part);
+            *next += 1;
+        }
         self.turn.notify_all();
     }
 
     /// The value after the last change.
     pub fn into_inner(self) -> T {
-        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).1
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).value
     }
 }
 
