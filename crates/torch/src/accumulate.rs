@@ -1,5 +1,5 @@
 //! Moments of the joint features z = [x¹; …; xᴺ] at the merge points: all networks see the same images in lockstep,
-//! node by node, and only values that are still needed are kept.
+//! merge point by merge point, and only values that are still needed are kept.
 //!
 //! A batch's Σz and Σzzᵀ are f32 sums over its B·H·W samples; batches are added in f64, in batch order. Results
 //! are therefore the same, bit for bit, for any number of threads, but not for another batch size.
@@ -48,7 +48,15 @@ pub fn moments(
     }
     let nodes = &networks[0].graph().nodes;
     let names: BTreeMap<&str, usize> = points.iter().enumerate().map(|(i, p)| (p.name.as_str(), i)).collect();
-    let at_node: Vec<Option<usize>> = nodes.iter().map(|node| names.get(node.name.as_str()).copied()).collect();
+    let mut stretches: Vec<Stretch> = Vec::new();
+    let mut n_nodes = 0;
+    for node in nodes {
+        n_nodes += 1;
+        if let Some(&point) = names.get(node.name.as_str()) {
+            stretches.push(Stretch { n_nodes, point });
+            n_nodes = 0;
+        }
+    }
     let mut sums: Vec<Option<&mut Moments>> = points.iter().map(|_| None).collect();
     for (name, moments) in into.iter_mut() {
         if let Some(&i) = names.get(name.as_str()) {
@@ -68,18 +76,28 @@ pub fn moments(
         let input = networks[0].input(&images)?;
         let mut runs: Vec<Run<'_>> =
             networks.iter().map(|n| n.start(input.shallow_clone(), Statistics::Running)).collect();
-        let last = at_node.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
-        for point in &at_node[..last] {
-            let values: Vec<Tensor> =
-                runs.iter_mut().map(|run| Ok(run.step()?.shallow_clone())).collect::<Result<_>>()?;
-            if let Some(i) = *point {
-                let products = Products::of(&values, &points[i].name, batch)?;
-                drop(values);
-                sums[i].hand_in(batch, products, &failure, |moments, products| products.add_to(moments));
-            }
+        // Each network runs up to the next merge point by itself: its values stay in the processor's caches.
+        for stretch in &stretches {
+            let run_stretch = |run: &mut Run<'_>| -> Result<Tensor> {
+                for _ in 1..stretch.n_nodes {
+                    run.step()?;
+                }
+                Ok(run.step()?.shallow_clone())
+            };
+            let values: Vec<Tensor> = runs.iter_mut().map(run_stretch).collect::<Result<_>>()?;
+            let products = Products::of(&values, &points[stretch.point].name, batch)?;
+            drop(values);
+            sums[stretch.point].hand_in(batch, products, &failure, |moments, products| products.add_to(moments));
         }
         Ok(images.shape()[0] as u64)
     })
+}
+
+/// The nodes from one merge point to the next.
+struct Stretch {
+    n_nodes: usize,
+    /// The merge point at its end.
+    point: usize,
 }
 
 fn check(
