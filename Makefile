@@ -158,6 +158,22 @@ $(eval $(foreach row,$(GRID),$(call variant,$(row),$(call title,$(row)),$(call f
 select: $(DEMO)/sources/val.json $(GRID:%=$(DEMO)/%/val.json) $(DEMO)/$(ZIP)_full_pinv/val.json ## Choose α and β on the validation split
 	@$(BIN)/eval $^ --best
 
+# Every other matching the field compares, full zip, beside the demo's.
+COMPARED := ward average kmeans optimal weight mudsc cca
+method_ward := --method ward
+method_average := --method average
+method_kmeans := --method kmeans
+method_optimal := --method optimal
+method_weight := --method weight --models $(RESET)
+method_mudsc := --method mudsc --models $(RESET)
+method_cca := --method cca
+COMPARISON := $(foreach m,$(COMPARED),$(foreach u,$(UNMERGES),$(m)_full_$(u)))
+$(eval $(foreach row,$(COMPARISON),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+
+.PHONY: compare
+compare: $(DEMO)/report.json $(COMPARISON:%=$(DEMO)/%/test.json) ## The demo's table with every matching we have
+	@$(BIN)/eval $^
+
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 .PHONY: test lint docs deny bench clean

@@ -299,7 +299,7 @@ fn match_and_apply() {
             ("apply", "plan.bin a.safetensors b.safetensors -o b.safetensors", &["b.safetensors is an input"]),
             ("match", "stats.h5 --method permute --alpha 0.5 -o p.bin", &["--alpha", "zip"]),
             ("match", "stats.h5 --unmerge pinv --ridge 0.1 -o p.bin", &["--ridge", "covariance"]),
-            ("match", "stats.h5 --method kmeans -o p.bin", &["kmeans", "permute"]),
+            ("match", "stats.h5 --method magic -o p.bin", &["magic", "permute"]),
             ("match", "stats.h5", &["--out"]),
         ],
     );

@@ -6,6 +6,7 @@ mod golden;
 mod images;
 mod interruption;
 mod libtorch_free;
+mod matchings;
 mod multiheaded;
 mod permuted_copy;
 mod readme;
