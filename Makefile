@@ -56,15 +56,14 @@ checkpoints: build ## Train the demo's two networks again (a quarter of an hour 
 # ---- the demo: collect once; match, apply, recalibrate and eval for every variant -----------------------------------
 # A variant's folder is named after its settings: other settings are other files, and everything else is kept.
 
-DEMO := runs/demo
 ALPHA ?= 0.7
 BETA ?= 1
-RIDGE ?= 0.001
+RIDGE := 0.001
 IMAGES ?= 5000
 RESET_IMAGES ?= 2000
+DEMO := runs/demo/images$(IMAGES)_reset$(RESET_IMAGES)
 
 .PHONY: demo select
-.SECONDARY:
 
 # As the authors do: before they are merged, the networks' BatchNorm statistics are re-estimated on all tasks' images.
 RESET := $(CHECKPOINTS:data/checkpoints/%=$(DEMO)/sources/%)
@@ -74,7 +73,7 @@ $(RESET): $(DEMO)/sources/%: data/checkpoints/% | build
 	$(BIN)/recalibrate $< --all-classes --data $(FASHION) --images $(RESET_IMAGES) -o $@ > /dev/null
 	@touch $@
 
-$(DEMO)/stats_$(IMAGES).h5: $(RESET) | build
+$(DEMO)/stats.h5: $(RESET) | build
 	@mkdir -p $(@D)
 	$(BIN)/collect $^ --data $(FASHION) --images $(IMAGES) -o $@
 	@touch $@
@@ -90,7 +89,7 @@ $(DEMO)/sources/%_reset.json: $(RESET) | build
 
 # $(call variant,FOLDER,NAME IN THE TABLE,MATCH FLAGS)
 define variant
-$(DEMO)/$(1)/plan.bin: $(DEMO)/stats_$(IMAGES).h5
+$(DEMO)/$(1)/plan.bin: $(DEMO)/stats.h5
 	@mkdir -p $$(@D)
 	$(BIN)/match $$< $(3) -o $$@ > $$(@D)/match.txt
 	@touch $$@
@@ -133,18 +132,18 @@ flags = $(method_$(method)) $(extent_$(extent)) $(unmerge_$(unmerge))
 $(eval $(foreach row,$(ROWS),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
 
 # Which of the merged networks to take is decided on the validation split; the table is about the test split.
-demo: $(DEMO)/report.json ## Merge two networks in every way we have and compare them (a few minutes)
+demo: $(DEMO)/$(ZIP).report.json ## Merge two networks in every way we have and compare them (a few minutes)
 	@$(BIN)/eval $< --data $(FASHION)
-	@$(BIN)/eval $(DEMO)/validation.json --data $(FASHION) --best | tail -n 1
+	@$(BIN)/eval $(DEMO)/$(ZIP).validation.json --data $(FASHION) --best | tail -n 1
 
-$(DEMO)/report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset.json $(ROWS:%=$(DEMO)/%/test.json) $(DEMO)/validation.json
-	$(BIN)/eval $(filter-out %/validation.json,$^) \
+$(DEMO)/$(ZIP).report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset.json $(ROWS:%=$(DEMO)/%/test.json) $(DEMO)/$(ZIP).validation.json
+	$(BIN)/eval $(filter-out %.validation.json,$^) \
 		--note "moments: $(IMAGES) unlabelled training images; BatchNorm reset, before and after merging: $(RESET_IMAGES)" \
 		--note "α = $(ALPHA) and β = $(BETA) were chosen on the validation split (every tenth training image): make select" \
 		-o $@ > /dev/null
 	@touch $@
 
-$(DEMO)/validation.json: $(DEMO)/sources/val.json $(ROWS:%=$(DEMO)/%/val.json)
+$(DEMO)/$(ZIP).validation.json: $(DEMO)/sources/val.json $(ROWS:%=$(DEMO)/%/val.json)
 	$(BIN)/eval $^ -o $@ > /dev/null
 	@touch $@
 
@@ -171,7 +170,7 @@ COMPARISON := $(foreach m,$(COMPARED),$(foreach u,$(UNMERGES),$(m)_full_$(u)))
 $(eval $(foreach row,$(COMPARISON),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
 
 .PHONY: compare
-compare: $(DEMO)/report.json $(COMPARISON:%=$(DEMO)/%/test.json) ## The demo's table with every matching we have
+compare: $(DEMO)/$(ZIP).report.json $(COMPARISON:%=$(DEMO)/%/test.json) ## The demo's table with every matching we have
 	@$(BIN)/eval $^
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
