@@ -97,10 +97,12 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             args.out.display()
         ));
     }
-    if args.report.is_none() && stage.up_to_date(&args.out, &provenance)? {
-        return print::print(args, stage, &plan_file::read(&args.out)?.plan, &points);
+    if args.report.is_some() {
+        // What the merges did is not in the plan: it is solved again for the report.
+        stage.may_replace(&args.out)?;
+    } else if stage.up_to_date(&args.out, &provenance)? {
+        return print::print(args, stage, &plan_file::read(&args.out)?.plan, &header.graph, &points);
     }
-    stage.may_replace(&args.out)?;
     let file: PointsFile = file.unwrap_or_default();
     let overrides = points.iter().map(|p| file.at(&p.name)).collect();
     let problem =
@@ -113,7 +115,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let plan = Plan { n_models, settings, points: solved.into_iter().map(|s| s.plan).collect() };
     plan_file::write(&args.out, &plan, &header.graph, &header.models, &provenance)?;
     stage.record(&args.out);
-    print::print(args, stage, &plan, &points)
+    print::print(args, stage, &plan, &header.graph, &points)
 }
 
 fn solve(

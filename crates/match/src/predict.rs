@@ -21,7 +21,6 @@ pub fn table(
 ) -> anyhow::Result<(Table, String)> {
     let spaces = graph.spaces()?;
     let model = MacModel::new(graph, &spaces, n_models)?;
-    let fixed: Vec<bool> = spaces.spaces.iter().map(|space| space.fixed.is_some()).collect();
     let one = graph.cost()?.macs as f64;
     let mut widths: Vec<Option<usize>> = vec![None; spaces.spaces.len()];
     let mut kept = 1.0;
@@ -38,7 +37,7 @@ pub fn table(
             format!("{}/{}", point.layers, graph.n_layers()),
             format!("{:.1} %", 100.0 * plan.summary.reconstruction_error),
             format!("{:.0} %", 100.0 * kept),
-            format!("{:.2}×", model.macs(&widths, &fixed) as f64 / one),
+            format!("{:.2}×", model.macs(&widths) as f64 / one),
         ]);
     }
     let advice = match suggested {

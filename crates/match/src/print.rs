@@ -1,14 +1,13 @@
 //! The table of merge points.
 
 use crate::{Args, predict};
-use zipit::graph::MergePoint;
+use zipit::graph::{Graph, MergePoint};
 use zipit::plan::Plan;
-use zipit_artifact::stats::StatsReader;
 use zipit_stage::{Stage, Table};
 
 /// # Errors
 /// When stdout cannot be written.
-pub fn print(args: &Args, stage: &Stage, plan: &Plan, points: &[MergePoint]) -> anyhow::Result<()> {
+pub fn print(args: &Args, stage: &Stage, plan: &Plan, graph: &Graph, points: &[MergePoint]) -> anyhow::Result<()> {
     let mut table =
         Table::new(["merge point", "layers", "features", "groups", "across", "within", "mean corr.", "lost"]);
     for (point, at) in plan.points.iter().zip(points) {
@@ -27,8 +26,7 @@ pub fn print(args: &Args, stage: &Stage, plan: &Plan, points: &[MergePoint]) -> 
     let report: Vec<_> = plan.points.iter().map(|p| (&p.name, p.n_groups, &p.summary)).collect();
     stage.print(&table.render(args.format, &(&plan.settings, report))?)?;
     if args.predict {
-        let graph = StatsReader::open(&args.stats)?.header().graph.clone();
-        let (table, advice) = predict::table(&graph, points, &plan.points, plan.n_models)?;
+        let (table, advice) = predict::table(graph, points, &plan.points, plan.n_models)?;
         stage.print(&format!("\n{}{advice}", table.to_text()))?;
     }
     if plan.points.iter().any(|p| p.summary.caps_lifted) {

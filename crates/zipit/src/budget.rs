@@ -12,6 +12,8 @@ pub struct MacModel {
     layers: Vec<Layer>,
     /// Width of each space in a source model, `[spaces]`.
     dims: Vec<usize>,
+    /// Whether each space has the same meaning in all models, `[spaces]`.
+    fixed: Vec<bool>,
     n_models: usize,
 }
 
@@ -33,31 +35,32 @@ impl MacModel {
         let shapes = graph.shapes()?;
         let mut layers = Vec::new();
         for node in &graph.nodes {
-            let (kernel, depthwise) = match &node.op {
-                Op::Conv2d { window, groups, .. } => (window.kernel[0] * window.kernel[1], *groups > 1),
-                Op::Linear { .. } => (1, false),
+            let kernel = match &node.op {
+                Op::Conv2d { window, .. } => window.kernel[0] * window.kernel[1],
+                Op::Linear { .. } => 1,
                 _ => continue,
             };
             let positions: usize = shapes[node.name.as_str()][1..].iter().product();
             layers.push(Layer {
                 made: spaces.axes[&node.name].clone(),
-                read: (!depthwise).then(|| spaces.axes[&node.inputs[0]].clone()),
+                read: node.op.mixes().then(|| spaces.axes[&node.inputs[0]].clone()),
                 unit: (kernel * positions) as u64,
             });
         }
         let dims = spaces.spaces.iter().map(|space| space.dim).collect();
-        Ok(Self { layers, dims, n_models })
+        let fixed = spaces.spaces.iter().map(|space| space.fixed.is_some()).collect();
+        Ok(Self { layers, dims, fixed, n_models })
     }
 
     /// Multiply-adds for one image when space s has `widths[s]` = d' features, or is not merged (`None`): a layer
     /// exists once if what it makes is merged and what it reads is, or is the same for all models; else N times.
     #[must_use]
-    pub fn macs(&self, widths: &[Option<usize>], fixed: &[bool]) -> u64 {
+    pub fn macs(&self, widths: &[Option<usize>]) -> u64 {
         let width = |axis: &[Segment]| -> u64 {
             axis.iter().map(|s| (widths[s.space].unwrap_or(self.dims[s.space]) * s.repeat) as u64).sum()
         };
         let shared = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some());
-        let one_source = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some() || fixed[s.space]);
+        let one_source = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some() || self.fixed[s.space]);
         self.layers
             .iter()
             .map(|layer| {
@@ -106,19 +109,18 @@ pub fn allocate(
 ) -> Result<Allocation> {
     let model = MacModel::new(graph, spaces, n_models)?;
     let one = graph.cost()?.macs as f64;
-    let fixed: Vec<bool> = spaces.spaces.iter().map(|space| space.fixed.is_some()).collect();
     let mut at = vec![0; points.len()];
     let mut widths: Vec<Option<usize>> = vec![None; spaces.spaces.len()];
     for (point, choices) in points.iter().zip(choices) {
         widths[point.space] = choices.first().map(|c| c.n_groups);
     }
-    let mut macs = model.macs(&widths, &fixed);
+    let mut macs = model.macs(&widths);
     while macs as f64 > budget * one {
         let mut best: Option<(f64, usize, u64)> = None;
         for (p, point) in points.iter().enumerate() {
             let Some(next) = choices[p].get(at[p] + 1) else { continue };
             let before = widths[point.space].replace(next.n_groups);
-            let then = model.macs(&widths, &fixed);
+            let then = model.macs(&widths);
             widths[point.space] = before;
             let saved = macs.saturating_sub(then).max(1) as f64;
             let price = (next.lost - choices[p][at[p]].lost).max(0.0) / saved;
@@ -201,7 +203,6 @@ mod tests {
             let spaces = graph.spaces().unwrap();
             let points = graph.merge_points(&spaces);
             let macs = MacModel::new(&graph, &spaces, 2).unwrap();
-            let fixed: Vec<bool> = spaces.spaces.iter().map(|s| s.fixed.is_some()).collect();
             let models = [model(&graph), model(&graph)];
             // All points, the first half, the second half, every other one; widths of all kinds.
             for pattern in 0..4 {
@@ -217,7 +218,7 @@ mod tests {
                 let settings = PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv };
                 let plan = Plan { n_models: 2, settings, points: planned };
                 let merged = apply(&models.each_ref(), &plan, Heads::Separate).unwrap();
-                assert_eq!(macs.macs(&widths, &fixed), merged.graph.cost().unwrap().macs, "{} {pattern}", graph.arch);
+                assert_eq!(macs.macs(&widths), merged.graph.cost().unwrap().macs, "{} {pattern}", graph.arch);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::Moments;
 use crate::matching::Matching;
+use crate::moments::DEAD;
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
@@ -47,9 +48,6 @@ pub fn replay(matching: &Matching, moments: &Moments) -> Vec<Merge> {
         })
         .collect()
 }
-
-/// Below this share of its mean square a group's variance is rounding error.
-const DEAD: f64 = 1e-6;
 
 /// Moments of the groups' averages, by their lowest features.
 struct Averages {

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2};
 
 /// Below this share of its mean square a feature's variance is rounding error of the f32 products it came from.
-const DEAD: f64 = 1e-6;
+pub(crate) const DEAD: f64 = 1e-6;
 
 /// n, Σz and the packed upper triangle of Σzzᵀ.
 #[derive(Debug, Clone, PartialEq)]

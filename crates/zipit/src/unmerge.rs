@@ -173,9 +173,9 @@ pub fn dense(
         && a.diag().sum() > 0.0
     {
         let load = ridge.max(MINIMAL_RIDGE) * a.diag().mean().unwrap_or(0.0);
-        let alive = vec![false; n_groups];
+        let dead = vec![false; n_groups];
         let mut x = &c - &own.dot(&a);
-        let factor = factorise(a.clone(), &alive, load, ridge)?;
+        let factor = factorise(a.clone(), &dead, load, ridge)?;
         solve_rows(&factor, &mut x);
         u += &x;
     }

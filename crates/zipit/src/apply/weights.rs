@@ -42,23 +42,11 @@ impl Piece<'_> {
 impl Surgery<'_> {
     /// Parameters and buffers of one copy of `node`, by their names within the module.
     pub(super) fn tensors(&self, node: &Node, role: Role) -> Vec<(&'static str, ArrayD<f32>)> {
-        let mixes = match &node.op {
-            Op::Conv2d { groups, .. } => *groups == 1,
-            Op::Linear { .. } => true,
-            Op::BatchNorm2d { .. }
-            | Op::Relu
-            | Op::MaxPool2d { .. }
-            | Op::AvgPool2d { .. }
-            | Op::AdaptiveAvgPool2d { .. }
-            | Op::Flatten
-            | Op::Add
-            | Op::Concat => false,
-        };
         let params = self.resized(node).params();
         params
             .into_iter()
             .map(|param| {
-                let flat = if mixes && param.name == "weight" {
+                let flat = if node.op.mixes() && param.name == "weight" {
                     self.mixing(node, param.name, role)
                 } else {
                     self.per_feature(node, param.name, role)

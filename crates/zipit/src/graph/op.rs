@@ -124,6 +124,24 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether the weight takes features of one space to features of another; else every parameter has one entry, or
+    /// one kernel, per feature.
+    #[must_use]
+    pub fn mixes(&self) -> bool {
+        match self {
+            Self::Conv2d { groups, .. } => *groups == 1,
+            Self::Linear { .. } => true,
+            Self::BatchNorm2d { .. }
+            | Self::Relu
+            | Self::MaxPool2d { .. }
+            | Self::AvgPool2d { .. }
+            | Self::AdaptiveAvgPool2d { .. }
+            | Self::Flatten
+            | Self::Add
+            | Self::Concat => false,
+        }
+    }
+
     /// What the field calls it.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -4,7 +4,7 @@
 //! for biases and batch normalisation, `[C, kH·kW]` for a depthwise convolution. Where an axis is put together from
 //! several segments (Concat), the matrix falls into blocks of one space by one space.
 
-use crate::graph::{Graph, Node, Op, Segment, SpaceId, Spaces};
+use crate::graph::{Graph, Segment, SpaceId, Spaces};
 use crate::{Model, StateDict};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Slice};
 
@@ -72,7 +72,7 @@ impl Layout {
                 let n_rows = param.shape[0];
                 let n_columns = param.shape.iter().product::<usize>().checked_div(n_rows).unwrap_or(0);
                 let rows = sides(&spaces.axes[&node.name], spaces, n_rows);
-                let columns = match (mixes(node), param.name) {
+                let columns = match (node.op.mixes(), param.name) {
                     (true, "weight") => sides(&spaces.axes[&node.inputs[0]], spaces, n_columns),
                     _ => vec![Side { space: None, offset: 0, dim: 1, run: n_columns }],
                 };
@@ -188,20 +188,4 @@ fn sides(axis: &[Segment], spaces: &Spaces, len: usize) -> Vec<Side> {
             side
         })
         .collect()
-}
-
-/// Whether the node's weight takes features of one space to features of another.
-fn mixes(node: &Node) -> bool {
-    match &node.op {
-        Op::Conv2d { groups, .. } => *groups == 1,
-        Op::Linear { .. } => true,
-        Op::BatchNorm2d { .. }
-        | Op::Relu
-        | Op::MaxPool2d { .. }
-        | Op::AvgPool2d { .. }
-        | Op::AdaptiveAvgPool2d { .. }
-        | Op::Flatten
-        | Op::Add
-        | Op::Concat => false,
-    }
 }

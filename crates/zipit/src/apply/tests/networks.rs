@@ -173,11 +173,10 @@ fn moved(axis: &[Segment], origins: &Origins) -> Vec<usize> {
 fn rewire(model: &Model, spaces: &Spaces, origins: &Origins, readers: bool) -> Model {
     let mut copy = model.clone();
     for node in &model.graph.nodes {
-        let mixes = node.op.is_weight_layer() && !matches!(node.op, Op::Conv2d { groups, .. } if groups > 1);
         for param in node.op.params() {
             let tensor = copy.weights.get_mut(&format!("{}.{}", node.module.as_ref().unwrap(), param.name)).unwrap();
             *tensor = tensor.select(Axis(0), &moved(&spaces.axes[&node.name], origins));
-            if mixes && readers && param.name == "weight" {
+            if node.op.mixes() && readers && param.name == "weight" {
                 *tensor = tensor.select(Axis(1), &moved(&spaces.axes[&node.inputs[0]], origins));
             }
         }
