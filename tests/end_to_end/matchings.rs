@@ -3,6 +3,8 @@
 use crate::support::{network_and_permuted_copy, tiny_graph, two_networks};
 use serde_json::Value;
 use std::fs;
+use zipit::matching::{oracle, zip};
+use zipit_artifact::stats::StatsReader;
 use zipit_artifact::{model, plan};
 use zipit_tests::Workplace;
 
@@ -110,7 +112,7 @@ fn report_and_prediction() {
     let said = place.ok("match", "stats.h5 --method ward --predict --report report.json -o plan.bin");
     assert!(said.contains("stop at") && said.contains("energy"), "{said}");
     let report: Value = serde_json::from_slice(&place.bytes("report.json")).unwrap();
-    let points = report["points"].as_array().unwrap();
+    let points = report["report"]["points"].as_array().unwrap();
     assert_eq!(points.len(), 12);
     for point in points {
         let (n, d) = (point["n_features"].as_u64().unwrap(), point["n_groups"].as_u64().unwrap());
@@ -122,7 +124,38 @@ fn report_and_prediction() {
         assert_eq!(point["lost_per_model"].as_array().unwrap().len(), 2);
         // What the averages lose is what the covariance rule loses, or more.
         let lost = merges.last().unwrap()["lost"].as_f64().unwrap();
-        assert!(lost >= point["reconstruction_error"].as_f64().unwrap() - 1e-9);
+        assert!(lost >= point["summary"]["reconstruction_error"].as_f64().unwrap() - 1e-9);
+        assert!(point["summary"]["condition"].as_f64().unwrap() > 1.0);
+    }
+    // Nothing is done twice, and the report of something else is not replaced.
+    let again = "stats.h5 --method ward --report report.json -o plan.bin";
+    place.run("match", again).code(0).says(&["plan.bin is up to date", "report.json is up to date"]);
+    place.ok("match", "stats.h5 --method permute --report report.json -o other.bin");
+    fs::write(place.path("theirs.json"), "{}").unwrap();
+    let refused = place.run("match", "stats.h5 --report theirs.json -o new.bin");
+    refused.refusal(1, &["theirs.json", "--force"]).unwrap();
+    assert_eq!(place.bytes("theirs.json"), b"{}");
+    assert!(!place.path("new.bin").exists());
+    place.run("match", "stats.h5 --report same -o same").refusal(2, &["output twice"]).unwrap();
+}
+
+#[test]
+fn real_features_are_matched_as_the_oracle_does() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../data");
+    let place = Workplace::new();
+    let models = ["0-4_seed1", "5-9_seed2"].map(|name| format!("{data}/checkpoints/fashion_{name}.safetensors"));
+    place.ok("collect", &format!("{} --data {data}/fashion-mnist --images 200 -o stats.h5", models.join(" ")));
+    let stats = StatsReader::open(&place.path("stats.h5")).unwrap();
+    for (name, d) in &stats.header().points {
+        let moments = stats.moments(name).unwrap();
+        let similarity = moments.correlation();
+        for (alpha, beta) in [(1.0, 1.0), (0.7, 1.0), (0.3, 0.15), (0.01, 0.5), (0.0, 0.0), (1.0, 0.0)] {
+            for n_groups in [*d, d + d / 4, d / 2] {
+                let fast = zip::zip(similarity.view(), 2, n_groups, alpha, beta);
+                let slow = oracle::zip(similarity.view(), 2, n_groups, alpha, beta);
+                assert_eq!(fast, slow, "{name} alpha {alpha} beta {beta} to {n_groups}");
+            }
+        }
     }
 }
 

@@ -18,7 +18,8 @@ pub const STATS_VERSION: u32 = 1;
 ///
 /// - 1: first.
 /// - 2: dense merge maps beside dense unmerge maps.
-pub const PLAN_VERSION: u32 = 2;
+/// - 3: the condition number of each unmerge; seeds draw from `ChaCha8`.
+pub const PLAN_VERSION: u32 = 3;
 /// Format version of a report.
 ///
 /// - 1: first.

@@ -11,15 +11,16 @@ mod widths;
 
 use anyhow::Context;
 use clap::Parser;
+use report::MatchReport;
 use settings::MethodArgs;
-use solve::{Problem, Solved};
+use solve::Problem;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use widths::{PointsFile, WidthArgs};
 use zipit::merge_set::{Bound, Selection};
-use zipit::plan::{Plan, PlanSettings};
-use zipit_artifact::plan as plan_file;
+use zipit::plan::Plan;
 use zipit_artifact::stats::StatsReader;
+use zipit_artifact::{plan as plan_file, report as report_file};
 use zipit_stage::{Common, Format, HasCommon, Stage};
 
 /// Decide which features become one at every merge point.
@@ -50,7 +51,7 @@ struct Args {
     #[arg(long, value_name = "STATS", requires = "search")]
     holdout: Option<PathBuf>,
     /// Print what stopping at each merge point would cost, and where to stop
-    #[arg(long)]
+    #[arg(long, help_heading = zipit_stage::args::OUTPUT)]
     predict: bool,
     /// The plan to write
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
@@ -97,51 +98,33 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             args.out.display()
         ));
     }
-    if args.report.is_some() {
-        // What the merges did is not in the plan: it is solved again for the report.
-        stage.may_replace(&args.out)?;
-    } else if stage.up_to_date(&args.out, &provenance)? {
+    // What the merges did is not in the plan: without its report everything is solved again.
+    let plan_is_there = stage.up_to_date(&args.out, &provenance)?;
+    if args.report.as_deref().map_or(Ok(true), |path| stage.up_to_date(path, &provenance))? && plan_is_there {
+        if args.search {
+            tracing::info!("the ranking was printed when the search was made: --force searches again");
+        }
         return print::print(args, stage, &plan_file::read(&args.out)?.plan, &header.graph, &points);
     }
     let file: PointsFile = file.unwrap_or_default();
     let overrides = points.iter().map(|p| file.at(&p.name)).collect();
     let problem =
         Problem { stats: &stats, points: &points, n_models, models: inputs::models(args, &stats)?, overrides };
-    let (settings, solved) = solve(args, &problem, settings, holdout.as_ref(), stage)?;
+    let n_groups = args.widths.n_groups(&problem, &settings, stage)?;
+    let (settings, ranking) = if args.search {
+        search::best(args, &problem, &settings, &n_groups, holdout.as_ref(), stage)?
+    } else {
+        (settings, vec![])
+    };
+    let solved = problem.solve(&settings, &n_groups, &stage.progress("match", "points", points.len() as u64))?;
     if let Some(path) = &args.report {
-        report::write(path, &problem, &settings, &solved)?;
+        report_file::write(path, &MatchReport::new(&problem, &settings, &solved, ranking)?, &provenance)?;
         stage.record(path);
     }
     let plan = Plan { n_models, settings, points: solved.into_iter().map(|s| s.plan).collect() };
     plan_file::write(&args.out, &plan, &header.graph, &header.models, &provenance)?;
     stage.record(&args.out);
     print::print(args, stage, &plan, &header.graph, &points)
-}
-
-fn solve(
-    args: &Args,
-    problem: &Problem<'_>,
-    settings: PlanSettings,
-    holdout: Option<&StatsReader>,
-    stage: &Stage,
-) -> anyhow::Result<(PlanSettings, Vec<Solved>)> {
-    let n_groups = if let Some(budget) = args.widths.budget {
-        widths::within_budget(problem, &settings, budget, stage)?
-    } else {
-        let all = problem.points.iter().zip(&problem.overrides);
-        all.map(|(p, &own)| widths::n_groups(p, problem.n_models, own, args.widths.keep)).collect::<Result<_, _>>()?
-    };
-    if args.search {
-        let (settings, solved, ranking) = search::search(problem, &settings, &n_groups, holdout, stage)?;
-        if holdout.is_none() {
-            tracing::warn!("ranked on the images that the maps were fitted to; --holdout ranks on others");
-        }
-        stage.print(&search::table(&ranking).render(args.format, &ranking)?)?;
-        return Ok((settings, solved));
-    }
-    let progress = stage.progress("match", "points", problem.points.len() as u64);
-    let solved = problem.solve(&settings, &n_groups, &progress)?;
-    Ok((settings, solved))
 }
 
 /// f64 second moment, its copy in the ridge solve and the f32 similarity of the largest point.

@@ -8,8 +8,17 @@ use zipit_stage::{Stage, Table};
 /// # Errors
 /// When stdout cannot be written.
 pub fn print(args: &Args, stage: &Stage, plan: &Plan, graph: &Graph, points: &[MergePoint]) -> anyhow::Result<()> {
-    let mut table =
-        Table::new(["merge point", "layers", "features", "groups", "across", "within", "mean corr.", "lost"]);
+    let mut table = Table::new([
+        "merge point",
+        "layers",
+        "features",
+        "groups",
+        "across",
+        "within",
+        "mean corr.",
+        "lost",
+        "condition",
+    ]);
     for (point, at) in plan.points.iter().zip(points) {
         let s = &point.summary;
         table.row([
@@ -21,6 +30,7 @@ pub fn print(args: &Args, stage: &Stage, plan: &Plan, graph: &Graph, points: &[M
             s.within.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
             s.mean_correlation.map_or_else(|| "-".to_owned(), |r| format!("{r:.3}")),
             format!("{:.1} %", 100.0 * s.reconstruction_error),
+            s.condition.map_or_else(|| "-".to_owned(), |c| format!("{c:.0e}")),
         ]);
     }
     let report: Vec<_> = plan.points.iter().map(|p| (&p.name, p.n_groups, &p.summary)).collect();

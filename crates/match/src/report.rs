@@ -1,23 +1,32 @@
-//! `--report`: everything a matching did, as JSON.
+//! `--report`: everything a matching did, as a file.
 
+use crate::search::Ranked;
 use crate::solve::{Problem, Solved};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
 use zipit::Moments;
 use zipit::history::{Merge, replay};
 use zipit::plan::{PlanSettings, PointSummary};
-use zipit_artifact::atomic;
+
+/// What was decided, why, and what it did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatchReport {
+    settings: PlanSettings,
+    /// What `--search` found, best first; empty without it.
+    pub ranking: Vec<Ranked>,
+    points: Vec<Point>,
+}
 
 /// One merge point of the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Point {
     name: String,
     n_features: usize,
     n_groups: usize,
     /// How many groups there are of each size.
     group_sizes: BTreeMap<usize, usize>,
-    #[serde(flatten)]
     summary: PointSummary,
     /// E‖xⁱ − Uᵢ M z‖² / E‖xⁱ‖² of each model.
     lost_per_model: Vec<f64>,
@@ -26,7 +35,7 @@ pub struct Point {
 }
 
 impl Point {
-    pub fn new(solved: &Solved, moments: &Moments, n_models: usize) -> Self {
+    fn new(solved: &Solved, moments: &Moments, n_models: usize) -> Self {
         let plan = &solved.plan;
         let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
         for &group in &plan.assignment {
@@ -58,17 +67,21 @@ impl Point {
     }
 }
 
-/// Writes the report, whole or not at all.
-///
-/// # Errors
-/// Moments that cannot be read, or a file that cannot be written.
-pub fn write(path: &Path, problem: &Problem<'_>, settings: &PlanSettings, solved: &[Solved]) -> anyhow::Result<()> {
-    let mut points = Vec::with_capacity(solved.len());
-    for (p, solved) in solved.iter().enumerate() {
-        let moments = problem.read(&[p])?.remove(0);
-        points.push(Point::new(solved, &moments, problem.n_models));
+impl MatchReport {
+    /// What `solved` did, told from the same moments.
+    ///
+    /// # Errors
+    /// Moments that cannot be read.
+    pub fn new(
+        problem: &Problem<'_>,
+        settings: &PlanSettings,
+        solved: &[Solved],
+        ranking: Vec<Ranked>,
+    ) -> anyhow::Result<Self> {
+        let point = |(p, solved): (usize, &Solved)| -> anyhow::Result<Point> {
+            Ok(Point::new(solved, &problem.moments(p)?, problem.n_models))
+        };
+        let points = solved.iter().enumerate().map(point).collect::<Result<_, _>>()?;
+        Ok(Self { settings: settings.clone(), ranking, points })
     }
-    let report = serde_json::json!({ "settings": settings, "points": points });
-    let text = serde_json::to_string_pretty(&report)? + "\n";
-    Ok(atomic::write(path, |file| file.write_all(text.as_bytes()))?)
 }

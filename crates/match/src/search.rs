@@ -1,12 +1,15 @@
 //! `--search`: settings ranked without labels, by the energy of the features that the unmerge does not bring back.
 
-use crate::solve::{Problem, Solved};
+use crate::Args;
+use crate::solve::Problem;
 use anyhow::{Context, ensure};
-use serde::Serialize;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
-use zipit::matching::Method;
+use zipit::matching::{Matching, Method};
 use zipit::plan::PlanSettings;
 use zipit::unmerge::UnmergeRule;
+use zipit::watch::Watch;
 use zipit_artifact::stats::StatsReader;
 use zipit_stage::{Stage, Table};
 
@@ -16,66 +19,97 @@ const RHOS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 const RIDGES: [f64; 4] = [1e-4, 1e-3, 1e-2, 1e-1];
 
 /// A setting and its score.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ranked {
     pub settings: PlanSettings,
     /// Mean over merge points of E‖z − U M z‖² / E‖z‖².
     pub lost: f64,
 }
 
-/// The settings around `given`: the method's own parameters, and the ridge where there is one.
-pub fn candidates(given: &PlanSettings) -> Vec<PlanSettings> {
-    let methods: Vec<Method> = match given.method {
+/// The methods around the given one.
+fn methods(given: Method) -> Vec<Method> {
+    match given {
         Method::Zip { .. } => ALPHAS.iter().flat_map(|&alpha| BETAS.map(|beta| Method::Zip { alpha, beta })).collect(),
         Method::Mudsc { solver, seed, .. } => RHOS.iter().map(|&rho| Method::Mudsc { rho, solver, seed }).collect(),
         other => vec![other],
-    };
-    let rules: Vec<UnmergeRule> = match given.unmerge {
-        UnmergeRule::Pinv => vec![UnmergeRule::Pinv],
-        UnmergeRule::Covariance { .. } => RIDGES.iter().map(|&ridge| UnmergeRule::Covariance { ridge }).collect(),
-    };
-    methods.iter().flat_map(|&method| rules.iter().map(move |&unmerge| PlanSettings { method, unmerge })).collect()
+    }
 }
 
-/// Solves every candidate and scores it on `holdout` (else on the statistics it was made from); the best one's maps.
-/// Ties go to the earlier candidate.
+/// The ridges, where there is one.
+fn rules(given: UnmergeRule) -> Vec<UnmergeRule> {
+    match given {
+        UnmergeRule::Pinv => vec![UnmergeRule::Pinv],
+        UnmergeRule::Covariance { .. } => RIDGES.iter().map(|&ridge| UnmergeRule::Covariance { ridge }).collect(),
+    }
+}
+
+/// The best settings around the given ones, and the ranking, which is printed.
 ///
 /// # Errors
-/// What solving refuses; held-out statistics of other models or points.
-pub fn search(
+/// As [`rank`].
+pub fn best(
+    args: &Args,
+    problem: &Problem<'_>,
+    settings: &PlanSettings,
+    n_groups: &[usize],
+    holdout: Option<&StatsReader>,
+    stage: &Stage,
+) -> anyhow::Result<(PlanSettings, Vec<Ranked>)> {
+    if holdout.is_none() {
+        tracing::warn!("ranked on the images that the maps were fitted to; --holdout ranks on others");
+    }
+    let ranking = rank(problem, settings, n_groups, holdout, stage)?;
+    stage.print(&table(&ranking).render(args.format, &ranking)?)?;
+    let best = ranking.first().context("there is nothing to search among")?;
+    Ok((best.settings.clone(), ranking))
+}
+
+/// Scores every candidate on `holdout` (else on the statistics that its maps are fitted to); best first, ties in the
+/// order of the candidates. A merge point's moments are read once, and matched once for all unmerge rules.
+///
+/// # Errors
+/// What solving refuses; held-out statistics without a merge point; an interruption.
+fn rank(
     problem: &Problem<'_>,
     given: &PlanSettings,
     n_groups: &[usize],
     holdout: Option<&StatsReader>,
     stage: &Stage,
-) -> anyhow::Result<(PlanSettings, Vec<Solved>, Vec<Ranked>)> {
-    let candidates = candidates(given);
-    let progress = stage.progress("search", "points", (candidates.len() * problem.points.len()) as u64);
-    let mut best: Option<(f64, PlanSettings, Vec<Solved>)> = None;
-    let mut ranking = Vec::with_capacity(candidates.len());
-    for settings in candidates {
-        let solved = problem.solve(&settings, n_groups, &progress)?;
-        let mut lost = 0.0;
-        for solved in &solved {
-            lost += match holdout {
-                None => solved.plan.summary.reconstruction_error,
-                Some(holdout) => {
-                    let moments = holdout.moments(&solved.plan.name)?;
-                    let second_moment = moments.second_moment();
-                    let energy = second_moment.diag().sum();
-                    if energy > 0.0 { solved.plan.lost_energy(&second_moment).sum() / energy } else { 0.0 }
-                }
+) -> anyhow::Result<Vec<Ranked>> {
+    let methods = methods(given.method);
+    let rules = rules(given.unmerge);
+    let together =
+        methods.iter().map(|method| problem.together(*method, n_groups)).collect::<anyhow::Result<Vec<_>>>()?;
+    let progress = stage.progress("search", "points", problem.points.len() as u64);
+    let mut lost = vec![0.0; methods.len() * rules.len()];
+    for p in 0..problem.points.len() {
+        let moments = problem.moments(p)?;
+        let unseen = match holdout {
+            Some(holdout) => Some(holdout.moments(&problem.points[p].name)?.second_moment()),
+            None => None,
+        };
+        let score = |(method, together): (&Method, &Option<Vec<Matching>>)| -> anyhow::Result<Vec<f64>> {
+            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            let features = problem.align(*method, p, n_groups[p], &moments, together.as_ref().map(|all| &all[p]))?;
+            let lost = |rule: &UnmergeRule| -> anyhow::Result<f64> {
+                let plan = problem.maps(&features, p, &moments, rule)?;
+                Ok(unseen.as_ref().map_or(plan.summary.reconstruction_error, |g| plan.lost_share(g)))
             };
-        }
-        lost /= problem.points.len() as f64;
-        if best.as_ref().is_none_or(|(least, ..)| lost < *least) {
-            best = Some((lost, settings.clone(), solved));
-        }
-        ranking.push(Ranked { settings, lost });
+            rules.iter().map(lost).collect()
+        };
+        let found = methods.par_iter().zip(&together).map(score).collect::<anyhow::Result<Vec<_>>>();
+        let found = found.with_context(|| format!("`{}`", problem.points[p].name))?;
+        lost.iter_mut().zip(found.concat()).for_each(|(sum, lost)| *sum += lost);
+        progress.advance(1);
     }
+    let settings =
+        methods.iter().flat_map(|&method| rules.iter().map(move |&unmerge| PlanSettings { method, unmerge }));
+    let n_points = problem.points.len().max(1) as f64;
+    let mut ranking: Vec<Ranked> =
+        settings.zip(lost).map(|(settings, sum)| Ranked { settings, lost: sum / n_points }).collect();
     ranking.sort_by(|a, b| a.lost.total_cmp(&b.lost));
-    let (_, settings, solved) = best.context("there is nothing to search among")?;
-    Ok((settings, solved, ranking))
+    Ok(ranking)
 }
 
 /// Opens held-out statistics and checks that they are of the same models.
@@ -102,7 +136,7 @@ pub fn open_holdout(path: &Path, stats: &StatsReader) -> anyhow::Result<StatsRea
 }
 
 /// The ranking, best first.
-pub fn table(ranking: &[Ranked]) -> Table {
+fn table(ranking: &[Ranked]) -> Table {
     let mut table = Table::new(["rank", "setting", "lost"]);
     for (at, ranked) in ranking.iter().enumerate() {
         table.row([(at + 1).to_string(), describe(&ranked.settings), format!("{:.3} %", 100.0 * ranked.lost)]);

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use zipit::graph::MergePoint;
 use zipit::matching::{Matching, Method, cca, match_features, mudsc, weight};
 use zipit::plan::{PlanSettings, PointPlan};
+use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
 use zipit::{Model, Moments};
 use zipit_artifact::stats::StatsReader;
@@ -20,6 +21,14 @@ pub struct Problem<'a> {
     pub models: Vec<Model>,
     /// Of each point.
     pub overrides: Vec<Override>,
+}
+
+/// What a method says of a merge point's features.
+pub enum Aligned {
+    /// Which ones are one.
+    Groups(Matching),
+    /// Linear maps.
+    Mixed(cca::DenseMaps),
 }
 
 /// A merge point's maps, and the groups they come from where there are groups.
@@ -40,14 +49,14 @@ impl Problem<'_> {
         n_groups: &[usize],
         progress: &Progress,
     ) -> anyhow::Result<Vec<Solved>> {
-        let matchings = self.by_weights(settings, n_groups)?;
+        let together = self.together(settings.method, n_groups)?;
         let jobs: Vec<usize> = (0..self.points.len()).collect();
         let mut solved = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(rayon::current_num_threads()) {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
-            let moments = self.read(chunk)?;
+            let moments = self.read(chunk.iter().copied())?;
             let one = |(&p, moments): (&usize, Moments)| {
-                let found = self.at(settings, p, n_groups[p], &moments, matchings.as_ref().map(|m| &m[p]));
+                let found = self.at(settings, p, n_groups[p], &moments, together.as_ref().map(|all| &all[p]));
                 progress.advance(1);
                 found.with_context(|| format!("`{}`", self.points[p].name))
             };
@@ -56,47 +65,94 @@ impl Problem<'_> {
         Ok(solved)
     }
 
-    /// Moments of some points.
-    pub fn read(&self, points: &[usize]) -> anyhow::Result<Vec<Moments>> {
-        points.iter().map(|&p| Ok(self.stats.moments(&self.points[p].name)?)).collect()
+    fn read(&self, points: impl Iterator<Item = usize>) -> anyhow::Result<Vec<Moments>> {
+        points.map(|p| self.moments(p)).collect()
+    }
+
+    /// Moments of the p-th point.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn moments(&self, p: usize) -> anyhow::Result<Moments> {
+        Ok(self.stats.moments(&self.points[p].name)?)
     }
 
     /// One point's maps.
+    ///
+    /// # Errors
+    /// What the method or the moments refuse.
     pub fn at(
         &self,
         settings: &PlanSettings,
         p: usize,
         n_groups: usize,
         moments: &Moments,
-        given: Option<&Matching>,
+        together: Option<&Matching>,
     ) -> anyhow::Result<Solved> {
-        let (point, n) = (&self.points[p], self.n_models);
-        if let Method::Cca { gamma } = settings.method {
-            ensure!(n_groups == point.dim, "cca always keeps d = {} features", point.dim);
-            let maps = cca::cca(moments, n, gamma)?;
-            let plan = PointPlan::from_maps(&point.name, &maps.merge, &maps.unmerge, moments, n, &settings.unmerge)?;
-            return Ok(Solved { plan, matching: None });
-        }
-        let matching = match given {
-            Some(matching) => matching.clone(),
-            None => match_features(&self.overrides[p].method(settings.method), moments, n, n_groups)?,
+        let features = self.align(settings.method, p, n_groups, moments, together)?;
+        let plan = self.maps(&features, p, moments, &settings.unmerge)?;
+        let matching = match features {
+            Aligned::Groups(matching) => Some(matching),
+            Aligned::Mixed(_) => None,
         };
-        let plan = PointPlan::new(&point.name, &matching, moments, n, &settings.unmerge)?;
-        Ok(Solved { plan, matching: Some(matching) })
+        Ok(Solved { plan, matching })
+    }
+
+    /// What the method says of one point, unless it has said so for all points `together`.
+    ///
+    /// # Errors
+    /// What the method refuses.
+    pub fn align(
+        &self,
+        method: Method,
+        p: usize,
+        n_groups: usize,
+        moments: &Moments,
+        together: Option<&Matching>,
+    ) -> anyhow::Result<Aligned> {
+        if let Method::Cca { gamma } = method {
+            let d = self.points[p].dim;
+            ensure!(n_groups == d, "cca always keeps d = {d} features");
+            return Ok(Aligned::Mixed(cca::cca(moments, self.n_models, gamma)?));
+        }
+        Ok(Aligned::Groups(match together {
+            Some(matching) => matching.clone(),
+            None => match_features(&self.overrides[p].method(method), moments, self.n_models, n_groups)?,
+        }))
+    }
+
+    /// The maps that follow.
+    ///
+    /// # Errors
+    /// What the unmerge rule refuses.
+    pub fn maps(
+        &self,
+        features: &Aligned,
+        p: usize,
+        moments: &Moments,
+        rule: &UnmergeRule,
+    ) -> anyhow::Result<PointPlan> {
+        let (name, n) = (&self.points[p].name, self.n_models);
+        Ok(match features {
+            Aligned::Groups(matching) => PointPlan::new(name, matching, moments, n, rule)?,
+            Aligned::Mixed(maps) => PointPlan::from_maps(name, &maps.merge, &maps.unmerge, moments, n, rule)?,
+        })
     }
 
     /// The matchings of methods that look at all points together.
-    fn by_weights(&self, settings: &PlanSettings, n_groups: &[usize]) -> anyhow::Result<Option<Vec<Matching>>> {
+    ///
+    /// # Errors
+    /// What the method refuses.
+    pub fn together(&self, method: Method, n_groups: &[usize]) -> anyhow::Result<Option<Vec<Matching>>> {
         let models: Vec<&Model> = self.models.iter().collect();
-        Ok(match settings.method {
+        Ok(match method {
             Method::Weight { seed } => {
                 let own = self.points.iter().zip(n_groups).all(|(p, &n)| p.dim == n);
                 ensure!(own, "weight matching always keeps d features");
                 Some(weight::weight_matching(&models, self.points, seed)?)
             }
             Method::Mudsc { rho, solver, seed } => {
-                let all: Vec<usize> = (0..self.points.len()).collect();
-                let moments = self.read(&all)?;
+                let moments = self.read(0..self.points.len())?;
                 let moments: Vec<&Moments> = moments.iter().collect();
                 Some(mudsc::mudsc(&models, self.points, &moments, rho, solver, n_groups, seed)?)
             }

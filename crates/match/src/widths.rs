@@ -27,11 +27,30 @@ pub struct WidthArgs {
     pub points: Option<PathBuf>,
 }
 
+impl WidthArgs {
+    /// d' of every point.
+    ///
+    /// # Errors
+    /// Shares or budgets out of range; what solving refuses.
+    pub fn n_groups(
+        &self,
+        problem: &Problem<'_>,
+        settings: &PlanSettings,
+        stage: &Stage,
+    ) -> anyhow::Result<Vec<usize>> {
+        if let Some(budget) = self.budget {
+            return within_budget(problem, settings, budget, stage);
+        }
+        let all = problem.points.iter().zip(&problem.overrides);
+        all.map(|(p, &own)| n_groups(p, problem.n_models, own, self.keep)).collect()
+    }
+}
+
 /// The widths that fit into `budget` times one network's multiply-adds, by the settings' own matching and unmerge.
 ///
 /// # Errors
 /// A budget that cannot be met; what solving refuses.
-pub fn within_budget(
+fn within_budget(
     problem: &Problem<'_>,
     settings: &PlanSettings,
     budget: f64,
@@ -46,7 +65,7 @@ pub fn within_budget(
     let mut choices: Vec<Vec<Choice>> = Vec::with_capacity(problem.points.len());
     for (p, point) in problem.points.iter().enumerate() {
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
-        let moments = problem.read(&[p])?.remove(0);
+        let moments = problem.moments(p)?;
         let at = |n_groups: usize| -> anyhow::Result<Choice> {
             let solved = problem.at(settings, p, n_groups, &moments, None)?;
             Ok(Choice { n_groups, lost: solved.plan.summary.reconstruction_error })
@@ -124,7 +143,7 @@ impl PointsFile {
 ///
 /// # Errors
 /// A share or a number out of range.
-pub fn n_groups(point: &MergePoint, n_models: usize, own: Override, keep: Option<f64>) -> anyhow::Result<usize> {
+fn n_groups(point: &MergePoint, n_models: usize, own: Override, keep: Option<f64>) -> anyhow::Result<usize> {
     let joint = n_models * point.dim;
     if let Some(n) = own.groups {
         ensure!((1..=joint).contains(&n), "`{}`: groups = {n}; it may have 1 to {joint}", point.name);

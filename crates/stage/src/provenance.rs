@@ -75,7 +75,7 @@ impl Stage {
     }
 
     /// # Errors
-    /// When an output is one of the inputs: it would be lost.
+    /// When an output is one of the inputs, or two outputs are one: something would be lost.
     pub(crate) fn check_outputs(&self) -> anyhow::Result<()> {
         let paths = |is_output: bool| {
             self.command
@@ -87,7 +87,10 @@ impl Stage {
                 .flat_map(|arg| self.matches.get_raw(arg.get_id().as_str()).into_iter().flatten())
                 .map(Path::new)
         };
-        for output in paths(true) {
+        for (at, output) in paths(true).enumerate() {
+            if paths(true).take(at).any(|other| other == output) {
+                return Err(Usage(format!("{} is named as an output twice", output.display())).into());
+            }
             let same = |input: &&Path| output.canonicalize().is_ok_and(|o| input.canonicalize().is_ok_and(|i| o == i));
             if let Some(input) = paths(false).find(same) {
                 let text = format!("{} is an input: the output needs another name", input.display());

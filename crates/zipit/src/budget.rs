@@ -192,6 +192,7 @@ mod tests {
                 mean_correlation: None,
                 caps_lifted: false,
                 reconstruction_error: 0.0,
+                condition: None,
             },
         }
     }

@@ -71,6 +71,7 @@ impl PointPlan {
                 mean_correlation: mean_correlation(&matching.assignment, matching.n_groups, moments),
                 caps_lifted: matching.caps_lifted,
                 reconstruction_error: fitted.reconstruction_error,
+                condition: fitted.condition,
             },
         })
     }
@@ -106,6 +107,7 @@ impl PointPlan {
                 mean_correlation: None,
                 caps_lifted: false,
                 reconstruction_error: fitted.reconstruction_error,
+                condition: fitted.condition,
             },
             assignment,
         })
@@ -137,6 +139,16 @@ impl PointPlan {
         let a = m.dot(&c);
         let twice = 2.0 * (&c * &u).sum_axis(Axis(1));
         (&second_moment.diag() - &twice + (&u.dot(&a) * &u).sum_axis(Axis(1))).mapv_into(|x| x.max(0.0))
+    }
+
+    /// E‖z − U M z‖² / E‖z‖² on a second moment G that need not be the one U was fitted to; 0 where z has no energy.
+    ///
+    /// # Panics
+    /// When G is of another size.
+    #[must_use]
+    pub fn lost_share(&self, second_moment: &Array2<f64>) -> f64 {
+        let energy = second_moment.diag().sum();
+        if energy > 0.0 { self.lost_energy(second_moment).sum() / energy } else { 0.0 }
     }
 
     /// U, `[Nd, d']`, dense or the group indicator.
@@ -249,6 +261,9 @@ pub struct PointSummary {
     pub caps_lifted: bool,
     /// E‖z − U M z‖² / E‖z‖²: the share of the features' energy that the unmerge does not bring back.
     pub reconstruction_error: f64,
+    /// Condition number, from below, of the matrix that the covariance unmerge solved with; `None` where there was
+    /// nothing to solve.
+    pub condition: Option<f64>,
 }
 
 impl PointSummary {
@@ -266,6 +281,9 @@ impl PointSummary {
         }
         if !(self.reconstruction_error.is_finite() && self.reconstruction_error >= 0.0) {
             return Err(format!("the reconstruction error is {}", self.reconstruction_error));
+        }
+        if self.condition.is_some_and(|c| !(c.is_finite() && c > 0.0)) {
+            return Err(format!("the condition number is {:?}", self.condition));
         }
         Ok(())
     }

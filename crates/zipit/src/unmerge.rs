@@ -10,7 +10,7 @@ use faer::{
     dyn_stack::{MemBuffer, MemStack, StackReq},
     linalg::cholesky::llt::{self, factor::LltRegularization},
 };
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,8 @@ pub struct Unmerge {
     pub matrix: Option<Array2<f64>>,
     /// E‖z − U M z‖² / E‖z‖², 0 where z has no energy.
     pub reconstruction_error: f64,
+    /// Condition number of the matrix that was solved with, M G Mᵀ + λ·c·I, from below; `None` where none was.
+    pub condition: Option<f64>,
 }
 
 /// U by the given rule, with its reconstruction error on the same `second_moment` G `[Nd, Nd]`.
@@ -78,15 +80,17 @@ pub fn unmerge(
     let a = groups.average_rows(&c);
     let energy = second_moment.diag().sum();
     let lost_by_pinv = energy - groups.energy_kept(&a);
-    let (matrix, gained) = match *rule {
+    match *rule {
         UnmergeRule::Covariance { ridge } if groups.n_joining > 0 && groups.energy_kept(&a) > 0.0 => {
-            let (matrix, gained) = solve(&groups, c, a, ridge.max(MINIMAL_RIDGE))?;
-            (Some(matrix), gained)
+            let Solution { u, gained, condition } = solve(&groups, c, a, ridge.max(MINIMAL_RIDGE))?;
+            let reconstruction_error = share(lost_by_pinv - gained, energy);
+            Ok(Unmerge { matrix: Some(u), reconstruction_error, condition: Some(condition) })
         }
         // Single features come back as they are, and from merged features without energy nothing can.
-        UnmergeRule::Pinv | UnmergeRule::Covariance { .. } => (None, 0.0),
-    };
-    Ok(Unmerge { matrix, reconstruction_error: share(lost_by_pinv - gained, energy) })
+        UnmergeRule::Pinv | UnmergeRule::Covariance { .. } => {
+            Ok(Unmerge { matrix: None, reconstruction_error: share(lost_by_pinv, energy), condition: None })
+        }
+    }
 }
 
 /// The best linear reconstruction of z from M z under a ridge, `[Nd, d']`:
@@ -169,6 +173,7 @@ pub fn dense(
     let a = merge.dot(&c);
     let energy = second_moment.diag().sum();
     let mut u = own.clone();
+    let mut measured = None;
     if let UnmergeRule::Covariance { ridge } = *rule
         && a.diag().sum() > 0.0
     {
@@ -177,13 +182,14 @@ pub fn dense(
         let mut x = &c - &own.dot(&a);
         let factor = factorise(a.clone(), &dead, load, ridge)?;
         solve_rows(&factor, &mut x);
+        measured = Some(condition(&factor));
         u += &x;
     }
     if u.iter().any(|u| !u.is_finite()) {
         return Err(Error::Numbers("the unmerge of dense maps is not finite: raise the ridge".into()));
     }
     let kept = 2.0 * (&c * &u).sum() - (&u.dot(&a) * &u).sum();
-    Ok(Unmerge { matrix: Some(u), reconstruction_error: share(energy - kept, energy) })
+    Ok(Unmerge { matrix: Some(u), reconstruction_error: share(energy - kept, energy), condition: measured })
 }
 
 /// pinv(M) `[Nd, d']`: row k is the unit vector of k's group.
@@ -252,11 +258,19 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// `U = U_pinv + X` with `X (A + λcI) = C − U_pinv A`, and by how much X lowers E‖z − U M z‖².
+/// What the covariance rule solved.
+struct Solution {
+    u: Array2<f64>,
+    /// By how much it lowers E‖z − U M z‖² below what the indicator leaves.
+    gained: f64,
+    condition: f64,
+}
+
+/// `U = U_pinv + X` with `X (A + λcI) = C − U_pinv A`.
 ///
 /// M X = 0, so in each group the row of the lowest member is minus the sum of the others, and only the others are
 /// solved for: M·U = I then holds to the last bits, whatever the condition of A.
-fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Result<(Array2<f64>, f64)> {
+fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Result<Solution> {
     let n_groups = groups.sizes.len();
     let load = ridge * a.diag().mean().unwrap_or(0.0);
     let dead: Vec<bool> = a.diag().iter().map(|&energy| energy <= 0.0).collect();
@@ -273,6 +287,7 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
     }
     let factor = factorise(a, &dead, load, ridge)?;
     solve_rows(&factor, &mut x);
+    let condition = condition(&factor);
     let mut u = Array2::zeros(e.dim());
     let mut solved = x.rows().into_iter();
     let mut lowest = vec![0; n_groups];
@@ -292,11 +307,11 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
     if !gained.is_finite() || u.iter().any(|u| !u.is_finite()) {
         return Err(Error::Numbers(format!("the covariance unmerge at ridge {ridge} is not finite: raise the ridge")));
     }
-    Ok((u, gained))
+    Ok(Solution { u, gained, condition })
 }
 
 /// The Cholesky factor of A + load·I, in the lower triangle as faer reads the returned memory; rows of dead groups are
-/// those of the unit matrix.
+/// those of a multiple of the unit matrix.
 fn factorise(mut a: Array2<f64>, dead: &[bool], load: f64, ridge: f64) -> Result<Array2<f64>> {
     let n = dead.len();
     for (g, &dead) in dead.iter().enumerate() {
@@ -304,7 +319,8 @@ fn factorise(mut a: Array2<f64>, dead: &[bool], load: f64, ridge: f64) -> Result
             a.row_mut(g).fill(0.0);
             a.column_mut(g).fill(0.0);
         }
-        a[[g, g]] = if dead { 1.0 } else { a[[g, g]] + load };
+        // A dead group's own number may be any; the mean energy leaves the condition alone.
+        a[[g, g]] = load + if dead { load / ridge } else { a[[g, g]] };
     }
     let matrix = MatMut::from_column_major_slice_mut(a.as_slice_mut().expect("standard layout"), n, n);
     let mut memory = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(n, Par::Seq, Spec::default()));
@@ -333,6 +349,41 @@ fn solve_rows(factor: &Array2<f64>, x: &mut Array2<f64>) {
         let rhs = MatMut::from_column_major_slice_mut(block, n_groups, n);
         llt::solve::solve_in_place(lower(factor), rhs, Par::Seq, MemStack::new(&mut MemBuffer::new(StackReq::EMPTY)));
     });
+}
+
+/// Steps of the power iterations below: enough for the first digit.
+const STEPS: usize = 8;
+
+/// Condition number (2-norm) of the matrix L·Lᵀ that was factorised, from below: the largest eigenvalue by power
+/// iteration, the smallest by inverse iteration.
+fn condition(factor: &Array2<f64>) -> f64 {
+    let n = factor.nrows();
+    // No direction is left out, and no two features weigh the same.
+    let start = || Array2::from_shape_fn((1, n), |(_, i)| 1.0 + (i as f64 * 0.618_033_988_749_895).fract());
+    let normalise = |x: &mut Array2<f64>| {
+        let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
+        *x /= norm;
+        norm
+    };
+    let (mut up, mut down) = (start(), start());
+    for _ in 0..STEPS {
+        normalise(&mut up);
+        up = square(factor, up.row(0)).insert_axis(Axis(0));
+        normalise(&mut down);
+        solve_rows(factor, &mut down);
+    }
+    normalise(&mut up) * normalise(&mut down)
+}
+
+/// L·Lᵀ·x; row i of `factor` from i on is column i of L.
+fn square(factor: &Array2<f64>, x: ArrayView1<'_, f64>) -> Array1<f64> {
+    let mut product = Array1::zeros(x.len());
+    for (i, row) in factor.rows().into_iter().enumerate() {
+        let (_, column) = row.split_at(Axis(0), i);
+        let (_, mut below) = product.view_mut().split_at(Axis(0), i);
+        below.scaled_add(column.dot(&x.split_at(Axis(0), i).1), &column);
+    }
+    product
 }
 
 fn lower(factor: &Array2<f64>) -> MatRef<'_, f64> {
@@ -375,7 +426,7 @@ mod tests {
         let u = covariance(&g, &[0, 0, 1, 1], 2, 0.0).unwrap();
         assert_eq!(u, indicator::<f64>(&[0, 0, 1, 1], 2));
         let nothing = unmerge(&UnmergeRule::Covariance { ridge: 0.0 }, &Array2::zeros((2, 2)), &[0, 0], 1).unwrap();
-        assert_eq!(nothing, Unmerge { matrix: None, reconstruction_error: 0.0 });
+        assert_eq!(nothing, Unmerge { matrix: None, reconstruction_error: 0.0, condition: None });
     }
 
     #[test]
@@ -387,6 +438,23 @@ mod tests {
         let u = covariance(&g, &assignment, 2, 0.0).unwrap();
         assert!(u.iter().all(|u| u.abs() < 10.0), "{u}");
         assert!(reconstruction_error(&g, &assignment, 2, Some(u.view())) < 1e-9);
+    }
+
+    #[test]
+    fn the_condition_is_that_of_what_is_solved() {
+        // Two pairs of twins with energies 9 and 1: A is diag(9, 1), loaded with 0.1·5.
+        let mut g = Array2::zeros((4, 4));
+        for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            g[[i, j]] = 9.0;
+            g[[i + 2, j + 2]] = 1.0;
+        }
+        let condition = |ridge| {
+            let rule = UnmergeRule::Covariance { ridge };
+            unmerge(&rule, &g, &[0, 0, 1, 1], 2).unwrap().condition.unwrap()
+        };
+        assert!((condition(0.1) - 9.5 / 1.5).abs() < 1e-6, "{}", condition(0.1));
+        assert!((condition(0.0) - 9.0).abs() < 1e-6, "{}", condition(0.0));
+        assert_eq!(unmerge(&UnmergeRule::Pinv, &g, &[0, 0, 1, 1], 2).unwrap().condition, None);
     }
 
     #[test]

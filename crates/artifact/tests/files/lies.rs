@@ -185,9 +185,9 @@ type PlanLie = fn(&mut forge::Plan);
 
 #[test]
 fn plans() {
-    let lies: [(PlanLie, &str); 23] = [
-        (|p| p.version = 3, "a zipit plan of format version 3, this zipit reads version 2: use a newer zipit"),
-        (|p| p.version = 1, "format version 1, this zipit reads version 2: make the file again"),
+    let lies: [(PlanLie, &str); 24] = [
+        (|p| p.version = 4, "a zipit plan of format version 4, this zipit reads version 3: use a newer zipit"),
+        (|p| p.version = 2, "format version 2, this zipit reads version 3: make the file again"),
         (|p| p.codec[0] = 2, "its codec is 2, expected 1"),
         (|p| p.lengths = Some([u64::MAX, 1, 0]), "its sections do not fill it"),
         (|p| p.lengths = Some([u64::MAX, 2, u64::MAX]), "its sections do not fill it"),
@@ -198,6 +198,10 @@ fn plans() {
         (|p| drop(p.header.as_object_mut().unwrap().remove("graph")), "missing field `graph`"),
         (|p| p.header["graph"]["nodes"][2]["op"] = json!("warp"), "its header cannot be understood"),
         (|p| p.header["n_models"] = json!(3), "merges within 2 models are counted, expected 3"),
+        (
+            |p| p.header["points"][0]["summary"]["condition"] = json!(-1.0),
+            "point `relu`: the condition number is Some(-1.0)",
+        ),
         (|p| p.header["models"].as_array_mut().unwrap().truncate(1), "a plan for 2 models names 1"),
         (|p| p.header["points"] = json!([]), "0 points but 1 assignments"),
         (|p| p.header["points"][0]["name"] = json!("bn"), "`bn` is no merge point of the graph"),

@@ -10,7 +10,6 @@ pub mod linkage;
 pub mod mudsc;
 pub mod optimal;
 pub mod oracle;
-mod order;
 pub mod permute;
 mod products;
 pub mod weight;

@@ -10,10 +10,12 @@
 
 use super::layout::{Axes, Layout};
 use super::weight::matchable_spaces;
-use super::{Matching, Method, match_features, order::Orders, permute, products::add_product, zip};
+use super::{Matching, Method, match_features, permute, products::add_product, zip};
 use crate::graph::{MergePoint, SpaceId};
 use crate::{Error, Model, Moments, Result};
 use ndarray::{Array2, Axis, concatenate};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// Sweeps that are made at most. Nothing promises that S rises: each point has its own.
@@ -140,14 +142,16 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn sweep(&mut self, points: &[MergePoint], solver: Solver, n_groups: &[usize], seed: u64) -> Vec<Matching> {
-        let mut orders = Orders::new(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut order: Vec<usize> = (0..points.len()).collect();
         let mut current: Vec<Option<Matching>> = vec![None; points.len()];
         let mut values = vec![0.0; points.len()];
         let mut stale = vec![true; self.axes[0].len()];
         let mut best: (f64, Vec<Matching>) = (f64::NEG_INFINITY, Vec::new());
         for _ in 0..MAX_SWEEPS {
             let mut moved = false;
-            for at in orders.permutation(points.len()) {
+            order.shuffle(&mut rng);
+            for &at in &order {
                 let space = points[at].space;
                 // While nothing it shares a tensor with has moved since its last turn, it would stay.
                 if !std::mem::take(&mut stale[space]) {

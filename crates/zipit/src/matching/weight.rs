@@ -10,10 +10,12 @@
 //! sum assignment ([`permute`](mod@super::permute)).
 
 use super::layout::{Axes, Layout};
-use super::{Matching, order::Orders, permute, products::add_product};
+use super::{Matching, permute, products::add_product};
 use crate::graph::{MergePoint, SpaceId, Spaces};
 use crate::{Error, Model, Result, apply::check_mergeable};
 use ndarray::{Array2, Axis};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
 /// Matches every model's features onto the first's by weights, at the given `points`; one matching for each, d' = d.
 ///
@@ -151,11 +153,13 @@ impl Ascent<'_> {
     /// A point is left out while nothing it shares a tensor with has moved since its last turn: it would stay.
     fn climb(&mut self, points: &[MergePoint], seed: u64) {
         let mut stale = vec![true; self.axes.len()];
-        let mut orders = Orders::new(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut order: Vec<usize> = (0..points.len()).collect();
         let mut moved = true;
         while moved {
             moved = false;
-            for at in orders.permutation(points.len()) {
+            order.shuffle(&mut rng);
+            for &at in &order {
                 let space = points[at].space;
                 if std::mem::take(&mut stale[space]) && self.step(space) > 0.0 {
                     moved = true;

@@ -220,6 +220,7 @@ pub fn plan(
                 mean_correlation: None,
                 caps_lifted: false,
                 reconstruction_error: 0.0,
+                condition: None,
             };
             PointPlan { name: point.name, assignment, n_groups, merge: None, unmerge: None, summary }
         })
