@@ -46,12 +46,16 @@ help: ## Print this list
 
 FASHION := data/fashion-mnist
 TRAIN := --arch resnet20 --width 1 --epochs 10 --no-flip --shift 0
-CHECKPOINTS := data/checkpoints/fashion_0-4_seed1.safetensors data/checkpoints/fashion_5-9_seed2.safetensors
+# The pair by its seeds: 1_2, 3_4 or 5_6.
+SEEDS ?= 1_2
+FIRST = $(firstword $(subst _, ,$(SEEDS)))
+SECOND = $(lastword $(subst _, ,$(SEEDS)))
+CHECKPOINTS := data/checkpoints/fashion_0-4_seed$(FIRST).safetensors data/checkpoints/fashion_5-9_seed$(SECOND).safetensors
 
 .PHONY: checkpoints
 checkpoints: build ## Train the demo's two networks again (a quarter of an hour on a core; interrupt and resume as you like)
-	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 0-4 --seed 1 -o data/checkpoints/fashion_0-4_seed1.safetensors
-	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 5-9 --seed 2 -o data/checkpoints/fashion_5-9_seed2.safetensors
+	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 0-4 --seed $(FIRST) -o $(firstword $(CHECKPOINTS))
+	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 5-9 --seed $(SECOND) -o $(lastword $(CHECKPOINTS))
 
 # ---- the demo: collect once; match, apply, recalibrate and eval for every variant -----------------------------------
 # A variant's folder is named after its settings: other settings are other files, and everything else is kept.
@@ -61,7 +65,7 @@ BETA ?= 1
 RIDGE := 0.001
 IMAGES ?= 5000
 RESET_IMAGES ?= 2000
-DEMO := runs/demo/images$(IMAGES)_reset$(RESET_IMAGES)
+DEMO := runs/demo/seeds$(SEEDS)_images$(IMAGES)_reset$(RESET_IMAGES)
 
 .PHONY: demo select
 
@@ -110,14 +114,17 @@ EXTENTS := full 7of20 13of20
 UNMERGES := pinv covariance
 ZIP := zip_a$(ALPHA)_b$(BETA)
 ROWS := $(foreach u,$(UNMERGES),identity_full_$(u) permute_full_$(u)) \
-	$(foreach e,$(EXTENTS),$(foreach u,$(UNMERGES),$(ZIP)_$(e)_$(u)))
+	$(foreach e,$(EXTENTS),$(foreach u,$(UNMERGES),$(ZIP)_$(e)_$(u) ward_$(e)_$(u))) ward_budget1_covariance
 
 method_identity := --method identity
 method_permute := --method permute
 method_$(ZIP) := --method zip --alpha $(ALPHA) --beta $(BETA)
+method_ward := --method ward
 extent_full :=
-extent_7of20 := --stop-at 7/20
-extent_13of20 := --stop-at 13/20
+STOPS := $(foreach k,2 4 6 7 8 10 12 13 14 16 18 19,$(k)of20)
+$(foreach s,$(STOPS),$(eval extent_$(s) := --stop-at $(subst of,/,$(s))))
+BUDGETS := 0.5 0.75 1 1.25 1.5 1.75 2
+$(foreach b,$(BUDGETS),$(eval extent_budget$(b) := --budget $(b)))
 unmerge_pinv := --unmerge pinv
 unmerge_covariance := --unmerge covariance --ridge $(RIDGE)
 
@@ -126,7 +133,7 @@ parts = $(subst _, ,$(1))
 unmerge = $(lastword $(call parts,$(1)))
 extent = $(lastword $(call parts,$(patsubst %_$(call unmerge,$(1)),%,$(1))))
 method = $(patsubst %_$(call extent,$(1))_$(call unmerge,$(1)),%,$(1))
-title = $(subst _, ,$(method)) $(subst 7of20,to 7/20,$(subst 13of20,to 13/20,$(extent))) $(unmerge)
+title = $(subst _, ,$(method)) $(if $(findstring of,$(extent)),to $(subst of,/,$(extent)),$(extent)) $(unmerge)
 flags = $(method_$(method)) $(extent_$(extent)) $(unmerge_$(unmerge))
 
 $(eval $(foreach row,$(ROWS),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
@@ -158,8 +165,7 @@ select: $(DEMO)/sources/val.json $(GRID:%=$(DEMO)/%/val.json) $(DEMO)/$(ZIP)_ful
 	@$(BIN)/eval $^ --best
 
 # Every other matching the field compares, full zip, beside the demo's.
-COMPARED := ward average kmeans optimal weight mudsc cca
-method_ward := --method ward
+COMPARED := average kmeans optimal weight mudsc cca
 method_average := --method average
 method_kmeans := --method kmeans
 method_optimal := --method optimal
@@ -171,6 +177,15 @@ $(eval $(foreach row,$(COMPARISON),$(call variant,$(row),$(call title,$(row)),$(
 
 .PHONY: compare
 compare: $(DEMO)/$(ZIP).report.json $(COMPARISON:%=$(DEMO)/%/test.json) ## The demo's table with every matching we have
+	@$(BIN)/eval $^
+
+# Accuracy against FLOPs: the widths chosen for a budget, beside one network's width up to every merge point.
+CURVE := $(BUDGETS:%=ward_budget%_covariance) $(STOPS:%=ward_%_covariance)
+$(eval $(foreach row,$(filter-out $(ROWS),$(CURVE)),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+
+.PHONY: curve
+curve: $(CURVE:%=$(DEMO)/%/test.json) ## Accuracy for budgets of FLOPs and for every stop point, and what --predict said before
+	@$(BIN)/match $(DEMO)/stats.h5 --predict -o $(DEMO)/predicted.bin
 	@$(BIN)/eval $^
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ fn widths_by_share_file_and_budget() {
 fn a_search_ranks_on_other_images() {
     let place = collected();
     place.ok("collect", &format!("{MODELS} --data data --split test --seed 1 -o holdout.h5"));
-    let said = place.ok("match", "stats.h5 --search --holdout holdout.h5 --format csv -o best.bin");
+    let said = place.ok("match", "stats.h5 --method zip --search --holdout holdout.h5 --format csv -o best.bin");
     let first = said.lines().nth(1).unwrap();
     assert!(first.starts_with("1,zip alpha"), "{said}");
     // The best one is what was written: 24 settings × 4 ridges were ranked.
@@ -163,12 +163,14 @@ fn real_features_are_matched_as_the_oracle_does() {
 fn requests_that_make_no_sense() {
     let place = collected();
     fs::write(place.path("odd.toml"), "[points.\"layer7\"]\nkeep = 1\n").unwrap();
+    fs::write(place.path("zips.toml"), "alpha = 0.5\n").unwrap();
     fs::write(place.path("typo.toml"), "kepe = 1\n").unwrap();
     for (code, args, words) in [
         (1, "--method permute --keep 0.5", &["permute", "d' = d"][..]),
         (1, "--keep 2", &["keep is 2"]),
         (1, "--budget 3", &["budget is 3"]),
         (1, "--budget 0.0001", &["cannot be met"]),
+        (1, "--points zips.toml", &["zips.toml", "--method zip", "ward"]),
         (1, "--points odd.toml", &["layer7", "layer1.0.relu"]),
         (1, "--points typo.toml", &["typo.toml"]),
         (1, "--points absent.toml", &["absent.toml"]),

@@ -12,7 +12,7 @@ fn three_copies_give_three_heads_of_the_same_function() {
     c.tasks[0].classes = ["0", "2", "4"].map(str::to_owned).to_vec();
     write(&place, "c", &c);
     place.ok("collect", "a.safetensors b.safetensors c.safetensors --data data -o stats.h5");
-    place.ok("match", "stats.h5 --beta 0 --unmerge pinv --stop-at 13/20 -o plan.bin");
+    place.ok("match", "stats.h5 --method zip --beta 0 --unmerge pinv --stop-at 13/20 -o plan.bin");
     place.ok("apply", "plan.bin c.safetensors a.safetensors b.safetensors -o merged.safetensors");
     place.ok("eval", "a.safetensors merged.safetensors --data data --logits logits.safetensors");
     let logits = tensors(&place, "logits.safetensors");

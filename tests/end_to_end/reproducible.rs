@@ -28,7 +28,7 @@ const FILES: [&str; 6] =
 fn threads_never_change_a_byte() {
     let place = two_networks(&tiny_graph(), 300);
     for threads in [1, 2, 5] {
-        pipeline(&place, threads, "--unmerge covariance --beta 0.4 --stop-at 13/20");
+        pipeline(&place, threads, "--method zip --unmerge covariance --beta 0.4 --stop-at 13/20");
     }
     for file in FILES {
         let one = place.bytes(&format!("t1/{file}"));
@@ -85,7 +85,7 @@ fn an_environment_variable_is_a_flag_and_a_flag_wins() {
     let line = |text: String| text.lines().find(|l| l.contains("--alpha")).unwrap().to_owned();
     let environment = line(config("stats.h5 -o plan.bin --print-config"));
     assert!(environment.contains("0.25") && environment.contains("environment"), "{environment}");
-    let flag = line(config("stats.h5 --alpha 0.5 -o plan.bin --print-config"));
+    let flag = line(config("stats.h5 --method zip --alpha 0.5 -o plan.bin --print-config"));
     assert!(flag.contains("0.5") && flag.contains("command line"), "{flag}");
     assert!(!place.path("plan.bin").exists());
 }

@@ -25,7 +25,7 @@ use zipit_stage::{Common, Format, HasCommon, Stage};
 
 /// Decide which features become one at every merge point.
 ///
-/// Example: match runs/demo/stats.h5 --method zip --alpha 1 --beta 1 --unmerge covariance -o runs/demo/plan.bin
+/// Example: match stats.h5 --budget 1 -o plan.bin
 #[derive(Debug, Parser)]
 #[command(name = "match", version)]
 struct Args {
@@ -85,7 +85,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let points = selection.resolve(&header.graph).with_context(|| format!("{}", args.stats.display()))?;
     let n_models = header.models.len();
     let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;
-    let file = args.widths.points.as_deref().map(|path| widths::read(path, &points)).transpose()?;
+    let file = args.widths.points.as_deref().map(|path| widths::read(path, &points, settings.method)).transpose()?;
     let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, [].into());
     if args.common.dry_run {
         let largest = points.iter().map(|p| n_models * p.dim).max().unwrap_or(0);
@@ -108,15 +108,16 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     }
     let file: PointsFile = file.unwrap_or_default();
     let overrides = points.iter().map(|p| file.at(&p.name)).collect();
-    let problem =
+    let mut problem =
         Problem { stats: &stats, points: &points, n_models, models: inputs::models(args, &stats)?, overrides };
-    let n_groups = args.widths.n_groups(&problem, &settings, stage)?;
+    let n_groups = args.widths.n_groups(&problem, &settings, selection == Selection::default(), stage)?;
+    problem.end_after(n_groups.len());
     let (settings, ranking) = if args.search {
         search::best(args, &problem, &settings, &n_groups, holdout.as_ref(), stage)?
     } else {
         (settings, vec![])
     };
-    let solved = problem.solve(&settings, &n_groups, &stage.progress("match", "points", points.len() as u64))?;
+    let solved = problem.solve(&settings, &n_groups, &stage.progress("match", "points", n_groups.len() as u64))?;
     if let Some(path) = &args.report {
         report_file::write(path, &MatchReport::new(&problem, &settings, &solved, ranking)?, &provenance)?;
         stage.record(path);

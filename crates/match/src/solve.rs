@@ -38,6 +38,11 @@ pub struct Solved {
 }
 
 impl Problem<'_> {
+    /// Leaves out all points but the first ones.
+    pub fn end_after(&mut self, n_points: usize) {
+        self.points = &self.points[..n_points];
+    }
+
     /// Solves every point with d' of `n_groups`. Reads as many points at a time as there are threads (the file format
     /// allows one reader), largest ones being few.
     ///

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zipit::budget::{Choice, allocate, widths};
 use zipit::graph::MergePoint;
+use zipit::matching::Method;
 use zipit::plan::PlanSettings;
 use zipit::watch::Watch;
 use zipit_stage::Stage;
@@ -19,7 +20,8 @@ pub struct WidthArgs {
     /// Share of the features left unmerged: d' = d·(1 + R); above -1, at most N − 1 [default: 0, one network's width]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub keep: Option<f64>,
-    /// FLOPs relative to one model, 0.25 to N: the widths are chosen from the statistics, most energy kept per FLOP
+    /// FLOPs relative to one model, 0.25 to N: the widths are chosen from the statistics, most energy kept per FLOP, and
+    /// so is the end of the trunk, unless it is given
     #[arg(long, value_name = "B", conflicts_with = "keep")]
     pub budget: Option<f64>,
     /// A TOML file: keep, alpha, beta for all points, and per point under [points."NAME"], also groups = d'
@@ -28,7 +30,7 @@ pub struct WidthArgs {
 }
 
 impl WidthArgs {
-    /// d' of every point.
+    /// d' of every point, or of the first ones, where a budget may end the trunk (`ends_anywhere`).
     ///
     /// # Errors
     /// Shares or budgets out of range; what solving refuses.
@@ -36,10 +38,11 @@ impl WidthArgs {
         &self,
         problem: &Problem<'_>,
         settings: &PlanSettings,
+        ends_anywhere: bool,
         stage: &Stage,
     ) -> anyhow::Result<Vec<usize>> {
         if let Some(budget) = self.budget {
-            return within_budget(problem, settings, budget, stage);
+            return within_budget(problem, settings, budget, ends_anywhere, stage);
         }
         let all = problem.points.iter().zip(&problem.overrides);
         all.map(|(p, &own)| n_groups(p, problem.n_models, own, self.keep)).collect()
@@ -54,6 +57,7 @@ fn within_budget(
     problem: &Problem<'_>,
     settings: &PlanSettings,
     budget: f64,
+    ends_anywhere: bool,
     stage: &Stage,
 ) -> anyhow::Result<Vec<usize>> {
     let n = problem.n_models;
@@ -74,7 +78,7 @@ fn within_budget(
         progress.advance(1);
     }
     let graph = &problem.stats.header().graph;
-    let found = allocate(graph, &graph.spaces()?, problem.points, &choices, n, budget)?;
+    let found = allocate(graph, &graph.spaces()?, problem.points, &choices, n, budget, ends_anywhere)?;
     let one = graph.cost()?.macs;
     tracing::info!("the widths take {:.3} times the FLOPs of one network", found.macs as f64 / one as f64);
     Ok(found.choices.iter().map(|choice| choice.n_groups).collect())
@@ -108,10 +112,19 @@ pub struct Override {
 /// Reads a points file and checks that it speaks of merge points.
 ///
 /// # Errors
-/// A file that cannot be read or understood, or names that are no merge points of these.
-pub fn read(path: &Path, points: &[MergePoint]) -> anyhow::Result<PointsFile> {
+/// A file that cannot be read or understood, parameters that the method does not have, or names that are no merge points of these.
+pub fn read(path: &Path, points: &[MergePoint], method: Method) -> anyhow::Result<PointsFile> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: PointsFile = toml::from_str(&text).with_context(|| format!("{} is no points file", path.display()))?;
+    let zips = file.alpha.is_some()
+        || file.beta.is_some()
+        || file.points.values().any(|own| own.alpha.is_some() || own.beta.is_some());
+    ensure!(
+        !zips || matches!(method, Method::Zip { .. }),
+        "{} gives alpha or beta, which belong to --method zip; this is {}",
+        path.display(),
+        method.name()
+    );
     let unknown: Vec<&str> =
         file.points.keys().filter(|name| points.iter().all(|p| p.name != **name)).map(String::as_str).collect();
     ensure!(

