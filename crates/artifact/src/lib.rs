@@ -7,6 +7,7 @@
 //! - [`model`], [`stats`], [`plan`], [`report`], [`dataset`], [`checkpoint`]: one kind of file each, read and written;
 //! - [`header`]: what every one of them says about itself: kind, format version, provenance;
 //! - [`sniff`](sniff()): what a file is, ours or somebody else's, so that a wrong file is refused by its name;
+//! - [`scratch`]: room beyond memory, in a file without a name;
 //! - [`atomic`]: never half a file under the final name.
 //!
 //! The same content gives byte-identical files. Everything read is verified against a digest before it is believed,
@@ -24,6 +25,7 @@ pub mod layout;
 pub mod model;
 pub mod plan;
 pub mod report;
+pub mod scratch;
 mod sniff;
 pub mod stats;
 

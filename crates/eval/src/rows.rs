@@ -3,14 +3,14 @@
 use zipit::report::RowKind;
 use zipit_artifact::header::Provenance;
 
-/// Merged, if `apply` stands anywhere in the chain that made the file.
+/// Merged, if `apply` or `refit` stands anywhere in the chain that made the file.
 pub fn kind(provenance: &Provenance) -> RowKind {
-    if find(provenance, "apply").is_some() { RowKind::Merged } else { RowKind::Single }
+    if ["apply", "refit"].iter().any(|stage| find(provenance, stage).is_some()) { RowKind::Merged } else { RowKind::Single }
 }
 
 /// How it was made, in the words of the command line: collected images, matching, heads, recalibration.
 pub fn method(provenance: &Provenance) -> String {
-    ["collect", "match", "apply", "recalibrate"]
+    ["collect", "match", "apply", "refit", "recalibrate"]
         .into_iter()
         .filter_map(|stage| {
             let found = find(provenance, stage)?;

@@ -198,21 +198,13 @@ pub struct Batches<'a> {
     chunks: Vec<&'a [Place]>,
 }
 
-impl Batches<'_> {
-    /// Number of images in the first `n` batches.
-    #[must_use]
-    pub fn n_images_in(&self, n: usize) -> usize {
-        self.chunks[..n].iter().map(|b| b.len()).sum()
-    }
-}
-
 impl ImageBatches for Batches<'_> {
     fn n_batches(&self) -> usize {
         self.chunks.len()
     }
 
-    fn n_images(&self) -> usize {
-        self.n_images_in(self.chunks.len())
+    fn n_images_in(&self, n: usize) -> usize {
+        self.chunks[..n].iter().map(|b| b.len()).sum()
     }
 
     fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {

@@ -6,6 +6,7 @@
 //! - [`progress`] is a bar on a terminal and one plain line every 30 s elsewhere;
 //! - [`provenance`] says who made a file, from what, and whether it is still up to date;
 //! - `images` (a feature) chooses the images of the stages that read some;
+//! - [`merging`] reads a plan and the models it is about;
 //! - [`manifest`] keeps what a run cost, beside its outputs;
 //! - [`table`] prints results for people and for programs.
 
@@ -14,6 +15,7 @@ mod exit;
 #[cfg(feature = "images")]
 pub mod images;
 pub mod manifest;
+pub mod merging;
 pub mod progress;
 pub mod provenance;
 pub mod table;

@@ -36,6 +36,12 @@ pub enum Error {
         /// Why.
         source: ImageError,
     },
+    /// Activations could not be put aside, or not be read back.
+    #[error("cannot put activations aside: {source}")]
+    Scratch {
+        /// Why.
+        source: ImageError,
+    },
     /// A number that is not finite came out of a network.
     #[error("{0}")]
     NotFinite(String),

@@ -2,13 +2,13 @@
 
 use crate::convert::{channels_last, to_tensor};
 use crate::error::first_line;
-use crate::fold::fold_batch_norm;
 use crate::schedule::Schedule;
 use crate::{Device, Error, Result, memory};
 use ndarray::{Array4, ArrayD};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tch::{TchError, Tensor};
+use zipit::fold::fold_batch_norm;
 use zipit::graph::{Node, Op, Window};
 use zipit::{Graph, Model, StateDict};
 
@@ -46,7 +46,7 @@ impl Network {
         Self::from_weights(&model.graph, &model.weights, device)
     }
 
-    /// The same function with BatchNorm [folded](crate::fold::fold_batch_norm) into convolutions, so that it runs
+    /// The same function with BatchNorm [folded](zipit::fold::fold_batch_norm) into convolutions, so that it runs
     /// faster; the values in `keep` stay observable.
     ///
     /// # Errors
@@ -168,11 +168,30 @@ impl Network {
 
     /// Starts a run that goes on node by node.
     pub(crate) fn start(&self, input: Tensor, statistics: Statistics) -> Run<'_> {
+        Run { network: self, paused: self.before(input), statistics }
+    }
+
+    /// A run that has not begun.
+    pub(crate) fn before(&self, input: Tensor) -> Paused {
         let mut values: Vec<Option<Tensor>> = Vec::new();
         values.resize_with(self.graph.nodes.len() + 1, || None);
         values[0] = Some(input);
-        Run { network: self, values, next: 0, statistics }
+        Paused { values, next: 0 }
     }
+
+    /// Goes on with a run of this network, whose weights may have changed since.
+    pub(crate) fn resume(&self, paused: Paused) -> Run<'_> {
+        Run { network: self, paused, statistics: Statistics::Running }
+    }
+}
+
+/// A forward pass that stands still before its next node: the values that are still needed.
+#[derive(Debug)]
+pub(crate) struct Paused {
+    /// By value number: 0 is the input, i + 1 what node i made.
+    pub values: Vec<Option<Tensor>>,
+    /// The node that is next.
+    pub next: usize,
 }
 
 /// Weights on a device, in the layout that convolutions run fastest on.
@@ -185,46 +204,72 @@ pub(crate) fn load(weight: &ArrayD<f32>, device: Device) -> Result<Tensor> {
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     network: &'a Network,
-    values: Vec<Option<Tensor>>,
-    next: usize,
+    paused: Paused,
     statistics: Statistics,
 }
 
 impl Run<'_> {
+    /// Stops here, to go on later.
+    pub fn pause(self) -> Paused {
+        self.paused
+    }
+
+    /// Runs every node before `node`.
+    pub fn advance_to(&mut self, node: usize) -> Result<()> {
+        while self.paused.next < node {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// A value that was made and is still needed.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn value(&self, name: &str) -> &Tensor {
+        let graph = &self.network.graph;
+        let number = if name == graph.input.name {
+            0
+        } else {
+            1 + graph.nodes.iter().position(|node| node.name == name).expect("a value of this graph")
+        };
+        self.paused.values[number].as_ref().expect("read before it dies")
+    }
+
     /// Runs the next node and shows what it made.
     ///
     /// # Panics
     /// After the last node.
     pub fn step(&mut self) -> Result<&Tensor> {
         let network = self.network;
-        let node = &network.graph.nodes[self.next];
+        let node = &network.graph.nodes[self.paused.next];
         let value = self.compute(node).map_err(|e| Error::Node {
             node: node.name.clone(),
             op: node.op.kind(),
             reason: first_line(&e),
         })?;
-        for &dead in &network.schedule.steps[self.next].release {
-            self.values[dead] = None;
+        for &dead in &network.schedule.steps[self.paused.next].release {
+            self.paused.values[dead] = None;
         }
-        self.next += 1;
-        Ok(self.values[self.next].insert(value))
+        self.paused.next += 1;
+        Ok(self.paused.values[self.paused.next].insert(value))
     }
 
     /// Runs whatever is left and hands the outputs over.
     pub fn outputs(mut self) -> Result<Vec<Tensor>> {
-        while self.next < self.network.graph.nodes.len() {
+        while self.paused.next < self.network.graph.nodes.len() {
             self.step()?;
         }
         let outputs = &self.network.schedule.outputs;
-        Ok(outputs.iter().map(|&i| self.values[i].as_ref().expect("outputs are kept").shallow_clone()).collect())
+        Ok(outputs.iter().map(|&i| self.paused.values[i].as_ref().expect("outputs are kept").shallow_clone()).collect())
     }
 
     fn compute(&mut self, node: &Node) -> Result<Tensor, TchError> {
         let network = self.network;
-        let step = &network.schedule.steps[self.next];
-        let param = |i: usize| &network.tensors[network.params[self.next][i]];
+        let step = &network.schedule.steps[self.paused.next];
+        let param = |i: usize| &network.tensors[network.params[self.paused.next][i]];
         let statistics = self.statistics;
-        let mut first = self.values[step.inputs[0]].as_ref().expect("read before it dies").shallow_clone();
+        let mut first = self.paused.values[step.inputs[0]].as_ref().expect("read before it dies").shallow_clone();
         match &node.op {
             Op::Conv2d { window, groups, bias, .. } => {
                 let Window { stride, padding, dilation, .. } = window;
@@ -254,13 +299,13 @@ impl Run<'_> {
             Op::Add => {
                 let mut sum = first;
                 for (i, &other) in step.inputs[1..].iter().enumerate() {
-                    let other = self.values[other].as_ref().expect("read before it dies");
+                    let other = self.paused.values[other].as_ref().expect("read before it dies");
                     sum = if i > 0 || step.in_place { sum.f_add_(other)? } else { sum.f_add(other)? };
                 }
                 Ok(sum)
             }
             Op::Concat => {
-                let all = step.inputs.iter().map(|&i| self.values[i].as_ref().expect("read before it dies"));
+                let all = step.inputs.iter().map(|&i| self.paused.values[i].as_ref().expect("read before it dies"));
                 Tensor::f_cat(&all.collect::<Vec<_>>(), 1)
             }
         }

@@ -50,8 +50,8 @@ impl ImageBatches for InMemory {
         self.images.shape()[0].div_ceil(self.batch_size)
     }
 
-    fn n_images(&self) -> usize {
-        self.images.shape()[0]
+    fn n_images_in(&self, n: usize) -> usize {
+        (n * self.batch_size).min(self.images.shape()[0])
     }
 
     fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError> {

@@ -1,9 +1,9 @@
 //! The networks: the [`Graph`](zipit::Graph) interpreted with LibTorch. The only crate that names tch.
 //!
 //! - [`forward`] runs a graph and shows its values on the way;
-//! - [`fold`] folds BatchNorm into convolutions, for speed;
 //! - [`accumulate`] sums the moments of the joint features of several networks;
 //! - [`batch_norm`] estimates BatchNorm statistics anew;
+//! - [`refit`] solves the layers of a merged network again;
 //! - [`evaluate`] gives every image's logits;
 //! - [`train`] gives one task's network its weights.
 //!
@@ -17,13 +17,13 @@ pub mod convert;
 pub mod device;
 pub mod error;
 pub mod evaluate;
-pub mod fold;
 pub mod forward;
 pub mod images;
 pub mod initialise;
 mod memory;
 pub mod optim;
 mod parallel;
+pub mod refit;
 mod schedule;
 pub mod train;
 

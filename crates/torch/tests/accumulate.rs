@@ -147,8 +147,8 @@ impl ImageBatches for Broken {
         self.0.n_batches()
     }
 
-    fn n_images(&self) -> usize {
-        self.0.n_images()
+    fn n_images_in(&self, n: usize) -> usize {
+        self.0.n_images_in(n)
     }
 
     fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError> {

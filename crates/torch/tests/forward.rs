@@ -8,7 +8,8 @@ use networks::{graph, images, model, resnet20};
 use std::collections::{BTreeMap, BTreeSet};
 use zipit::Model;
 use zipit::graph::{ArchSpec, Op, Window, arch::Arch};
-use zipit_torch::{Device, Network, convert::to_array, fold::fold_batch_norm};
+use zipit::fold::fold_batch_norm;
+use zipit_torch::{Device, Network, convert::to_array};
 
 fn small_networks() -> Vec<Model> {
     [

@@ -8,8 +8,13 @@ pub trait ImageBatches: Sync {
     /// Number of batches.
     fn n_batches(&self) -> usize;
 
+    /// Number of images in the first `n` batches: image 0 of batch `n` is that one of all.
+    fn n_images_in(&self, n: usize) -> usize;
+
     /// Number of images in all batches.
-    fn n_images(&self) -> usize;
+    fn n_images(&self) -> usize {
+        self.n_images_in(self.n_batches())
+    }
 
     /// Batch `index`, `[B, C, H, W]`.
     ///

@@ -10,11 +10,15 @@
 //! - [`moments`]: what is measured at a merge point, in f64, so that shards add;
 //! - [`matching`]: which features become one;
 //! - [`unmerge`]: how every model's features come back from the merged ones;
-//! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`.
+//! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
+//! - [`fold`]: BatchNorm folded into convolutions;
+//! - [`refit`]: every layer of the merged network solved again.
 
 pub mod apply;
 pub mod budget;
+mod cholesky;
 pub mod error;
+pub mod fold;
 pub mod graph;
 pub mod history;
 pub mod images;
@@ -23,7 +27,9 @@ pub mod merge_set;
 pub mod model;
 pub mod moments;
 pub mod plan;
+pub mod refit;
 pub mod report;
+pub mod scratch;
 pub mod state_dict;
 pub mod unmerge;
 pub mod watch;

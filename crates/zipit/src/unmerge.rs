@@ -4,22 +4,15 @@
 //! M. Letters as in DESIGN §3: z the joint features, G = E\[zzᵀ\] uncentred, and in this file C = G Mᵀ `[Nd, d']` and
 //! A = M G Mᵀ `[d', d']`, the second moment of the merged features M z.
 
+use crate::cholesky::Cholesky;
 use crate::{Error, Result};
-use faer::{
-    MatMut, MatRef, Par, Spec,
-    dyn_stack::{MemBuffer, MemStack, StackReq},
-    linalg::cholesky::llt::{self, factor::LltRegularization},
-};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// The smallest ridge that is used. Merged features that are exact multiples of each other leave A singular; with less
 /// than this their coefficients would be rounding error.
 pub const MINIMAL_RIDGE: f64 = 1e-10;
-
-/// Right-hand sides are solved in blocks of this many, in parallel; fixed, so that results do not depend on threads.
-const BLOCK: usize = 128;
 
 /// The rule that gives U.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -181,8 +174,8 @@ pub fn dense(
         let dead = vec![false; n_groups];
         let mut x = &c - &own.dot(&a);
         let factor = factorise(a.clone(), &dead, load, ridge)?;
-        solve_rows(&factor, &mut x);
-        measured = Some(condition(&factor));
+        factor.solve_rows(&mut x);
+        measured = Some(factor.condition());
         u += &x;
     }
     if u.iter().any(|u| !u.is_finite()) {
@@ -286,8 +279,8 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
         x.assign(&e);
     }
     let factor = factorise(a, &dead, load, ridge)?;
-    solve_rows(&factor, &mut x);
-    let condition = condition(&factor);
+    factor.solve_rows(&mut x);
+    let condition = factor.condition();
     let mut u = Array2::zeros(e.dim());
     let mut solved = x.rows().into_iter();
     let mut lowest = vec![0; n_groups];
@@ -310,84 +303,20 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
     Ok(Solution { u, gained, condition })
 }
 
-/// The Cholesky factor of A + load·I, in the lower triangle as faer reads the returned memory; rows of dead groups are
-/// those of a multiple of the unit matrix.
-fn factorise(mut a: Array2<f64>, dead: &[bool], load: f64, ridge: f64) -> Result<Array2<f64>> {
-    let n = dead.len();
-    for (g, &dead) in dead.iter().enumerate() {
-        if dead {
-            a.row_mut(g).fill(0.0);
-            a.column_mut(g).fill(0.0);
-        }
+/// The factor of A + load·I; dead groups are made independent of the others.
+fn factorise(mut a: Array2<f64>, dead: &[bool], load: f64, ridge: f64) -> Result<Cholesky> {
+    for (g, _) in dead.iter().enumerate().filter(|(_, dead)| **dead) {
+        a.row_mut(g).fill(0.0);
+        a.column_mut(g).fill(0.0);
         // A dead group's own number may be any; the mean energy leaves the condition alone.
-        a[[g, g]] = load + if dead { load / ridge } else { a[[g, g]] };
+        a[[g, g]] = load / ridge;
     }
-    let matrix = MatMut::from_column_major_slice_mut(a.as_slice_mut().expect("standard layout"), n, n);
-    let mut memory = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(n, Par::Seq, Spec::default()));
-    llt::factor::cholesky_in_place(
-        matrix,
-        LltRegularization::default(),
-        Par::Seq,
-        MemStack::new(&mut memory),
-        Spec::default(),
-    )
-    .map_err(|_| {
+    Cholesky::new(a, load).ok_or_else(|| {
         Error::Numbers(format!(
             "the merged features' second moment is not positive definite at ridge {ridge}: \
                  raise the ridge (to 0.001, say) or measure more images"
         ))
-    })?;
-    Ok(a)
-}
-
-/// Solves for every row of `x` `[rows, d']`, in place.
-fn solve_rows(factor: &Array2<f64>, x: &mut Array2<f64>) {
-    let n_groups = x.ncols();
-    x.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter().for_each(|mut block| {
-        let n = block.nrows();
-        let block = block.as_slice_mut().expect("blocks of rows are contiguous");
-        let rhs = MatMut::from_column_major_slice_mut(block, n_groups, n);
-        llt::solve::solve_in_place(lower(factor), rhs, Par::Seq, MemStack::new(&mut MemBuffer::new(StackReq::EMPTY)));
-    });
-}
-
-/// Steps of the power iterations below: enough for the first digit.
-const STEPS: usize = 8;
-
-/// Condition number (2-norm) of the matrix L·Lᵀ that was factorised, from below: the largest eigenvalue by power
-/// iteration, the smallest by inverse iteration.
-fn condition(factor: &Array2<f64>) -> f64 {
-    let n = factor.nrows();
-    // No direction is left out, and no two features weigh the same.
-    let start = || Array2::from_shape_fn((1, n), |(_, i)| 1.0 + (i as f64 * 0.618_033_988_749_895).fract());
-    let normalise = |x: &mut Array2<f64>| {
-        let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
-        *x /= norm;
-        norm
-    };
-    let (mut up, mut down) = (start(), start());
-    for _ in 0..STEPS {
-        normalise(&mut up);
-        up = square(factor, up.row(0)).insert_axis(Axis(0));
-        normalise(&mut down);
-        solve_rows(factor, &mut down);
-    }
-    normalise(&mut up) * normalise(&mut down)
-}
-
-/// L·Lᵀ·x; row i of `factor` from i on is column i of L.
-fn square(factor: &Array2<f64>, x: ArrayView1<'_, f64>) -> Array1<f64> {
-    let mut product = Array1::zeros(x.len());
-    for (i, row) in factor.rows().into_iter().enumerate() {
-        let (_, column) = row.split_at(Axis(0), i);
-        let (_, mut below) = product.view_mut().split_at(Axis(0), i);
-        below.scaled_add(column.dot(&x.split_at(Axis(0), i).1), &column);
-    }
-    product
-}
-
-fn lower(factor: &Array2<f64>) -> MatRef<'_, f64> {
-    MatRef::from_column_major_slice(factor.as_slice().expect("standard layout"), factor.nrows(), factor.ncols())
+    })
 }
 
 #[cfg(test)]

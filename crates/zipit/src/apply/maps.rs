@@ -1,11 +1,12 @@
 //! Merge M and unmerge U of every merged space, checked against the networks they are used on.
 
-use super::Heads;
+use super::{Blended, Groups, Heads};
 use crate::graph::{Segment, SpaceId, Spaces};
 use crate::plan::{Plan, PointPlan};
 use crate::{Error, Model, Result};
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// M and U of one merged space.
 pub(super) struct Map<'a> {
@@ -38,6 +39,17 @@ impl Map<'_> {
 
     fn n_groups(&self) -> usize {
         self.sizes.len()
+    }
+
+    /// M.
+    pub(super) fn blended(&self) -> Blended {
+        match self.merge {
+            Some(merge) => Blended::Dense(Arc::new(merge.clone())),
+            None => Blended::Groups(Arc::new(Groups {
+                share: self.group.iter().map(|&g| 1.0 / self.sizes[g as usize] as f32).collect(),
+                of: self.group.to_vec(),
+            })),
+        }
     }
 }
 

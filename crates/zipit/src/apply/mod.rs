@@ -14,6 +14,7 @@
 //!
 //! The input is never merged: its U is the identity. Biases, batch normalisation and depthwise weights take M only.
 
+mod blend;
 mod compare;
 mod copies;
 mod maps;
@@ -24,7 +25,9 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use blend::{Blend, Blended, Groups, Piece};
 pub use compare::{check_mergeable, differences};
+pub use weights::Role;
 
 use crate::graph::{Graph, Input, Node, Op, Spaces};
 use crate::{Error, Model, Result, Task, plan::Plan};
@@ -33,7 +36,6 @@ use maps::Maps;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use weights::Role;
 
 /// What becomes of the models' outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,34 @@ pub enum Heads {
 /// # Errors
 /// Models that cannot be merged, a plan that does not fit them, heads of different label spaces for [`Heads::Merge`].
 pub fn apply(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Model> {
+    graft(models, plan, heads).map(|grafted| grafted.model)
+}
+
+/// A merged network that knows where its parts are from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grafted {
+    /// The network.
+    pub model: Model,
+    /// One per node of its graph.
+    pub origins: Vec<Origin>,
+}
+
+/// Where a node of a merged graph is from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Origin {
+    /// The node of the models' graph whose place it takes.
+    pub source: String,
+    /// Which copy of it.
+    pub role: Role,
+    /// How the features it stands for are made of the models' features at `source`.
+    pub blend: Blend,
+}
+
+/// As [`apply`], with the origin of every node.
+///
+/// # Errors
+/// As [`apply`].
+pub fn graft(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Grafted> {
     check_mergeable(models)?;
     for (i, model) in models.iter().enumerate() {
         model.validate().map_err(|e| Error::Request(format!("model {}: {e}", i + 1)))?;
@@ -63,7 +93,7 @@ pub fn apply(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Model> {
     let spaces = graph.spaces()?;
     let maps = Maps::new(models, &spaces, plan, heads)?;
     let merged = Surgery { models, graph, copies: Copies::new(graph, &spaces, &maps), spaces: &spaces, maps }.perform();
-    merged.validate()?;
+    merged.model.validate()?;
     Ok(merged)
 }
 
@@ -77,18 +107,18 @@ struct Surgery<'a> {
 }
 
 /// A node of the merged graph and where its weights come from.
-struct Grafted<'a> {
+struct Graft<'a> {
     node: Node,
     source: &'a Node,
     role: Role,
 }
 
 impl<'a> Surgery<'a> {
-    fn perform(&self) -> Model {
+    fn perform(&self) -> Grafted {
         let prefix = self.free_prefix();
-        let grafted: Vec<Grafted<'_>> =
+        let grafts: Vec<Graft<'_>> =
             self.live_nodes().into_iter().flat_map(|node| self.graft(node, &prefix)).collect();
-        let weights = grafted
+        let weights = grafts
             .par_iter()
             .with_max_len(1)
             .flat_map_iter(|g| {
@@ -97,26 +127,35 @@ impl<'a> Surgery<'a> {
                 tensors.into_iter().map(move |(param, tensor)| (format!("{module}.{param}"), tensor))
             })
             .collect();
+        let merges: Vec<_> =
+            (0..self.spaces.spaces.len()).map(|space| self.maps.get(space).map(maps::Map::blended)).collect();
+        let origin = |g: &Graft<'_>| Origin {
+            source: g.source.name.clone(),
+            role: g.role,
+            blend: self.blend(&g.source.name, g.role, &merges),
+        };
+        let origins = grafts.iter().map(origin).collect();
         let (outputs, tasks) = self.outputs(&prefix);
         let graph = Graph {
             arch: format!("merge of {} {}", self.models.len(), self.graph.arch),
             input: Input { name: self.graph.input.name.clone(), shape: self.graph.input.shape.clone() },
-            nodes: grafted.into_iter().map(|g| g.node).collect(),
+            nodes: grafts.into_iter().map(|g| g.node).collect(),
             outputs,
         };
-        Model { graph, weights, tasks, preprocess: self.models[0].preprocess.clone() }
+        let model = Model { graph, weights, tasks, preprocess: self.models[0].preprocess.clone() };
+        Grafted { model, origins }
     }
 
     /// The nodes of the merged graph that take the place of one node.
-    fn graft(&self, source: &'a Node, prefix: &str) -> Vec<Grafted<'a>> {
+    fn graft(&self, source: &'a Node, prefix: &str) -> Vec<Graft<'a>> {
         let name = &source.name;
         let shared = self.copies.is_shared(name);
         let reads_shared = source.inputs.iter().all(|input| self.copies.is_shared(input));
         let op = self.resized(source);
         if shared && reads_shared {
-            return vec![Grafted { node: Node { op, ..source.clone() }, source, role: Role::Shared }];
+            return vec![Graft { node: Node { op, ..source.clone() }, source, role: Role::Shared }];
         }
-        let mut grafted: Vec<Grafted<'_>> = (0..self.models.len())
+        let mut grafted: Vec<Graft<'_>> = (0..self.models.len())
             .map(|i| {
                 let node = Node {
                     name: own(prefix, i, name),
@@ -124,13 +163,13 @@ impl<'a> Surgery<'a> {
                     inputs: source.inputs.iter().map(|input| self.copy_of(input, i, prefix)).collect(),
                     module: source.module.as_ref().map(|module| own(prefix, i, module)),
                 };
-                Grafted { node, source, role: if shared { Role::Part(i) } else { Role::Own(i) } }
+                Graft { node, source, role: if shared { Role::Part(i) } else { Role::Own(i) } }
             })
             .collect();
         if shared {
             let inputs = grafted.iter().map(|g| g.node.name.clone()).collect();
             let sum = Node { name: name.clone(), op: Op::Add, inputs, module: None };
-            grafted.push(Grafted { node: sum, source, role: Role::Shared });
+            grafted.push(Graft { node: sum, source, role: Role::Shared });
         }
         grafted
     }

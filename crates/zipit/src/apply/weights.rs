@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// Which copy of a layer a node of the merged graph is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
     /// The only one.
     Shared,
     /// Model i's summand of a merged value.

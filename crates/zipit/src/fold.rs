@@ -1,13 +1,13 @@
 //! BatchNorm folded into the convolution before it, for inference: one pass over the activations instead of two.
 
+use crate::graph::{Node, Op};
+use crate::{Graph, Result, StateDict};
 use ndarray::{Array1, ArrayD, Axis, IxDyn};
 use std::collections::BTreeSet;
-use zipit::graph::{Node, Op};
-use zipit::{Graph, Result, StateDict};
 
 /// Rewrites every Conv → BatchNorm pair into one convolution with a bias, where only that BatchNorm reads the
 /// convolution's value and the value is neither an output nor in `keep`. The convolution takes the BatchNorm's place
-/// and value name:
+/// and value name, and keeps its own module's:
 ///
 /// W′ = W·γ/√(σ² + ε),  b′ = β + (b − μ)·γ/√(σ² + ε),
 ///
@@ -39,8 +39,7 @@ pub fn fold_batch_norm(graph: &Graph, weights: &StateDict, keep: &BTreeSet<Strin
     Ok((folded, folded_weights))
 }
 
-/// The node that replaces `conv` and `norm`; its tensors get a name of their own, so that modules that other nodes
-/// share stay as they are.
+/// The node that replaces `conv` and `norm`.
 fn folded_pair(conv: &Node, norm: &Node, eps: f64, weights: &mut StateDict) -> Node {
     let module = |node: &Node| node.module.clone().unwrap_or_default();
     let per_channel = |name: &str| -> Array1<f64> {
@@ -59,10 +58,9 @@ fn folded_pair(conv: &Node, norm: &Node, eps: f64, weights: &mut StateDict) -> N
     };
     let bias: Array1<f64> = beta + (before - mean) * scale;
 
-    let name = format!("{}+{}", module(conv), module(norm));
-    weights.insert(format!("{name}.weight"), weight.mapv(|x| x as f32));
-    weights.insert(format!("{name}.bias"), narrow(&bias));
-    let mut pair = Node { name: norm.name.clone(), module: Some(name), ..conv.clone() };
+    weights.insert(format!("{}.weight", module(conv)), weight.mapv(|x| x as f32));
+    weights.insert(format!("{}.bias", module(conv)), narrow(&bias));
+    let mut pair = Node { name: norm.name.clone(), ..conv.clone() };
     if let Op::Conv2d { bias, .. } = &mut pair.op {
         *bias = true;
     }

@@ -1,0 +1,75 @@
+//! M·[y¹; …; yᴺ] on tensors.
+
+use crate::Result;
+use tch::Tensor;
+use zipit::apply::{Blend, Blended, Piece};
+
+/// What a blend makes of the models' values at one place, `[B, C, H, W]` or `[B, F]` each: the same with the merged
+/// features. Images stay channels-last.
+pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
+    if let Some(i) = blend.own() {
+        return Ok(values[i].shallow_clone());
+    }
+    let image = values[0].dim() == 4;
+    // Features last: `[B, H, W, C]` or `[B, F]`.
+    let last: Vec<Tensor> =
+        values.iter().map(|v| if image { v.f_permute([0, 2, 3, 1]) } else { Ok(v.shallow_clone()) }).collect::<Result<_, _>>()?;
+    let axis = last[0].dim() as i64 - 1;
+    let mut from = 0;
+    let mut parts = Vec::new();
+    for piece in &blend.pieces {
+        let length = (piece.dim * piece.repeat) as i64;
+        let inputs: Vec<Tensor> =
+            last.iter().map(|v| v.f_narrow(axis, from, length)).collect::<Result<_, _>>()?;
+        parts.push(part(piece, blend.only, &inputs)?);
+        from += length;
+    }
+    let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::f_cat(&parts, axis)? };
+    Ok(if image { whole.f_permute([0, 3, 1, 2])? } else { whole })
+}
+
+/// One piece, features last.
+fn part(piece: &Piece, only: Option<usize>, values: &[Tensor]) -> Result<Tensor> {
+    if let Blended::Own(i) = piece.made {
+        return Ok(values[i].shallow_clone());
+    }
+    let (dim, width, repeat) = (piece.dim as i64, piece.width as i64, piece.repeat as i64);
+    let mut shape = values[0].size();
+    if let Some(last) = shape.last_mut() {
+        *last = width * repeat;
+    }
+    let mut sum: Option<Tensor> = None;
+    for (i, value) in values.iter().enumerate().filter(|(i, _)| only.is_none_or(|only| only == *i)) {
+        let merge = merge_of(piece, i, value)?;
+        let flat = value.f_reshape([-1, dim * repeat])?;
+        let product = if repeat == 1 {
+            flat.f_mm(&merge.f_tr()?)?
+        } else {
+            merge.f_matmul(&flat.f_reshape([-1, dim, repeat])?)?
+        };
+        sum = Some(match sum {
+            Some(mut sum) => sum.f_add_(&product)?,
+            None => product,
+        });
+    }
+    Ok(sum.expect("a model contributes").f_reshape(shape)?)
+}
+
+/// Mᵢ, `[d', d]`, where `like` lives.
+fn merge_of(piece: &Piece, i: usize, like: &Tensor) -> Result<Tensor> {
+    let mut dense = vec![0.0_f32; piece.width * piece.dim];
+    for k in 0..piece.dim {
+        let joint = i * piece.dim + k;
+        match &piece.made {
+            Blended::Groups(groups) => dense[groups.of[joint] as usize * piece.dim + k] = groups.share[joint],
+            Blended::Dense(merge) => {
+                for g in 0..piece.width {
+                    dense[g * piece.dim + k] = merge[[g, joint]];
+                }
+            }
+            Blended::Own(_) => {}
+        }
+    }
+    let merge = Tensor::f_from_slice(&dense)?.f_reshape([piece.width as i64, piece.dim as i64])?;
+    Ok(merge.f_to_device(like.device())?)
+}
