@@ -37,6 +37,7 @@ pub fn random_model(graph: &Graph, seed: u64, task: &str, classes: &[&str]) -> M
         weights,
         tasks: vec![Task { name: task.to_owned(), classes: classes.iter().map(|&c| c.to_owned()).collect() }],
         preprocess: Preprocess { size: [h, w], resize: None, mean: vec![0.5; c], std: vec![0.25; c] },
+        joint: None,
     }
 }
 

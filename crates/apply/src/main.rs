@@ -44,8 +44,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Ok(());
     }
     let models: Vec<_> = files.iter().map(|file| &file.model).collect();
-    let merged =
-        apply(&models, &plan.plan, args.merge.heads()).with_context(|| format!("{}", plan.path.display()))?;
+    let merged = apply(&models, &plan.plan, args.merge.heads()).with_context(|| format!("{}", plan.path.display()))?;
     ensure!(!stage.interrupted(), "interrupted, nothing was written");
     let (one, all): (Cost, Cost) = (models[0].graph.cost()?, merged.graph.cost()?);
     let summary = format!(

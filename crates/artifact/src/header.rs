@@ -13,7 +13,8 @@ pub const MODEL_VERSION: u32 = 1;
 /// Format version of stats.
 ///
 /// - 1: first.
-pub const STATS_VERSION: u32 = 1;
+/// - 2: what layers read (`collect --gram`).
+pub const STATS_VERSION: u32 = 2;
 /// Format version of a plan.
 ///
 /// - 1: first.
@@ -23,7 +24,8 @@ pub const PLAN_VERSION: u32 = 3;
 /// Format version of a report.
 ///
 /// - 1: first.
-pub const REPORT_VERSION: u32 = 1;
+/// - 2: joint accuracy by every rule; what making a network used.
+pub const REPORT_VERSION: u32 = 2;
 /// Format version of a training checkpoint.
 ///
 /// - 1: first.

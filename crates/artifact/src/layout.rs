@@ -4,6 +4,8 @@
 pub const HEADER: &str = "header";
 /// Stats: the group that holds one group per merge point.
 pub const POINTS: &str = "points";
+/// Stats: the group that holds one group per layer whose inputs were measured.
+pub const LAYERS: &str = "layers";
 /// Stats, per point: n, a scalar u64.
 pub const COUNT: &str = "count";
 /// Stats, per point: Σz, `[N·d]` f64.
@@ -20,9 +22,26 @@ pub const IMAGES: &str = "images";
 /// Data set, per split: `[N]` integers, indices into the class names.
 pub const LABELS: &str = "labels";
 
-/// Path of a merge point's group. HDF5 gives `/`, `.` and `..` a meaning of their own, so these are percent-encoded.
+/// Path of a merge point's group.
 #[must_use]
 pub fn point(name: &str) -> String {
+    format!("{POINTS}/{}", link(name))
+}
+
+/// Path of a layer's group.
+#[must_use]
+pub fn layer(name: &str) -> String {
+    format!("{LAYERS}/{}", link(name))
+}
+
+/// Path of model i's group within a layer's, where each model is measured by itself.
+#[must_use]
+pub fn own(name: &str, i: usize) -> String {
+    format!("{}/{i}", layer(name))
+}
+
+/// HDF5 gives `/`, `.` and `..` a meaning of their own, so these are percent-encoded.
+fn link(name: &str) -> String {
     let mut link = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
@@ -33,5 +52,5 @@ pub fn point(name: &str) -> String {
             c => link.push(c),
         }
     }
-    format!("{POINTS}/{link}")
+    link
 }

@@ -7,12 +7,14 @@ use crate::{Error, InputRef, Kind, Provenance, Result, json};
 use safetensors::tensor::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use zipit::joint::Joint;
 use zipit::{Graph, Model, Preprocess, StateDict, Task};
 
 const FORMAT: &str = "format";
 const GRAPH: &str = "zipit.graph";
 const TASKS: &str = "zipit.tasks";
 const PREPROCESS: &str = "zipit.preprocess";
+const JOINT: &str = "zipit.joint";
 
 /// A BatchNorm's counter: PyTorch writes it, nothing here needs it.
 const COUNTER: &str = "num_batches_tracked";
@@ -49,6 +51,8 @@ pub struct ModelHeader {
     pub tasks: Vec<Task>,
     /// The input's contract.
     pub preprocess: Preprocess,
+    /// How its heads are compared with each other.
+    pub joint: Option<Joint>,
     /// Who made it and from what.
     pub provenance: Provenance,
     /// Shape of every tensor, by name.
@@ -71,16 +75,12 @@ pub fn read(path: &Path) -> Result<ModelFile> {
     for name in header.shapes.keys() {
         weights.insert(name.clone(), container.f32(name).map_err(|e| Error::contents(path, Kind::Model, &e))?);
     }
-    let model = Model { graph: header.graph, weights, tasks: header.tasks, preprocess: header.preprocess };
+    let ModelHeader { graph, tasks, preprocess, joint, provenance, .. } = header;
+    let model = Model { graph, weights, tasks, preprocess, joint };
     model.validate().map_err(|e| Error::contents(path, Kind::Model, &e))?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(&bytes);
-    Ok(ModelFile {
-        path: path.to_owned(),
-        blake3: hasher.finalize().to_hex().to_string(),
-        model,
-        provenance: header.provenance,
-    })
+    Ok(ModelFile { path: path.to_owned(), blake3: hasher.finalize().to_hex().to_string(), model, provenance })
 }
 
 /// Reads everything but the weights: fast whatever the model's size. The weights are not verified.
@@ -103,6 +103,10 @@ fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
         graph: json::decode("graph", raw.text(path, GRAPH)?).map_err(unusable)?,
         tasks: json::decode("list of tasks", raw.text(path, TASKS)?).map_err(unusable)?,
         preprocess: json::decode("preprocessing", raw.text(path, PREPROCESS)?).map_err(unusable)?,
+        joint: match raw.metadata.get(JOINT) {
+            Some(text) => Some(json::decode("joint prediction", text).map_err(unusable)?),
+            None => None,
+        },
         provenance: raw.provenance(path)?,
         shapes: raw
             .tensors
@@ -125,12 +129,15 @@ fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
 pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     model.validate().map_err(|e| unwritable(e.to_string()))?;
-    let metadata = BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         (FORMAT, "pt".to_owned()),
         (GRAPH, json::encode("graph", &model.graph).map_err(unwritable)?),
         (TASKS, json::encode("list of tasks", &model.tasks).map_err(unwritable)?),
         (PREPROCESS, json::encode("preprocessing", &model.preprocess).map_err(unwritable)?),
     ]);
+    if let Some(joint) = &model.joint {
+        metadata.insert(JOINT, json::encode("joint prediction", joint).map_err(unwritable)?);
+    }
     let tensors = model.weights.iter().map(|(name, tensor)| (name.as_str(), Values::F32(tensor))).collect();
     container::write(path, (Kind::Model, MODEL_VERSION), metadata, &tensors, provenance)
 }

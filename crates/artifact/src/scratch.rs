@@ -108,6 +108,6 @@ mod tests {
         scratch.read(7, &mut back).unwrap();
         assert_eq!(back, short);
         assert!(scratch.read(1, &mut back).unwrap_err().to_string().contains("never written"));
-        assert!(scratch.read(0, &mut vec![0.0; 6]).unwrap_err().to_string().contains("fewer"));
+        assert!(scratch.read(0, &mut [0.0; 6]).unwrap_err().to_string().contains("fewer"));
     }
 }

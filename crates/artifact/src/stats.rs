@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use zipit::refit::{Gram, gram::patch_size};
 use zipit::{Graph, Moments, Preprocess, Task};
 
 /// The first bytes of the file.
@@ -32,6 +33,10 @@ pub struct StatsHeader {
     pub preprocess: Preprocess,
     /// Merge points, in the order of the forward pass: name and d.
     pub points: Vec<(String, usize)>,
+    /// Layers whose inputs were measured: module and F, numbers that it reads at once.
+    pub layers: Vec<(String, usize)>,
+    /// Whether the models were measured together there; `None` without layers.
+    pub gram: Option<GramKind>,
     /// Images that are in these moments.
     pub n_images: u64,
     /// `Some((i, n))`: the i-th of n shards, i from 1; `None`: the whole.
@@ -44,6 +49,27 @@ pub struct StatsHeader {
     pub n_batches: u64,
     /// Who measured, and on which data.
     pub provenance: Provenance,
+}
+
+/// Which products of what the models' layers read are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GramKind {
+    /// Of all models with each other.
+    Joint,
+    /// Of each model by itself.
+    Own,
+}
+
+impl GramKind {
+    /// Nothing measured yet of a layer that reads F numbers in each of N models.
+    #[must_use]
+    pub fn zeros(self, n_models: usize, f: usize) -> Gram {
+        match self {
+            Self::Joint => Gram::Joint(Moments::zeros(n_models * f)),
+            Self::Own => Gram::Own(vec![Moments::zeros(f); n_models]),
+        }
+    }
 }
 
 impl StatsHeader {
@@ -79,6 +105,22 @@ impl StatsHeader {
                 }
                 Some(_) if self.points[..i].iter().any(|(other, _)| other == name) => {
                     return Err(format!("`{name}` is there twice"));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.gram.is_some() == self.layers.is_empty() {
+            return Err("layers are measured, or they are not".to_owned());
+        }
+        for (i, (name, f)) in self.layers.iter().enumerate() {
+            let node = self.graph.nodes.iter().find(|node| node.module.as_ref() == Some(name));
+            match node.and_then(|node| patch_size(&node.op)) {
+                None => return Err(format!("`{name}` is no layer of its graph")),
+                Some(size) if size != *f => {
+                    return Err(format!("`{name}` reads {f} numbers, its graph says {size}"));
+                }
+                Some(_) if self.layers[..i].iter().any(|(other, _)| other == name) => {
+                    return Err(format!("layer `{name}` is there twice"));
                 }
                 Some(_) => {}
             }
@@ -125,6 +167,39 @@ impl StatsHeader {
         Ok(())
     }
 
+    /// Checks one layer's second moments: what the header says, finite, of whole images.
+    fn check_gram(&self, name: &str, gram: &Gram) -> Result<(), String> {
+        let (f, kind) = self.layer(name)?;
+        let each: Vec<&Moments> = match (gram, kind) {
+            (Gram::Joint(moments), GramKind::Joint) => vec![moments],
+            (Gram::Own(each), GramKind::Own) => each.iter().collect(),
+            _ => return Err(format!("`{name}`: moments of another kind than the header says")),
+        };
+        let sizes: Vec<usize> = each.iter().map(|moments| moments.n_joint()).collect();
+        let expected = match kind {
+            GramKind::Joint => vec![self.n_models() * f],
+            GramKind::Own => vec![f; self.n_models()],
+        };
+        if sizes != expected {
+            return Err(format!("`{name}`: {sizes:?} numbers, expected {expected:?}"));
+        }
+        for moments in each {
+            moments.validate(name).map_err(|e| e.to_string())?;
+            if !moments.count.is_multiple_of(self.n_images) {
+                return Err(format!("`{name}`: {} samples are no whole images of {}", moments.count, self.n_images));
+            }
+        }
+        Ok(())
+    }
+
+    fn layer(&self, name: &str) -> Result<(usize, GramKind), String> {
+        let found = self.layers.iter().find(|(layer, _)| layer == name);
+        match (found, self.gram) {
+            (Some((_, f)), Some(kind)) => Ok((*f, kind)),
+            _ => Err(format!("what `{name}` reads was not measured")),
+        }
+    }
+
     fn dim(&self, name: &str) -> Result<usize, String> {
         self.points
             .iter()
@@ -138,7 +213,12 @@ impl StatsHeader {
 ///
 /// # Errors
 /// A header that contradicts itself, moments that do not fit it, or a file that cannot be written.
-pub fn write(path: &Path, header: &StatsHeader, moments: &BTreeMap<String, Moments>) -> Result<()> {
+pub fn write(
+    path: &Path,
+    header: &StatsHeader,
+    moments: &BTreeMap<String, Moments>,
+    grams: &BTreeMap<String, Gram>,
+) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     let mut header = header.clone();
     header.provenance = header.provenance.compact();
@@ -153,27 +233,58 @@ pub fn write(path: &Path, header: &StatsHeader, moments: &BTreeMap<String, Momen
     if moments.len() != header.points.len() {
         return Err(unwritable(format!("{} moments for {} merge points", moments.len(), header.points.len())));
     }
+    for (name, _) in &header.layers {
+        let gram = grams.get(name).ok_or_else(|| unwritable(format!("the moments of layer `{name}` are missing")))?;
+        header.check_gram(name, gram).map_err(unwritable)?;
+    }
+    if grams.len() != header.layers.len() {
+        return Err(unwritable(format!("{} layers' moments for {}", grams.len(), header.layers.len())));
+    }
     let text = json::encode("header", &header).map_err(unwritable)?;
 
     let staged = Staged::new(path)?;
-    write_hdf5(staged.path(), &text, moments)
+    write_hdf5(staged.path(), &text, moments, grams)
         .map_err(|e| Error::Write { path: path.to_owned(), reason: hdf::reason(&e) })?;
     seal(staged.file()).map_err(|e| Error::Write { path: path.to_owned(), reason: crate::error::reason(&e) })?;
     staged.commit()
 }
 
-fn write_hdf5(path: &Path, header: &str, moments: &BTreeMap<String, Moments>) -> hdf5::Result<()> {
+fn write_hdf5(
+    path: &Path,
+    header: &str,
+    moments: &BTreeMap<String, Moments>,
+    grams: &BTreeMap<String, Gram>,
+) -> hdf5::Result<()> {
     let file = hdf::create(path, BLOCK as u64)?;
     file.new_dataset_builder().with_data(ArrayView1::from(header.as_bytes())).create(layout::HEADER)?;
     hdf::group(&file, layout::POINTS)?;
     for (name, point) in moments {
-        let group = hdf::group(&file, &layout::point(name))?;
-        group.new_dataset_builder().with_data(&[point.count]).create(layout::COUNT)?;
-        group.new_dataset_builder().with_data(ArrayView1::from(&point.sum)).create(layout::SUM)?;
-        group.new_dataset_builder().with_data(ArrayView1::from(&point.outer)).create(layout::OUTER)?;
+        write_moments(&file, &layout::point(name), point)?;
+    }
+    if !grams.is_empty() {
+        hdf::group(&file, layout::LAYERS)?;
+    }
+    for (name, gram) in grams {
+        match gram {
+            Gram::Joint(moments) => write_moments(&file, &layout::layer(name), moments)?,
+            Gram::Own(each) => {
+                hdf::group(&file, &layout::layer(name))?;
+                for (i, moments) in each.iter().enumerate() {
+                    write_moments(&file, &layout::own(name, i), moments)?;
+                }
+            }
+        }
     }
     file.flush()?;
     file.close()
+}
+
+fn write_moments(file: &hdf5::File, at: &str, moments: &Moments) -> hdf5::Result<()> {
+    let group = hdf::group(file, at)?;
+    group.new_dataset_builder().with_data(&[moments.count]).create(layout::COUNT)?;
+    group.new_dataset_builder().with_data(ArrayView1::from(&moments.sum)).create(layout::SUM)?;
+    group.new_dataset_builder().with_data(ArrayView1::from(&moments.outer)).create(layout::OUTER)?;
+    Ok(())
 }
 
 /// Fills the user block of a finished HDF5 file.
@@ -295,16 +406,42 @@ impl StatsReader {
         self.read_point(name).map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
     }
 
+    /// Reads the second moments of what a layer reads, by its module.
+    ///
+    /// # Errors
+    /// A layer that was not measured, or whose numbers do not fit the header.
+    pub fn gram(&self, name: &str) -> Result<Gram> {
+        self.read_gram(name).map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
+    }
+
     fn read_point(&self, name: &str) -> Result<Moments, String> {
-        let n_joint = self.header.n_models().checked_mul(self.header.dim(name)?).ok_or("too many features")?;
+        let moments = self.read_moments(&layout::point(name), self.header.n_models(), self.header.dim(name)?)?;
+        self.header.check(name, &moments)?;
+        Ok(moments)
+    }
+
+    fn read_gram(&self, name: &str) -> Result<Gram, String> {
+        let (f, kind) = self.header.layer(name)?;
+        let n = self.header.n_models();
+        let gram = match kind {
+            GramKind::Joint => Gram::Joint(self.read_moments(&layout::layer(name), n, f)?),
+            GramKind::Own => {
+                let own = (0..n).map(|i| self.read_moments(&layout::own(name, i), 1, f));
+                Gram::Own(own.collect::<Result<_, _>>()?)
+            }
+        };
+        self.header.check_gram(name, &gram)?;
+        Ok(gram)
+    }
+
+    fn read_moments(&self, at: &str, n_models: usize, dim: usize) -> Result<Moments, String> {
+        let n_joint = n_models.checked_mul(dim).ok_or("too many features")?;
         let n_outer = n_joint.checked_add(1).and_then(|n| n.checked_mul(n_joint)).ok_or("too many features")? / 2;
-        let at = |what: &str| format!("{}/{what}", layout::point(name));
-        let moments = Moments {
+        let at = |what: &str| format!("{at}/{what}");
+        Ok(Moments {
             count: hdf::read(&self.file, &at(layout::COUNT), Some(1))?[0],
             sum: hdf::read(&self.file, &at(layout::SUM), Some(n_joint))?,
             outer: hdf::read(&self.file, &at(layout::OUTER), Some(n_outer))?,
-        };
-        self.header.check(name, &moments)?;
-        Ok(moments)
+        })
     }
 }

@@ -1,20 +1,25 @@
 //! Collecting: checked inputs → forward passes → stats file, with a partial file in between when interrupted.
 
-use crate::Args;
+use crate::{Args, Gram};
 use anyhow::{Context, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zipit::apply::check_mergeable;
+use zipit::fold::fold_batch_norm;
 use zipit::images::ImageBatches;
+use zipit::refit::{self, gram::patch_size};
 use zipit::{Model, Moments};
 use zipit_artifact::model::{self, ModelFile};
-use zipit_artifact::stats::{self, StatsHeader, StatsReader};
+use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
 use zipit_data::Split;
 use zipit_stage::Stage;
 use zipit_stage::images::tasks_of;
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, accumulate, batch_size};
+
+/// Batches that are done, moments by merge point and by layer.
+type Resumed = (usize, BTreeMap<String, Moments>, BTreeMap<String, refit::Gram>);
 
 /// How often unfinished work is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
@@ -35,47 +40,55 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let mut inputs: Vec<_> = files.iter().map(ModelFile::input_ref).collect();
     let refs = inputs.clone();
     inputs.extend(set.inputs());
-    let environment = [("libtorch".to_owned(), libtorch_version().to_owned())].into();
-    let provenance = stage.provenance(inputs, environment);
-    let numbers: usize = points.iter().map(|p| (models.len() * p.dim).pow(2)).sum();
+    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
+    let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
+    // Folding BatchNorm into its convolution changes no value that is observed.
+    let observed: BTreeSet<String> = points.iter().map(|p| p.name.clone()).collect();
+    let gram = args.gram.map(Gram::kind);
+    let layers = if gram.is_some() { layers(models[0], &observed)? } else { vec![] };
     if args.common.dry_run {
-        return stage.print(&format!(
-            "would measure {} merge points of {} models on {} {} images in batches of {batch_size}; about {:.2} GiB \
-             for the moments; would write {} ({:.2} GiB)\n",
+        let square = |dim: usize| (models.len() * dim).pow(2);
+        let grams: usize = layers.iter().map(|(_, f)| square(*f)).sum();
+        let numbers = points.iter().map(|p| square(p.dim)).sum::<usize>()
+            + if gram == Some(GramKind::Own) { grams / models.len() } else { grams };
+        let what = format!(
+            "{} merge points of {} models on {} {} images",
             points.len(),
             models.len(),
             batches.n_images(),
-            set.split,
-            (numbers * (4 + stage.n_threads() * 4)) as f64 / f64::from(1 << 30),
-            args.out.display(),
-            (numbers * 4) as f64 / f64::from(1 << 30),
-        ));
+            set.split
+        );
+        return stage.print(&would(args, stage, &what, batch_size, numbers));
     }
     if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
     let partial = partial_path(&args.out);
-    let (mut done, mut moments) = resume(&partial, &provenance.key, stage).unwrap_or_else(|| {
-        (0, points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim))).collect())
+    let (mut done, mut moments, mut grams) = resume(&partial, &provenance.key, stage).unwrap_or_else(|| {
+        let moments = points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim)));
+        let zeros = |f: usize| gram.map(|gram| gram.zeros(models.len(), f));
+        let grams = layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?)));
+        (0, moments.collect(), grams.collect())
     });
-    let header = |done: usize| StatsHeader {
+    let whole = StatsHeader {
         graph: graph.clone(),
-        models: refs.clone(),
+        models: refs,
         tasks: models.iter().map(|m| m.tasks.clone()).collect(),
         preprocess: models[0].preprocess.clone(),
         points: points.iter().map(|p| (p.name.clone(), p.dim)).collect(),
-        n_images: batches.n_images_in(done) as u64,
+        layers,
+        gram,
+        n_images: batches.n_images() as u64,
         batch_size,
         shard: args.shard,
-        batches_done: done as u64,
+        batches_done: batches.n_batches() as u64,
         n_batches: batches.n_batches() as u64,
-        provenance: provenance.clone(),
+        provenance,
     };
 
-    // Folding BatchNorm into its convolution changes no value that is observed.
-    let observed: BTreeSet<String> = points.iter().map(|p| p.name.clone()).collect();
     let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
+    let modules: Vec<String> = whole.layers.iter().map(|(name, _)| name.clone()).collect();
     let progress = stage.progress("collect", "images", batches.n_images() as u64);
     progress.skip(batches.n_images_in(done) as u64);
     while done < batches.n_batches() {
@@ -84,11 +97,14 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         let mut piece = stage.n_threads().max(8);
         while done < batches.n_batches() && started.elapsed() < SAVE_EVERY && !stage.interrupted() {
             let range = done..(done + piece).min(batches.n_batches());
-            done += accumulate::moments(&networks, &points, &batches, range, &mut moments, &progress)?;
+            let layers = (&modules[..], &mut grams);
+            done += accumulate::measure(&networks, &points, layers, &batches, range, &mut moments, &progress)?;
             piece *= 2;
         }
         if done < batches.n_batches() {
-            stats::write(&partial, &header(done), &moments)?;
+            let n_images = batches.n_images_in(done) as u64;
+            let part = StatsHeader { n_images, batches_done: done as u64, ..whole.clone() };
+            stats::write(&partial, &part, &moments, &grams)?;
             if stage.interrupted() {
                 bail!(
                     "interrupted after {} of {} images; the same command goes on from there ({})",
@@ -100,7 +116,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         }
     }
     drop(progress);
-    stats::write(&args.out, &header(done), &moments)?;
+    stats::write(&args.out, &whole, &moments, &grams)?;
     if partial.exists() {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
@@ -114,6 +130,24 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     ))
 }
 
+/// What a dry run says; the moments take so many numbers.
+fn would(args: &Args, stage: &Stage, what: &str, batch_size: usize, numbers: usize) -> String {
+    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+    format!(
+        "would measure {what} in batches of {batch_size}; about {:.2} GiB for the moments; would write {} ({:.2} GiB)\n",
+        gib(numbers * (4 + stage.n_threads() * 4)),
+        args.out.display(),
+        gib(numbers * 4)
+    )
+}
+
+/// Module and size of what every layer reads, in the networks that are run.
+fn layers(model: &Model, observed: &BTreeSet<String>) -> anyhow::Result<Vec<(String, usize)>> {
+    let (graph, _) = fold_batch_norm(&model.graph, &model.weights, observed)?;
+    let layers = graph.nodes.into_iter().filter_map(|node| Some((node.module?, patch_size(&node.op)?)));
+    Ok(layers.collect())
+}
+
 fn partial_path(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
@@ -121,7 +155,7 @@ fn partial_path(out: &Path) -> PathBuf {
 }
 
 /// What an interrupted run of the same command left; anything else under that name is not touched by it.
-fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<(usize, BTreeMap<String, Moments>)> {
+fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<Resumed> {
     if !partial.exists() || stage.forced() {
         return None;
     }
@@ -132,6 +166,8 @@ fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<(usize, BTreeMap<S
         .iter()
         .map(|(name, _)| Some((name.clone(), reader.moments(name).ok()?)))
         .collect::<Option<BTreeMap<_, _>>>()?;
+    let layers = &reader.header().layers;
+    let grams = layers.iter().map(|(name, _)| Some((name.clone(), reader.gram(name).ok()?))).collect::<Option<_>>()?;
     tracing::info!("going on from {} images in {}", reader.header().n_images, partial.display());
-    Some((reader.header().batches_done as usize, moments))
+    Some((reader.header().batches_done as usize, moments, grams))
 }

@@ -3,9 +3,10 @@
 mod job;
 mod reduce;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use zipit_artifact::stats::GramKind;
 use zipit_stage::images::{ImageArgs, parse_shard};
 use zipit_stage::{Common, HasCommon, Stage};
 use zipit_torch::Device;
@@ -29,6 +30,10 @@ struct Args {
     /// Measure only every n-th batch, beginning with the i-th (from 1); add the shards up with --reduce
     #[arg(long, value_name = "I/N", value_parser = parse_shard, conflicts_with = "reduce")]
     shard: Option<(usize, usize)>,
+    /// Also measure what every layer reads, so that `refit --stats` can solve the layers without images: of all models
+    /// with each other, or of each model by itself (a quarter of the size for two models; RegMean)
+    #[arg(long, value_enum, value_name = "HOW")]
+    gram: Option<Gram>,
     /// Add up the moments of shards
     #[arg(long, value_name = "STATS", num_args = 1.., conflicts_with_all = ["models", "data"])]
     reduce: Vec<PathBuf>,
@@ -40,6 +45,21 @@ struct Args {
     out: PathBuf,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Gram {
+    Joint,
+    Own,
+}
+
+impl Gram {
+    fn kind(self) -> GramKind {
+        match self {
+            Self::Joint => GramKind::Joint,
+            Self::Own => GramKind::Own,
+        }
+    }
 }
 
 impl HasCommon for Args {

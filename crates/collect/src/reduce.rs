@@ -34,10 +34,19 @@ pub fn reduce(paths: &[PathBuf], out: &Path, dry_run: bool, stage: &Stage) -> an
         }
         total.insert(name.clone(), sum);
     }
+    let mut grams = BTreeMap::new();
+    for (name, _) in &first.layers {
+        ensure!(!stage.interrupted(), "interrupted, nothing was written");
+        let mut sum = shards[0].gram(name)?;
+        for shard in &shards[1..] {
+            sum.merge(&shard.gram(name)?).with_context(|| format!("{}: `{name}`", shard.path().display()))?;
+        }
+        grams.insert(name.clone(), sum);
+    }
     let batches_done = shards.iter().map(|r| r.header().batches_done).sum();
     let n_batches = shards.iter().map(|r| r.header().n_batches).sum();
     let header = StatsHeader { n_images, batches_done, n_batches, shard: None, provenance, ..first.clone() };
-    stats::write(out, &header, &total)?;
+    stats::write(out, &header, &total, &grams)?;
     stage.record(out);
     stage.print(&format!("{}: {told}\n", out.display()))
 }
@@ -50,6 +59,7 @@ fn check_same_job(a: &StatsReader, b: &StatsReader) -> anyhow::Result<()> {
         (digests(x) == digests(y), "other models, or in another order"),
         (x.graph == y.graph, "another architecture"),
         (x.points == y.points, "other merge points"),
+        (x.layers == y.layers && x.gram == y.gram, "other layers (--gram)"),
         (x.preprocess == y.preprocess, "another preprocessing"),
         (x.shard.map(|s| s.1) == y.shard.map(|s| s.1), "a split into another number of shards"),
         (x.shard.is_none() || x.batch_size == y.batch_size, "other batches (--batch-size)"),

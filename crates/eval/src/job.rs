@@ -6,7 +6,7 @@ use ndarray::Array2;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use zipit::graph::Cost;
-use zipit::report::{DataUsed, Head, Report, Row, RowKind, score};
+use zipit::report::{DataUsed, Head, Report, Row, RowKind, Used, score};
 use zipit::{Model, Task};
 use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::header::{InputRef, Kind};
@@ -130,7 +130,7 @@ fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::R
             tasks.iter().map(|t| t.classes.iter().map(|c| ids.get(c.as_str()).copied()).collect()).collect();
         let heads: Vec<Head> = members
             .iter()
-            .flat_map(|r| &r.logits)
+            .flat_map(|r| &r.logits[..r.file.model.tasks.len()])
             .zip(&meanings)
             .map(|(logits, labels)| Head { logits: logits.view(), labels })
             .collect();
@@ -140,9 +140,15 @@ fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::R
             cost = cost + member.file.model.graph.cost()?;
             file_bytes += std::fs::metadata(&member.file.path)?.len();
         }
-        let scores = score(&tasks, &heads, &labels).with_context(|| model.clone())?;
+        // Heads of different files were not fitted to be compared.
+        let calibration = match members {
+            [one] => one.file.model.joint.as_ref().map(|joint| (joint, one.logits.get(tasks.len()).map(Array2::view))),
+            _ => None,
+        };
+        let scores = score(&tasks, &heads, calibration, &labels).with_context(|| model.clone())?;
         let method = if members.len() == 1 { rows::method(&members[0].file.provenance) } else { String::new() };
-        Ok(Row { model, kind, method, scores, cost, relative_macs: None, file_bytes })
+        let used = if kind == RowKind::Single { Used::default() } else { rows::used(members.iter().map(|r| &r.file)) };
+        Ok(Row { model, kind, method, scores, cost, relative_macs: None, file_bytes, used })
     };
     let mut rows = Vec::new();
     for (i, r) in ran[..n_rows].iter().enumerate() {

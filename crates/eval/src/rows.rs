@@ -1,16 +1,26 @@
 //! What a network is, read off the provenance in its file.
 
-use zipit::report::RowKind;
-use zipit_artifact::header::Provenance;
+use zipit::report::{RowKind, StageImages, Used};
+use zipit_artifact::header::{InputRef, Kind, Provenance};
+use zipit_artifact::model::ModelFile;
 
-/// Merged, if `apply` or `refit` stands anywhere in the chain that made the file.
+/// Merged, if `apply` or `refit` stands anywhere in the chain that made the file; an ensemble, if `gate` put several
+/// networks side by side.
 pub fn kind(provenance: &Provenance) -> RowKind {
-    if ["apply", "refit"].iter().any(|stage| find(provenance, stage).is_some()) { RowKind::Merged } else { RowKind::Single }
+    let is_model = |input: &&InputRef| input.kind == Kind::Model.to_string();
+    if find(provenance, "gate").is_some_and(|gate| gate.inputs.iter().filter(is_model).count() > 1) {
+        return RowKind::Ensemble;
+    }
+    if ["apply", "refit"].iter().any(|stage| find(provenance, stage).is_some()) {
+        RowKind::Merged
+    } else {
+        RowKind::Single
+    }
 }
 
 /// How it was made, in the words of the command line: collected images, matching, heads, recalibration.
 pub fn method(provenance: &Provenance) -> String {
-    ["collect", "match", "apply", "refit", "recalibrate"]
+    ["collect", "match", "apply", "refit", "recalibrate", "gate"]
         .into_iter()
         .filter_map(|stage| {
             let found = find(provenance, stage)?;
@@ -19,6 +29,22 @@ pub fn method(provenance: &Provenance) -> String {
         })
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+/// What making networks used, by the stages in the chains that made them. None of these stages takes labels or gradients.
+pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
+    let mut used = Used::default();
+    for file in files {
+        for stage in ["collect", "recalibrate", "refit", "gate"] {
+            let Some(found) = find(&file.provenance, stage) else { continue };
+            used.task_identity |= stage == "gate";
+            let n = found.environment.get("images").and_then(|n| n.parse().ok());
+            if let Some(n) = n.filter(|_| used.images.iter().all(|other| other.stage != stage)) {
+                used.images.push(StageImages { stage: stage.to_owned(), n });
+            }
+        }
+    }
+    used
 }
 
 fn is_file(arg: &str) -> bool {
@@ -37,7 +63,6 @@ fn find<'a>(provenance: &'a Provenance, stage: &str) -> Option<&'a Provenance> {
 mod tests {
     use super::*;
     use std::path::Path;
-    use zipit_artifact::header::{InputRef, Kind};
 
     fn made_by(stage: &str, args: &[&str], from: Vec<Provenance>) -> Provenance {
         let inputs = from.into_iter().map(|p| InputRef::new(Path::new("x"), Kind::Model, "", Some(p))).collect();

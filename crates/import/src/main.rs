@@ -132,7 +132,7 @@ fn model(args: &Args, source: &Source) -> anyhow::Result<Model> {
         .collect::<anyhow::Result<_>>()?;
     let stem = args.checkpoint.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let tasks = vec![Task { name: args.task.clone().unwrap_or(stem), classes }];
-    let model = Model { graph, weights, tasks, preprocess };
+    let model = Model { graph, weights, tasks, preprocess, joint: None };
     model.validate()?;
     Ok(model)
 }

@@ -59,7 +59,8 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let set = args.images.choose(&tasks, Split::Train)?;
     let mut inputs = vec![file.input_ref()];
     inputs.extend(set.inputs());
-    let provenance = stage.provenance(inputs, [("libtorch".to_owned(), libtorch_version().to_owned())].into());
+    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
+    let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
     let n_layers = n_batch_norms(&file.model);
     let batches = set.batches(&file.model.preprocess, args.images.batch_size.map_or(BATCH, |n| n as usize), None);
     let told = format!(

@@ -1,149 +1,116 @@
-//! Refitting: checked inputs → graph surgery → layer after layer → model file, with the solved layers saved beside it.
+//! Refitting: checked inputs → graph surgery → layer after layer → model file.
 
 use crate::report::{LayerReport, RefitReport, table};
-use crate::{Args, resume};
-use anyhow::{Context, bail, ensure};
-use std::path::Path;
-use std::time::{Duration, Instant};
-use zipit::images::ImageBatches;
-use zipit::refit::{Ridge, graft_folded};
-use zipit::scratch::Scratch;
-use zipit::watch::Watch;
-use zipit::{Model, graph::Cost};
-use zipit_artifact::header::Provenance;
+use crate::{Args, Mode, grams, images};
+use anyhow::{Context, ensure};
+use zipit::Model;
+use zipit::apply::Grafted;
+use zipit::graph::Cost;
+use zipit::refit::{Ridge, graft_folded, weighted};
+use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::model::{self, ModelFile};
-use zipit_artifact::{report as report_file, scratch::ScratchFile};
-use zipit_data::Split;
-use zipit_stage::Stage;
-use zipit_stage::images::tasks_of;
-use zipit_torch::device::libtorch_version;
-use zipit_torch::refit::{Refit, Settings};
-use zipit_torch::batch_size;
+use zipit_artifact::report as report_file;
+use zipit_stage::{Stage, Usage};
 
-/// How often solved layers are saved.
-const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// The merge that is refitted.
+pub struct Merge<'a> {
+    pub args: &'a Args,
+    /// BatchNorm folded.
+    pub models: Vec<&'a Model>,
+    /// W* and where every node is from.
+    pub grafted: Grafted,
+    pub ridge: Ridge,
+    /// How much each model counts.
+    pub weights: Vec<f64>,
+}
+
+/// What came out.
+pub struct Refitted {
+    pub network: Model,
+    pub report: RefitReport,
+    /// What the layers were fitted to, for people.
+    pub fitted_to: String,
+}
+
+/// Where the outputs go, and whether they are there already.
+pub struct Outputs<'a> {
+    args: &'a Args,
+    stage: &'a Stage,
+    pub provenance: Provenance,
+}
 
 pub fn refit(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    ensure!(args.max_memory >= 0.0, "--max-memory is {}: it cannot be negative", args.max_memory);
+    check(args)?;
     let (plan, files) = args.merge.read()?;
     let models: Vec<&Model> = files.iter().map(|file| &file.model).collect();
-    let set = args.images.choose(&tasks_of(&models), Split::Train)?;
-    let mut inputs = vec![plan.input_ref()];
-    inputs.extend(files.iter().map(ModelFile::input_ref));
-    inputs.extend(set.inputs());
-    let environment = [("libtorch".to_owned(), libtorch_version().to_owned())].into();
-    let provenance = stage.provenance(inputs, environment);
     let ridge = args.ridge.map_or(Ridge::HeldOut, Ridge::Fixed);
     ridge.validate()?;
-    let settings = Settings { inputs: args.mode.inputs(), ridge };
-    let graph = &models[0].graph;
-    let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
-    let batches = set.batches(&models[0].preprocess, size, None);
-    let (folded, grafted) =
+    let (folded, mut grafted) =
         graft_folded(&models, &plan.plan, args.merge.heads()).with_context(|| format!("{}", plan.path.display()))?;
-    let folded: Vec<&Model> = folded.iter().collect();
-    let scratch = ScratchFile::new(folder(&args.out))?;
-    let limit = (args.max_memory * f64::from(1 << 30)) as usize;
-    let limit = Some((limit, &scratch as &dyn Scratch));
-    let mut refit = Refit::new(&folded, &grafted, &batches, settings, limit, args.device)?;
-    let n_images = batches.n_images();
-    if args.common.dry_run {
-        return stage.print(&format!(
-            "would solve {} layers on {n_images} unlabelled {} images in batches of {size}; would write {}\n",
-            refit.layers().len(),
-            set.split,
-            args.out.display()
-        ));
+    let weights = args.weights.clone().unwrap_or_else(|| vec![1.0; models.len()]);
+    if args.weights.is_some() {
+        grafted = weighted(grafted, &weights, models.len())?;
     }
-    if stage.up_to_date(&args.out, &provenance)?
-        && args.report.as_ref().is_none_or(|report| stage.up_to_date(report, &provenance).is_ok_and(|same| same))
-    {
-        return Ok(());
-    }
-    if let Some(report) = &args.report {
-        stage.may_replace(report)?;
-    }
-    let layers = solve(args, stage, &mut refit, n_images, &provenance)?;
-    let report = RefitReport { n_images: n_images as u64, layers };
-    let network = refit.model();
+    let merge = Merge { args, models: folded.iter().collect(), grafted, ridge, weights };
+    let mut inputs: Vec<InputRef> = vec![plan.input_ref()];
+    inputs.extend(files.iter().map(ModelFile::input_ref));
+    let done = match args.mode {
+        Mode::Gram => grams::refit(&merge, &plan, inputs, stage)?,
+        Mode::Sequential | Mode::Layerwise => images::refit(&merge, &models, inputs, stage)?,
+    };
+    let Some((outputs, Refitted { network, report, fitted_to })) = done else { return Ok(()) };
     network.validate()?;
-    model::write(&args.out, network, &provenance)?;
+    model::write(&args.out, &network, &outputs.provenance)?;
     if let Some(path) = &args.report {
-        report_file::write(path, &report, &provenance)?;
+        report_file::write(path, &report, &outputs.provenance)?;
         stage.record(path);
-    }
-    let resume = resume::path(&args.out);
-    if resume.exists() {
-        std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;
     }
     stage.record(&args.out);
     stage.print(&table(&report).render(args.format, &report)?)?;
-    let (one, all): (Cost, Cost) = (graph.cost()?, network.graph.cost()?);
+    let (one, all): (Cost, Cost) = (models[0].graph.cost()?, network.graph.cost()?);
     tracing::info!(
-        "{}: {} layers solved on {n_images} unlabelled {} images; {:.2}× the FLOPs of one model",
+        "{}: {} layers {} {fitted_to}; {:.2}× the FLOPs of one model",
         args.out.display(),
         report.layers.len(),
-        set.split,
+        if args.repair { "rescaled on" } else { "solved on" },
         all.macs as f64 / one.macs as f64
     );
     Ok(())
 }
 
-/// All layers, those that an interrupted run solved among them.
-fn solve(
-    args: &Args,
-    stage: &Stage,
-    refit: &mut Refit<'_>,
-    n_images: usize,
-    provenance: &Provenance,
-) -> anyhow::Result<Vec<LayerReport>> {
-    let resume = resume::path(&args.out);
-    let mut layers = resume::restore(refit, &resume, provenance, stage)?;
-    let n_layers = refit.layers().len();
-    let progress = stage.progress("refit", "image-layers", (n_layers * n_images) as u64);
-    progress.skip((layers.len() * n_images) as u64);
-    let mut saved = Instant::now();
-    while refit.n_done() < n_layers {
-        let started = Instant::now();
-        let solved = match refit.step(&progress) {
-            Ok(solved) => solved,
-            Err(zipit_torch::Error::Zipit(zipit::Error::Interrupted)) => {
-                resume::save(refit, &layers, &resume, provenance)?;
-                bail!(
-                    "interrupted after {} of {n_layers} layers; the same command goes on from there ({})",
-                    layers.len(),
-                    resume.display()
-                );
-            }
-            Err(error) => return Err(error.into()),
-        };
-        // A pass may solve several layers at once.
-        progress.advance(((solved.len() - 1) * n_images) as u64);
-        for layer in solved {
-            let layer = LayerReport::from(layer);
-            let text = format!(
-                "{}: error {:.2} → {:.2} %",
-                layer.layer,
-                100.0 * layer.solution.before,
-                100.0 * layer.solution.after
-            );
-            tracing::debug!(
-                "{text}, ridge {:.0e}, {:.1} s, {:.2} GiB of activations in memory",
-                layer.solution.ridge,
-                started.elapsed().as_secs_f64(),
-                refit.bytes_in_memory() as f64 / f64::from(1 << 30)
-            );
-            progress.note(text);
-            layers.push(layer);
+/// Flags that make no sense together.
+fn check(args: &Args) -> anyhow::Result<()> {
+    let usage = |text: &str| Err(Usage(text.to_owned()).into());
+    ensure!(args.max_memory >= 0.0, "--max-memory is {}: it cannot be negative", args.max_memory);
+    match args.mode {
+        Mode::Gram if args.stats.is_none() => usage("--mode gram needs --stats, from `collect --gram`"),
+        Mode::Gram if args.images.given() => usage("--mode gram takes no images: leave --data out"),
+        Mode::Sequential | Mode::Layerwise if args.stats.is_some() => {
+            usage("--stats belongs to --mode gram; the other modes take images (--data)")
         }
-        if saved.elapsed() > SAVE_EVERY && refit.n_done() < n_layers {
-            resume::save(refit, &layers, &resume, provenance)?;
-            saved = Instant::now();
-        }
+        Mode::Layerwise if args.repair => usage("--repair measures the merged network itself: leave --mode out"),
+        Mode::Gram | Mode::Sequential | Mode::Layerwise => Ok(()),
     }
-    Ok(layers)
 }
 
-fn folder(out: &Path) -> &Path {
-    out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+impl<'a> Outputs<'a> {
+    pub fn new(args: &'a Args, stage: &'a Stage, provenance: Provenance) -> Self {
+        Self { args, stage, provenance }
+    }
+
+    /// Whether everything asked for is there; what is not may be written.
+    pub fn up_to_date(&self) -> anyhow::Result<bool> {
+        let model = self.stage.up_to_date(&self.args.out, &self.provenance)?;
+        let report = match &self.args.report {
+            Some(report) => self.stage.up_to_date(report, &self.provenance)?,
+            None => true,
+        };
+        Ok(model && report)
+    }
+}
+
+impl RefitReport {
+    pub fn new(n_images: u64, layers: Vec<LayerReport>) -> Self {
+        Self { n_images, layers }
+    }
 }

@@ -1,5 +1,7 @@
 //! `refit`: models, a plan and unlabelled images in, one network out whose layers were solved in closed form.
 
+mod grams;
+mod images;
 mod job;
 mod report;
 mod resume;
@@ -11,7 +13,6 @@ use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
 use zipit_stage::{Common, Format, HasCommon};
 use zipit_torch::Device;
-use zipit_torch::refit::Inputs;
 
 /// Merge the models as the plan says, then solve every layer again by least squares on unlabelled images.
 ///
@@ -30,10 +31,22 @@ struct Args {
     /// What a layer reads while it is solved
     #[arg(long, value_enum, default_value_t = Mode::Sequential)]
     mode: Mode,
+    /// For --mode gram: what the models' layers read, from `collect --gram`
+    #[arg(long, value_name = "STATS")]
+    stats: Option<PathBuf>,
+    /// For --mode gram: the same of other images, to choose the ridge on
+    #[arg(long, value_name = "STATS", requires = "stats", conflicts_with = "ridge")]
+    holdout: Option<PathBuf>,
+    /// Find only a scale and a shift for every feature, so that it varies as its members do (REPAIR): faster, and less
+    #[arg(long, conflicts_with_all = ["ridge", "holdout"])]
+    repair: bool,
     /// How strongly layers are held at the merged weights, in units of their inputs' mean variance [default: the power
-    /// of ten that predicts a held-out quarter of the images best, layer by layer]
+    /// of ten that predicts a held-out quarter of the images, or --holdout, best, layer by layer; else 1e-3]
     #[arg(long, value_name = "λ")]
     ridge: Option<f64>,
+    /// How much each model's features count where they are averaged, in the order of the plan [default: all the same]
+    #[arg(long, value_name = "W,…", value_delimiter = ',')]
+    weights: Option<Vec<f64>>,
     /// Where the networks run: cpu, cuda or cuda:i
     #[arg(long, default_value = "cpu")]
     device: Device,
@@ -53,21 +66,14 @@ struct Args {
     common: Common,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// The merged network's own activations, so that errors of earlier layers are made up for
     Sequential,
     /// The models' activations, merged, as in a merged network without errors (PLeaS)
     Layerwise,
-}
-
-impl Mode {
-    fn inputs(self) -> Inputs {
-        match self {
-            Self::Sequential => Inputs::Sequential,
-            Self::Layerwise => Inputs::Layerwise,
-        }
-    }
+    /// The same from moments that were collected once, without images; of each model by itself, RegMean
+    Gram,
 }
 
 impl HasCommon for Args {

@@ -1,15 +1,15 @@
 //! What solving did, layer by layer.
 
 use serde::{Deserialize, Serialize};
-use zipit::refit::Solution;
+use zipit::graph::Node;
+use zipit::refit::{Design, Outcome};
 use zipit_stage::Table;
-use zipit_torch::refit::Solved;
 
 /// What `--report` writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefitReport {
-    /// Unlabelled images that every layer was fitted to.
+    /// Unlabelled images that every layer was fitted to, or whose moments were.
     pub n_images: u64,
     /// In the order in which they were solved.
     pub layers: Vec<LayerReport>,
@@ -25,35 +25,61 @@ pub struct LayerReport {
     pub n_inputs: usize,
     /// Outputs.
     pub n_outputs: usize,
-    /// What solving did.
-    pub solution: Solution,
+    /// What was done.
+    pub outcome: Outcome,
 }
 
-impl From<Solved> for LayerReport {
-    fn from(solved: Solved) -> Self {
+impl LayerReport {
+    /// # Panics
+    /// When the node has no parameters.
+    pub fn new(node: &Node, outcome: Outcome) -> Self {
+        let design = Design::of(&node.op).expect("a layer with parameters");
         Self {
-            layer: solved.layer,
-            n_inputs: solved.design.n_inputs,
-            n_outputs: solved.design.n_outputs * solved.design.n_groups,
-            solution: solved.solution,
+            layer: node.name.clone(),
+            n_inputs: design.n_inputs,
+            n_outputs: design.n_outputs * design.n_groups,
+            outcome,
+        }
+    }
+
+    /// What was done, in a few words.
+    pub fn told(&self) -> String {
+        match &self.outcome {
+            Outcome::Weights(s) => {
+                format!(
+                    "{}: error {:.2} → {:.2} %, ridge {:.0e}",
+                    self.layer,
+                    100.0 * s.before,
+                    100.0 * s.after,
+                    s.ridge
+                )
+            }
+            Outcome::Scale(r) => format!("{}: {:.2} of its members' standard deviation", self.layer, r.spread),
         }
     }
 }
 
 /// One line per layer.
 pub fn table(report: &RefitReport) -> Table {
-    let mut table = Table::new(["layer", "unknowns", "ridge", "error before", "after", "held out"]);
+    let scaled = report.layers.iter().any(|layer| matches!(layer.outcome, Outcome::Scale(_)));
+    let mut table = if scaled {
+        Table::new(["layer", "features", "spread before"])
+    } else {
+        Table::new(["layer", "unknowns", "ridge", "error before", "after", "held out"])
+    };
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     for layer in &report.layers {
-        let s = &layer.solution;
-        table.row([
-            layer.layer.clone(),
-            format!("{}×{}", layer.n_outputs, layer.n_inputs),
-            format!("{:.0e}", s.ridge),
-            percent(s.before),
-            percent(s.after),
-            s.held_out.map_or_else(|| "-".to_owned(), percent),
-        ]);
+        match &layer.outcome {
+            Outcome::Weights(s) => table.row([
+                layer.layer.clone(),
+                format!("{}×{}", layer.n_outputs, layer.n_inputs),
+                format!("{:.0e}", s.ridge),
+                percent(s.before),
+                percent(s.after),
+                s.held_out.map_or_else(|| "-".to_owned(), percent),
+            ]),
+            Outcome::Scale(r) => table.row([layer.layer.clone(), layer.n_outputs.to_string(), percent(r.spread)]),
+        }
     }
     table
 }

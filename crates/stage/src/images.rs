@@ -5,7 +5,7 @@ use crate::provenance::data_input;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use ndarray::Array4;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use zipit::images::ImageBatches;
@@ -46,6 +46,12 @@ pub struct ImageSet {
 }
 
 impl ImageArgs {
+    /// Whether any flag that chooses images was given.
+    #[must_use]
+    pub fn given(&self) -> bool {
+        !self.data.is_empty() || self.split.is_some() || self.images.is_some()
+    }
+
     /// Opens the data sets.
     ///
     /// # Errors
@@ -155,6 +161,39 @@ impl ImageSet {
             let dataset = &self.datasets[d];
             dataset.classes()[dataset.labels()[i] as usize].as_str()
         })
+    }
+
+    /// For every image, the task whose data it is from: the one with the image's class; where tasks share classes, the
+    /// data sets' own order, if there are as many data sets as tasks.
+    ///
+    /// # Errors
+    /// When neither tells.
+    pub fn tasks_of_images(&self, tasks: &[Task]) -> anyhow::Result<Vec<usize>> {
+        let having = |class: &str| -> Vec<usize> {
+            tasks.iter().enumerate().filter(|(_, t)| t.classes.iter().any(|c| c == class)).map(|(i, _)| i).collect()
+        };
+        let by_data_set = self.datasets.len() == tasks.len();
+        let mut known: BTreeMap<(usize, &str), usize> = BTreeMap::new();
+        let places = self.places.iter().zip(self.class_names());
+        places
+            .map(|(&(d, _), class)| {
+                if let Some(&task) = known.get(&(d, class)) {
+                    return Ok(task);
+                }
+                let task = match having(class)[..] {
+                    [only] => only,
+                    _ if by_data_set => d,
+                    ref several => bail!(
+                        "class `{class}` is in {} of the tasks, so it does not tell from which task's data an image is: \
+                         give one --data per task, in the order of the tasks ({})",
+                        several.len(),
+                        tasks.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+                known.insert((d, class), task);
+                Ok(task)
+            })
+            .collect()
     }
 
     /// Number of images.

@@ -6,14 +6,17 @@
 
 use crate::forward::{Run, Statistics};
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
+use crate::refit::patches;
 use crate::{Device, Error, Network, Result};
 use ndarray::ArrayView2;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 use zipit::Moments;
-use zipit::graph::MergePoint;
+use zipit::graph::{MergePoint, Op};
 use zipit::images::ImageBatches;
+use zipit::refit::Gram;
+use zipit::refit::gram::patch_size;
 use zipit::watch::Watch;
 
 /// Adds the moments of the batches in `range` to `into`, which gets a new entry for each point it does not hold, and
@@ -33,39 +36,68 @@ pub fn moments(
     into: &mut BTreeMap<String, Moments>,
     watch: &dyn Watch,
 ) -> Result<usize> {
+    measure(networks, points, (&[], &mut BTreeMap::new()), batches, range, into, watch)
+}
+
+/// As [`moments`], and the second moments of what `layers` read, given by module and with an entry in the map, which says
+/// whether the networks are measured together.
+///
+/// # Errors
+/// As [`moments`]; layers that the networks do not have.
+pub fn measure(
+    networks: &[&Network],
+    points: &[MergePoint],
+    (layers, grams): (&[String], &mut BTreeMap<String, Gram>),
+    batches: &dyn ImageBatches,
+    range: Range<usize>,
+    into: &mut BTreeMap<String, Moments>,
+    watch: &dyn Watch,
+) -> Result<usize> {
     let device = check(networks, points, batches, &range)?;
     let n = networks.len();
     for point in points {
-        let moments = into.entry(point.name.clone()).or_insert_with(|| Moments::zeros(n * point.dim));
-        if moments.n_joint() != n * point.dim {
+        into.entry(point.name.clone()).or_insert_with(|| Moments::zeros(n * point.dim));
+    }
+    let nodes = &networks[0].graph().nodes;
+    let mut stops: Vec<(Stop<'_>, Vec<&mut Moments>)> = Vec::new();
+    for (name, moments) in into.iter_mut() {
+        let Some(point) = points.iter().find(|point| point.name == *name) else { continue };
+        let Some(at) = nodes.iter().position(|node| node.name == *name) else { continue };
+        let stop = Stop { at: at + 1, value: name, op: None, name, dim: point.dim, alone: false };
+        stops.push((stop, vec![moments]));
+    }
+    for (name, gram) in grams.iter_mut().filter(|(name, _)| layers.contains(name)) {
+        let missing = || Error::Request(format!("the networks have no layer `{name}`"));
+        let at = nodes.iter().position(|node| node.module.as_ref() == Some(name)).ok_or_else(missing)?;
+        let dim = patch_size(&nodes[at].op).ok_or_else(missing)?;
+        let stop = Stop {
+            at,
+            value: &nodes[at].inputs[0],
+            op: Some(&nodes[at].op),
+            name,
+            dim,
+            alone: matches!(gram, Gram::Own(_)),
+        };
+        let moments = match gram {
+            Gram::Joint(moments) => vec![moments],
+            Gram::Own(each) => each.iter_mut().collect(),
+        };
+        stops.push((stop, moments));
+    }
+    for (stop, moments) in &stops {
+        if moments.iter().map(|m| m.n_joint()).sum::<usize>() != n * stop.dim {
             return Err(Error::Request(format!(
                 "`{}` holds moments of {} features, but {n} networks have {} there",
-                point.name,
-                moments.n_joint(),
-                n * point.dim
+                stop.name,
+                moments.iter().map(|m| m.n_joint()).sum::<usize>(),
+                stop.dim
             )));
         }
     }
-    let nodes = &networks[0].graph().nodes;
-    let names: BTreeMap<&str, usize> = points.iter().enumerate().map(|(i, p)| (p.name.as_str(), i)).collect();
-    let mut stretches: Vec<Stretch> = Vec::new();
-    let mut n_nodes = 0;
-    for node in nodes {
-        n_nodes += 1;
-        if let Some(&point) = names.get(node.name.as_str()) {
-            stretches.push(Stretch { n_nodes, point });
-            n_nodes = 0;
-        }
-    }
-    let mut sums: Vec<Option<&mut Moments>> = points.iter().map(|_| None).collect();
-    for (name, moments) in into.iter_mut() {
-        if let Some(&i) = names.get(name.as_str()) {
-            sums[i] = Some(moments);
-        }
-    }
+    stops.sort_by_key(|(stop, _)| stop.at);
     let first = range.start;
-    let sums: Vec<InOrder<&mut Moments, Products>> =
-        sums.into_iter().flatten().map(|m| InOrder::new(first, m)).collect();
+    let (stops, sums): (Vec<Stop<'_>>, Vec<_>) =
+        stops.into_iter().map(|(stop, moments)| (stop, InOrder::new(first, moments))).unzip();
 
     let failure = Failure::default();
     let workers: Vec<Vec<Network>> = (0..n_workers(device, range.len()))
@@ -76,28 +108,51 @@ pub fn moments(
         let input = networks[0].input(&images)?;
         let mut runs: Vec<Run<'_>> =
             networks.iter().map(|n| n.start(input.shallow_clone(), Statistics::Running)).collect();
-        // Each network runs up to the next merge point by itself: its values stay in the processor's caches.
-        for stretch in &stretches {
-            let run_stretch = |run: &mut Run<'_>| -> Result<Tensor> {
-                for _ in 1..stretch.n_nodes {
-                    run.step()?;
-                }
-                Ok(run.step()?.shallow_clone())
+        // Each network runs up to the next stop by itself: its values stay in the processor's caches.
+        for (stop, sums) in stops.iter().zip(&sums) {
+            let samples = |run: &mut Run<'_>| -> Result<Tensor> {
+                run.advance_to(stop.at)?;
+                stop.samples(run.value(stop.value))
             };
-            let values: Vec<Tensor> = runs.iter_mut().map(run_stretch).collect::<Result<_>>()?;
-            let products = Products::of(&values, &points[stretch.point].name, batch)?;
-            drop(values);
-            sums[stretch.point].hand_in(batch, products, &failure, |moments, products| products.add_to(moments));
+            let samples: Vec<Tensor> = runs.iter_mut().map(samples).collect::<Result<_>>()?;
+            let together = if stop.alone { 1 } else { samples.len() };
+            let products: Vec<Products> = samples
+                .chunks(together)
+                .enumerate()
+                .map(|(i, samples)| Products::of(samples, stop.name, i * together, batch))
+                .collect::<Result<_>>()?;
+            drop(samples);
+            sums.hand_in(batch, products, &failure, |moments: &mut Vec<&mut Moments>, products| {
+                moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
+            });
         }
         Ok(images.shape()[0] as u64)
     })
 }
 
-/// The nodes from one merge point to the next.
-struct Stretch {
-    n_nodes: usize,
-    /// The merge point at its end.
-    point: usize,
+/// A place where the networks are measured.
+struct Stop<'a> {
+    /// The nodes that run before.
+    at: usize,
+    /// What is measured: a value, or the patches of it that a layer reads.
+    value: &'a str,
+    op: Option<&'a Op>,
+    /// What it is called.
+    name: &'a str,
+    /// Numbers per sample and network.
+    dim: usize,
+    /// Whether each network is measured by itself.
+    alone: bool,
+}
+
+impl Stop<'_> {
+    /// `[S, dim]`.
+    fn samples(&self, value: &Tensor) -> Result<Tensor> {
+        match self.op {
+            Some(Op::Conv2d { window, .. }) => Ok(patches(value, window, 1)?.f_squeeze_dim(0)?),
+            _ => samples(value),
+        }
+    }
 }
 
 fn check(
@@ -141,14 +196,13 @@ struct Products {
 impl Products {
     /// # Errors
     /// Features that are not finite.
-    fn of(values: &[Tensor], point: &str, batch: usize) -> Result<Self> {
-        let samples: Vec<Tensor> = values.iter().map(samples).collect::<Result<_>>()?;
+    fn of(samples: &[Tensor], point: &str, first_network: usize, batch: usize) -> Result<Self> {
         let (n_samples, d) = samples[0].size2()?;
         let n_joint = d * samples.len() as i64;
         let options = (Kind::Float, samples[0].device());
         let (sum, outer) = (Tensor::f_zeros([n_joint], options)?, Tensor::f_zeros([n_joint, n_joint], options)?);
         let ones = Tensor::f_ones([n_samples], options)?;
-        for (i, x) in (0..).zip(&samples) {
+        for (i, x) in (0..).zip(samples) {
             let transposed = x.f_tr()?;
             let _ = transposed.f_mv_out(&sum.f_narrow(0, i * d, d)?, &ones)?;
             let rows = outer.f_narrow(0, i * d, d)?;
@@ -173,7 +227,7 @@ impl Products {
                 "`{point}`, batch {batch}: feature {} of network {} is NaN or too large; check that network's weights \
                  and its BatchNorm statistics",
                 i % d as usize,
-                i / d as usize + 1
+                first_network + i / d as usize + 1
             ))),
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tch::{TchError, Tensor};
 use zipit::fold::fold_batch_norm;
-use zipit::graph::{Node, Op, Window};
+use zipit::graph::{Op, Window};
 use zipit::{Graph, Model, StateDict};
 
 /// Which statistics BatchNorm normalises with.
@@ -236,18 +236,21 @@ impl Run<'_> {
         self.paused.values[number].as_ref().expect("read before it dies")
     }
 
+    /// What a node with parameters would make now, whose turn has not come yet; nothing else changes.
+    ///
+    /// # Panics
+    /// When what it reads is not there.
+    pub fn peek(&self, node: usize) -> Result<Tensor> {
+        self.compute(node)
+    }
+
     /// Runs the next node and shows what it made.
     ///
     /// # Panics
     /// After the last node.
     pub fn step(&mut self) -> Result<&Tensor> {
         let network = self.network;
-        let node = &network.graph.nodes[self.paused.next];
-        let value = self.compute(node).map_err(|e| Error::Node {
-            node: node.name.clone(),
-            op: node.op.kind(),
-            reason: first_line(&e),
-        })?;
+        let value = self.compute(self.paused.next)?;
         for &dead in &network.schedule.steps[self.paused.next].release {
             self.paused.values[dead] = None;
         }
@@ -264,10 +267,17 @@ impl Run<'_> {
         Ok(outputs.iter().map(|&i| self.paused.values[i].as_ref().expect("outputs are kept").shallow_clone()).collect())
     }
 
-    fn compute(&mut self, node: &Node) -> Result<Tensor, TchError> {
+    fn compute(&self, at: usize) -> Result<Tensor> {
+        let node = &self.network.graph.nodes[at];
+        let named = |e: TchError| Error::Node { node: node.name.clone(), op: node.op.kind(), reason: first_line(&e) };
+        self.value_of(at).map_err(named)
+    }
+
+    fn value_of(&self, at: usize) -> Result<Tensor, TchError> {
         let network = self.network;
-        let step = &network.schedule.steps[self.paused.next];
-        let param = |i: usize| &network.tensors[network.params[self.paused.next][i]];
+        let node = &network.graph.nodes[at];
+        let step = &network.schedule.steps[at];
+        let param = |i: usize| &network.tensors[network.params[at][i]];
         let statistics = self.statistics;
         let mut first = self.paused.values[step.inputs[0]].as_ref().expect("read before it dies").shallow_clone();
         match &node.op {

@@ -7,8 +7,8 @@ use ndarray::Axis;
 use networks::{graph, images, model, resnet20};
 use std::collections::{BTreeMap, BTreeSet};
 use zipit::Model;
-use zipit::graph::{ArchSpec, Op, Window, arch::Arch};
 use zipit::fold::fold_batch_norm;
+use zipit::graph::{ArchSpec, Op, Window, arch::Arch};
 use zipit_torch::{Device, Network, convert::to_array};
 
 fn small_networks() -> Vec<Model> {

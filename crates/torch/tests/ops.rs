@@ -26,6 +26,7 @@ fn run(
         graph,
         weights,
         tasks: vec![Task { name: "t".into(), classes: (0..n_logits).map(|c| c.to_string()).collect() }],
+        joint: None,
         preprocess: Preprocess {
             size: [shape[1], shape[2]],
             resize: None,

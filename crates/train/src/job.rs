@@ -75,7 +75,7 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         last = Some(stats);
     }
     drop(progress);
-    let model = Model { graph, weights: trainer.weights()?, tasks: vec![task], preprocess };
+    let model = Model { graph, weights: trainer.weights()?, tasks: vec![task], preprocess, joint: None };
     model.validate()?;
     model::write(&args.out, &model, &provenance)?;
     std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;

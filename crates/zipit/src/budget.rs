@@ -212,6 +212,7 @@ mod tests {
             weights,
             tasks: vec![Task { name: "t".into(), classes: ["a", "b", "c"].map(str::to_owned).to_vec() }],
             preprocess: Preprocess { size: [h, w], resize: None, mean: vec![0.5], std: vec![0.5] },
+            joint: None,
         }
     }
 

@@ -12,7 +12,8 @@
 //! - [`unmerge`]: how every model's features come back from the merged ones;
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
 //! - [`fold`]: BatchNorm folded into convolutions;
-//! - [`refit`]: every layer of the merged network solved again.
+//! - [`refit`]: every layer of the merged network solved again;
+//! - [`joint`]: one prediction over the classes of all heads.
 
 pub mod apply;
 pub mod budget;
@@ -22,6 +23,7 @@ pub mod fold;
 pub mod graph;
 pub mod history;
 pub mod images;
+pub mod joint;
 pub mod matching;
 pub mod merge_set;
 pub mod model;

@@ -1,5 +1,6 @@
 //! A network one can run: graph, weights, what its outputs mean and what its input expects.
 
+use crate::joint::Joint;
 use crate::{Error, Graph, Result, StateDict, state_dict::non_finite};
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +44,12 @@ pub struct Model {
     pub graph: Graph,
     /// Parameters and buffers.
     pub weights: StateDict,
-    /// One per graph output, in the same order.
+    /// One per graph output, in the same order; a gate's output, the last one, is no task.
     pub tasks: Vec<Task>,
     /// The input's contract.
     pub preprocess: Preprocess,
+    /// How its heads are compared with each other, where that was fitted.
+    pub joint: Option<Joint>,
 }
 
 impl Model {
@@ -62,12 +65,23 @@ impl Model {
         if !bad.is_empty() {
             return Err(Error::Numbers(format!("not finite (NaN or infinity): {}", bad.join(", "))));
         }
-        if self.tasks.len() != self.graph.outputs.len() {
+        let gate = self.joint.as_ref().is_some_and(|joint| joint.gate);
+        if self.tasks.len() + usize::from(gate) != self.graph.outputs.len() {
             return Err(Error::Graph(format!(
-                "{} outputs but {} tasks: every output needs its class names",
+                "{} outputs but {} tasks{}: every output needs its class names",
                 self.graph.outputs.len(),
-                self.tasks.len()
+                self.tasks.len(),
+                if gate { " and a gate" } else { "" }
             )));
+        }
+        if let Some(joint) = &self.joint {
+            joint.validate(self.tasks.len())?;
+        }
+        if let Some(output) = self.graph.outputs.get(self.tasks.len()) {
+            let n_logits: usize = shapes[output.as_str()].iter().product();
+            if n_logits != self.tasks.len() {
+                return Err(Error::Graph(format!("the gate has {n_logits} logits for {} tasks", self.tasks.len())));
+            }
         }
         for (i, (output, task)) in self.graph.outputs.iter().zip(&self.tasks).enumerate() {
             let n_logits: usize = shapes[output.as_str()].iter().product();

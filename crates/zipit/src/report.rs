@@ -3,8 +3,9 @@
 //! Accuracies are shares in 0…1. Every function is pure: logits and labels in, counts out.
 
 use crate::graph::Cost;
+use crate::joint::{Joint, Rule};
 use crate::{Error, Result, Task};
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -67,6 +68,32 @@ pub struct Row {
     pub relative_macs: Option<f64>,
     /// Size of its file or files.
     pub file_bytes: u64,
+    /// What it was made with.
+    pub used: Used,
+}
+
+/// What making a network of others used; of a network that was trained, nothing is known but that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Used {
+    /// Unlabelled images of each stage that used some, in the order of the stages.
+    pub images: Vec<StageImages>,
+    /// Whether it was told from which task's data each image came.
+    pub task_identity: bool,
+    /// Class labels.
+    pub labels: bool,
+    /// Gradients.
+    pub gradients: bool,
+}
+
+/// Images that one stage used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageImages {
+    /// `collect`, `refit`, …
+    pub stage: String,
+    /// How many.
+    pub n: u64,
 }
 
 /// The accuracies of one network.
@@ -78,7 +105,21 @@ pub struct Scores {
     /// Mean of the tasks' accuracies.
     pub task_avg: f64,
     /// All heads together; `None` with one head, whose task it would repeat.
-    pub joint: Option<Score>,
+    pub joint: Option<JointScores>,
+}
+
+/// All heads together, by every [`Rule`] that the network has the numbers for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JointScores {
+    /// Each head's own softmax.
+    pub softmax: Score,
+    /// A temperature and a bias per head.
+    pub calibrated: Option<Score>,
+    /// The gate.
+    pub gate: Option<Score>,
+    /// Images whose task the gate finds.
+    pub task: Option<Score>,
 }
 
 /// One head on the images of its own task.
@@ -207,30 +248,50 @@ pub fn per_task(head: &Head<'_>, labels: &[u32]) -> Result<Score> {
     Score::new(n_correct, n)
 }
 
-/// Joint accuracy: softmax within each head over its own classes, side by side, argmax over all of them, on the images
-/// whose label is a class of any head. Where heads share a class, its larger probability counts; the first head and
-/// the lowest class win a tie.
+/// Joint accuracy: the classes of all heads side by side, scored by the rule of the image, argmax over all of them, on
+/// the images whose label is a class of any head. Where heads share a class, its larger score counts; the first head
+/// and the lowest class win a tie.
 ///
 /// # Errors
 /// Logits that do not fit the labels or are not finite; no image of any task.
-pub fn joint(heads: &[Head<'_>], labels: &[u32]) -> Result<Score> {
+pub fn joint<'a>(heads: &[Head<'_>], rule: impl Fn(usize) -> Rule<'a>, labels: &[u32]) -> Result<Score> {
     heads.iter().try_for_each(|head| check(head, labels))?;
     let meaning: Vec<Option<u32>> = heads.iter().flat_map(|head| head.labels).copied().collect();
     let known: BTreeSet<u32> = meaning.iter().flatten().copied().collect();
     let (mut n_correct, mut n) = (0, 0);
     for (i, label) in labels.iter().enumerate().filter(|(_, label)| known.contains(label)) {
         n += 1;
-        let predicted = argmax(heads.iter().flat_map(|head| softmax(head.logits.row(i))));
+        let rule = rule(i);
+        let predicted = argmax(heads.iter().enumerate().flat_map(|(h, head)| rule.scores(h, head.logits.row(i))));
         n_correct += u64::from(meaning[predicted] == Some(*label));
     }
     Score::new(n_correct, n)
 }
 
-/// All accuracies of one network: `tasks[t]` is the task of `heads[t]`.
+/// Share of the images whose largest gate logit is that of a head with the image's class.
+fn task_found(heads: &[Head<'_>], gate: ArrayView2<'_, f32>, labels: &[u32]) -> Result<Score> {
+    let (mut n_correct, mut n) = (0, 0);
+    for (logits, label) in gate.rows().into_iter().zip(labels) {
+        if heads.iter().any(|head| head.labels.contains(&Some(*label))) {
+            n += 1;
+            let found = argmax(logits.iter().map(|&x| f64::from(x)));
+            n_correct += u64::from(heads[found].labels.contains(&Some(*label)));
+        }
+    }
+    Score::new(n_correct, n)
+}
+
+/// All accuracies of one network: `tasks[t]` is the task of `heads[t]`; `calibration` is how its heads are compared and
+/// its gate's logits, `[n, tasks]`, where it has any.
 ///
 /// # Errors
-/// As [`per_task`] and [`joint`]; tasks and heads of different number.
-pub fn score(tasks: &[Task], heads: &[Head<'_>], labels: &[u32]) -> Result<Scores> {
+/// As [`per_task`] and [`joint`]; tasks and heads of different number; a gate of other images.
+pub fn score(
+    tasks: &[Task],
+    heads: &[Head<'_>],
+    calibration: Option<(&Joint, Option<ArrayView2<'_, f32>>)>,
+    labels: &[u32],
+) -> Result<Scores> {
     let unequal = || Error::Request(format!("{} tasks for {} outputs", tasks.len(), heads.len()));
     if tasks.len() != heads.len() {
         return Err(unequal());
@@ -244,7 +305,27 @@ pub fn score(tasks: &[Task], heads: &[Head<'_>], labels: &[u32]) -> Result<Score
         })
         .collect::<Result<_>>()?;
     let task_avg = task_average(&scored).ok_or_else(unequal)?;
-    let joint = if heads.len() > 1 { Some(joint(heads, labels)?) } else { None };
+    if heads.len() < 2 {
+        return Ok(Scores { tasks: scored, task_avg, joint: None });
+    }
+    let mut all =
+        JointScores { softmax: joint(heads, |_| Rule::Softmax, labels)?, calibrated: None, gate: None, task: None };
+    if let Some((calibration, gate)) = calibration {
+        calibration.validate(heads.len())?;
+        all.calibrated = Some(joint(heads, |_| Rule::Calibrated(&calibration.heads), labels)?);
+        if let Some(gate) = gate {
+            let expected = (labels.len(), heads.len());
+            if gate.dim() != expected || gate.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Numbers(format!(
+                    "the gate's logits are {:?}, expected finite {expected:?} (images, tasks)",
+                    gate.dim()
+                )));
+            }
+            all.gate = Some(joint(heads, |i| Rule::Gate(gate.row(i)), labels)?);
+            all.task = Some(task_found(heads, gate, labels)?);
+        }
+    }
+    let joint = Some(all);
     Ok(Scores { tasks: scored, task_avg, joint })
 }
 
@@ -263,14 +344,6 @@ fn check(head: &Head<'_>, labels: &[u32]) -> Result<()> {
     }
 }
 
-/// eˣ / Σeˣ, shifted by the largest x so that nothing overflows.
-fn softmax(logits: ArrayView1<'_, f32>) -> Vec<f64> {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let exp: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - largest).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.into_iter().map(|e| e / sum).collect()
-}
-
 /// Position of the largest value, the first where several are.
 fn argmax(values: impl Iterator<Item = f64>) -> usize {
     let mut best = (0, f64::NEG_INFINITY);
@@ -287,7 +360,7 @@ mod tests {
     #![allow(clippy::float_cmp)]
 
     use super::*;
-    use ndarray::{Array2, array};
+    use ndarray::{Array2, Axis, array};
 
     /// Two heads: classes 0, 1 and 2, 3.
     fn heads<'a>(a: &'a Array2<f32>, b: &'a Array2<f32>) -> [Head<'a>; 2] {
@@ -309,17 +382,17 @@ mod tests {
         // Head A is sure by 2, head B by 1, though B's logits are larger.
         let a = array![[2.0, 0.0], [0.0, 0.5]];
         let b = array![[8.0, 9.0], [-3.0, -5.0]];
-        assert_eq!(joint(&heads(&a, &b), &[0, 2]).unwrap().n_correct, 2);
-        assert_eq!(joint(&heads(&a, &b), &[3, 1]).unwrap().n_correct, 0);
+        assert_eq!(joint(&heads(&a, &b), |_| Rule::Softmax, &[0, 2]).unwrap().n_correct, 2);
+        assert_eq!(joint(&heads(&a, &b), |_| Rule::Softmax, &[3, 1]).unwrap().n_correct, 0);
         // A label of no head is not counted.
-        assert_eq!(joint(&heads(&a, &b), &[0, 7]).unwrap().n, 1);
+        assert_eq!(joint(&heads(&a, &b), |_| Rule::Softmax, &[0, 7]).unwrap().n, 1);
     }
 
     #[test]
     fn ties_go_to_the_first() {
         let even = array![[1.0, 1.0], [3.0, 3.0]];
         assert_eq!(per_task(&heads(&even, &even)[0], &[0, 1]).unwrap().n_correct, 1);
-        assert_eq!(joint(&heads(&even, &even), &[0, 2]).unwrap().n_correct, 1);
+        assert_eq!(joint(&heads(&even, &even), |_| Rule::Softmax, &[0, 2]).unwrap().n_correct, 1);
     }
 
     #[test]
@@ -329,7 +402,7 @@ mod tests {
             Head { logits: a.view(), labels: &[Some(0), Some(1)] },
             Head { logits: b.view(), labels: &[Some(0), None] },
         ];
-        assert_eq!(joint(&shared, &[0]).unwrap().n_correct, 1);
+        assert_eq!(joint(&shared, |_| Rule::Softmax, &[0]).unwrap().n_correct, 1);
         // A class the data set has not can be predicted, and is then wrong.
         let unknown = [Head { logits: b.view(), labels: &[None, Some(0)] }];
         assert_eq!(per_task(&unknown[0], &[0]).unwrap().n_correct, 0);
@@ -339,24 +412,45 @@ mod tests {
     fn scores_of_a_network_add_up() {
         let (a, b) = (array![[4.0, 0.0], [0.0, 1.0], [0.0, 0.0]], array![[0.0, 0.0], [0.0, 6.0], [0.0, 1.0]]);
         let tasks = ["low", "high"].map(|name| Task { name: name.into(), classes: vec!["p".into(), "q".into()] });
-        let scores = score(&tasks, &heads(&a, &b), &[0, 1, 2]).unwrap();
+        let scores = score(&tasks, &heads(&a, &b), None, &[0, 1, 2]).unwrap();
         let counts: Vec<_> = scores.tasks.iter().map(|t| (t.score.n_correct, t.score.n)).collect();
         assert_eq!(counts, [(2, 2), (0, 1)]);
         assert_eq!(scores.task_avg, 0.5);
-        let joint = scores.joint.unwrap();
+        let joint = scores.joint.unwrap().softmax;
         assert_eq!((joint.n_correct, joint.n), (1, 3));
-        assert_eq!(score(&tasks[..1], &heads(&a, &b)[..1], &[0, 1, 2]).unwrap().joint, None);
-        assert!(score(&tasks[..1], &heads(&a, &b), &[0, 1, 2]).is_err());
-        assert!(score(&[], &[], &[]).is_err());
+        assert_eq!(score(&tasks[..1], &heads(&a, &b)[..1], None, &[0, 1, 2]).unwrap().joint, None);
+        assert!(score(&tasks[..1], &heads(&a, &b), None, &[0, 1, 2]).is_err());
+        assert!(score(&[], &[], None, &[]).is_err());
+    }
+
+    #[test]
+    fn a_gate_decides_between_heads_that_are_equally_sure() {
+        use crate::joint::Calibration;
+        let (a, b) = (array![[4.0, 0.0], [4.0, 0.0]], array![[4.0, 0.0], [4.0, 0.0]]);
+        let tasks = ["low", "high"].map(|name| Task { name: name.into(), classes: vec!["p".into(), "q".into()] });
+        let even = Calibration { temperature: 1.0, bias: 0.0 };
+        let joint = Joint { heads: vec![even, Calibration { temperature: 1.0, bias: 0.5 }], gate: true };
+        let gate = array![[2.0_f32, 0.0], [0.0, 2.0]];
+        let scores = score(&tasks, &heads(&a, &b), Some((&joint, Some(gate.view()))), &[0, 2]).unwrap().joint.unwrap();
+        assert_eq!(scores.softmax.n_correct, 1);
+        assert_eq!(scores.calibrated.unwrap().n_correct, 1);
+        assert_eq!((scores.gate.unwrap().n_correct, scores.task.unwrap().n_correct), (2, 2));
+        let short = score(&tasks, &heads(&a, &b), Some((&joint, Some(gate.view().split_at(Axis(0), 1).0))), &[0, 2]);
+        assert!(short.unwrap_err().to_string().contains("the gate's logits are (1, 2)"));
     }
 
     #[test]
     fn large_logits_do_not_overflow_and_bad_ones_are_refused() {
         let (a, b) = (array![[1e30, -1e30]], array![[3e38, 3e38]]);
-        assert_eq!(joint(&heads(&a, &b), &[0]).unwrap().n_correct, 1);
+        assert_eq!(joint(&heads(&a, &b), |_| Rule::Softmax, &[0]).unwrap().n_correct, 1);
         let nan = array![[f32::NAN, 0.0]];
         assert!(per_task(&heads(&nan, &a)[0], &[0]).unwrap_err().to_string().contains("image 0"));
-        assert!(joint(&heads(&a, &b), &[0, 1]).unwrap_err().to_string().contains("(1, 2), expected (2, 2)"));
+        assert!(
+            joint(&heads(&a, &b), |_| Rule::Softmax, &[0, 1])
+                .unwrap_err()
+                .to_string()
+                .contains("(1, 2), expected (2, 2)")
+        );
     }
 
     /// Newcombe 1998, table I: 81/263, 15/148, 0/20 and 1/29 by the score method.

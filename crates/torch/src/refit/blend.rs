@@ -12,15 +12,16 @@ pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
     }
     let image = values[0].dim() == 4;
     // Features last: `[B, H, W, C]` or `[B, F]`.
-    let last: Vec<Tensor> =
-        values.iter().map(|v| if image { v.f_permute([0, 2, 3, 1]) } else { Ok(v.shallow_clone()) }).collect::<Result<_, _>>()?;
+    let last: Vec<Tensor> = values
+        .iter()
+        .map(|v| if image { v.f_permute([0, 2, 3, 1]) } else { Ok(v.shallow_clone()) })
+        .collect::<Result<_, _>>()?;
     let axis = last[0].dim() as i64 - 1;
     let mut from = 0;
     let mut parts = Vec::new();
     for piece in &blend.pieces {
         let length = (piece.dim * piece.repeat) as i64;
-        let inputs: Vec<Tensor> =
-            last.iter().map(|v| v.f_narrow(axis, from, length)).collect::<Result<_, _>>()?;
+        let inputs: Vec<Tensor> = last.iter().map(|v| v.f_narrow(axis, from, length)).collect::<Result<_, _>>()?;
         parts.push(part(piece, blend.only, &inputs)?);
         from += length;
     }

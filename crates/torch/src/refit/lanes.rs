@@ -14,12 +14,15 @@ pub(super) struct Lane {
     pub runs: Vec<Paused>,
 }
 
+/// A run that was put away: its next node, and the shapes of its values, by value number.
+type Packed = (usize, Vec<Option<Vec<i64>>>);
+
 enum Slot {
     /// Not begun, or being worked on.
     Empty,
     Memory(Lane),
-    /// Next node and the shapes of the values, by value number, of each run; the values lie in the scratch.
-    Scratch(Vec<(usize, Vec<Option<Vec<i64>>>)>),
+    /// The values of each run lie in the scratch.
+    Scratch(Vec<Packed>),
 }
 
 /// The lanes of all batches.
@@ -70,7 +73,7 @@ impl<'a> Lanes<'a> {
         Ok(())
     }
 
-    fn unpack(&self, batch: usize, shapes: Vec<(usize, Vec<Option<Vec<i64>>>)>) -> Result<Lane> {
+    fn unpack(&self, batch: usize, shapes: Vec<Packed>) -> Result<Lane> {
         let (_, scratch) = self.limit.expect("only a limit puts lanes into the scratch");
         let numel = |shape: &Vec<i64>| shape.iter().product::<i64>() as usize;
         let total = shapes.iter().flat_map(|(_, values)| values.iter().flatten()).map(numel).sum();
@@ -97,7 +100,7 @@ impl<'a> Lanes<'a> {
 }
 
 /// Writes a lane's values into the scratch and says what they were.
-fn pack(batch: usize, lane: &Lane, scratch: &dyn Scratch) -> Result<Vec<(usize, Vec<Option<Vec<i64>>>)>> {
+fn pack(batch: usize, lane: &Lane, scratch: &dyn Scratch) -> Result<Vec<Packed>> {
     let mut all = Vec::with_capacity(n_bytes(lane) / size_of::<f32>());
     let mut shapes = Vec::with_capacity(lane.runs.len());
     for run in &lane.runs {

@@ -57,7 +57,44 @@ impl Products {
     }
 }
 
-/// XᵀX of X `[S, F]`, the upper triangle.
+/// Sums of one batch of a merged value and of the models' values there, as [`Spread::add`](zipit::refit::Spread::add)
+/// takes them.
+pub(super) struct Moments {
+    pub count: u64,
+    pub sums: [Vec<f32>; 4],
+}
+
+/// # Errors
+/// Numbers that are not finite.
+pub(super) fn moments(value: &Tensor, models: &[Tensor], name: &str, batch: usize) -> Result<Moments> {
+    let last = |value: &Tensor| -> Result<Tensor> {
+        let c = value.size()[1];
+        let last = if value.dim() == 4 { value.f_permute([0, 2, 3, 1])? } else { value.shallow_clone() };
+        Ok(last.f_reshape([-1, c])?)
+    };
+    let both = |value: &Tensor| -> Result<[Vec<f32>; 2]> {
+        let sum = value.f_sum_dim_intlist(0, false, Kind::Float)?;
+        Ok([floats(&sum)?, floats(&value.f_square()?.f_sum_dim_intlist(0, false, Kind::Float)?)?])
+    };
+    let value = last(value)?;
+    let [sum, squares] = both(&value)?;
+    let [mut own, mut own_squares] = [vec![], vec![]];
+    for model in models {
+        let [a, b] = both(&last(model)?)?;
+        own.extend(a);
+        own_squares.extend(b);
+    }
+    let sums = [sum, squares, own, own_squares];
+    if sums.iter().flatten().any(|x| !x.is_finite()) {
+        return Err(Error::NotFinite(format!(
+            "`{name}`, batch {batch}: its features are NaN or too large; check the models' weights and their BatchNorm \
+             statistics"
+        )));
+    }
+    Ok(Moments { count: value.size()[0] as u64, sums })
+}
+
+/// `XᵀX` of X `[S, F]`, the upper triangle.
 fn symmetric(x: &Tensor, f: i64) -> Result<Tensor> {
     let transposed = x.f_tr()?;
     let product = Tensor::f_zeros([f, f], (Kind::Float, x.device()))?;
@@ -83,7 +120,7 @@ fn inputs(op: &Op, x: &Tensor) -> Result<Tensor> {
 }
 
 /// `[G, S, kH·kW·I/G]` of `[B, I, H, W]`, S = B·H'·W'.
-fn patches(x: &Tensor, window: &Window, groups: i64) -> Result<Tensor> {
+pub(crate) fn patches(x: &Tensor, window: &Window, groups: i64) -> Result<Tensor> {
     let [ph, pw] = window.padding.map(|p| p as i64);
     let mut padded = x.f_permute([0, 2, 3, 1])?;
     if ph + pw > 0 {

@@ -30,7 +30,10 @@ pub use compare::{check_mergeable, differences};
 pub use weights::Role;
 
 use crate::graph::{Graph, Input, Node, Op, Spaces};
-use crate::{Error, Model, Result, Task, plan::Plan};
+use crate::matching::Method;
+use crate::plan::{Plan, PlanSettings};
+use crate::unmerge::UnmergeRule;
+use crate::{Error, Model, Result, Task};
 use copies::Copies;
 use maps::Maps;
 use rayon::prelude::*;
@@ -58,6 +61,15 @@ pub enum Heads {
 /// Models that cannot be merged, a plan that does not fit them, heads of different label spaces for [`Heads::Merge`].
 pub fn apply(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Model> {
     graft(models, plan, heads).map(|grafted| grafted.model)
+}
+
+/// The models in one network, nothing merged: an ensemble in one file, with one output per model and task.
+///
+/// # Errors
+/// Models that could not be merged either.
+pub fn side_by_side(models: &[&Model]) -> Result<Model> {
+    let settings = PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv };
+    apply(models, &Plan { n_models: models.len(), settings, points: vec![] }, Heads::Separate)
 }
 
 /// A merged network that knows where its parts are from.
@@ -116,8 +128,7 @@ struct Graft<'a> {
 impl<'a> Surgery<'a> {
     fn perform(&self) -> Grafted {
         let prefix = self.free_prefix();
-        let grafts: Vec<Graft<'_>> =
-            self.live_nodes().into_iter().flat_map(|node| self.graft(node, &prefix)).collect();
+        let grafts: Vec<Graft<'_>> = self.live_nodes().into_iter().flat_map(|node| self.graft(node, &prefix)).collect();
         let weights = grafts
             .par_iter()
             .with_max_len(1)
@@ -142,7 +153,7 @@ impl<'a> Surgery<'a> {
             nodes: grafts.into_iter().map(|g| g.node).collect(),
             outputs,
         };
-        let model = Model { graph, weights, tasks, preprocess: self.models[0].preprocess.clone() };
+        let model = Model { graph, weights, tasks, preprocess: self.models[0].preprocess.clone(), joint: None };
         Grafted { model, origins }
     }
 

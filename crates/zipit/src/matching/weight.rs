@@ -53,6 +53,7 @@ use rand_chacha::ChaCha8Rng;
 ///     })),
 ///     tasks: vec![Task { name: "t".into(), classes: vec!["a".into(), "b".into()] }],
 ///     preprocess: Preprocess { size: [1, 1], resize: None, mean: vec![0.5; 2], std: vec![0.5; 2] },
+///     joint: None,
 /// };
 /// let first = model([[1.0, 0.0], [0.0, 3.0]], [[1.0, 2.0], [0.0, 1.0]]);
 /// // The hidden features exchanged: the rows of W and the columns of V.

@@ -1,7 +1,7 @@
 //! A layer's weights as unknowns: per group, y = W x + b.
 
-use crate::graph::{Node, Op};
 use crate::StateDict;
+use crate::graph::{Node, Op};
 use ndarray::{Array1, Array2, ArrayD, Axis, IxDyn};
 
 /// The shape of a layer's problem: `n_groups` independent ones, each with `n_inputs` unknowns for each of its

@@ -33,7 +33,7 @@ pub struct Term {
 
 /// How close a value of the merged network is to what it stands for, before anything is solved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exact {
+pub(super) enum Exact {
     /// It is one model's own value, or the input's.
     Own,
     /// It is the blend of the models' values.
@@ -52,18 +52,14 @@ enum Exact {
 #[must_use]
 pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
     let merged = &grafted.model.graph;
-    let place = |graph: &Graph| -> BTreeMap<String, usize> {
-        graph.nodes.iter().enumerate().map(|(i, node)| (node.name.clone(), i)).collect()
-    };
     let (places, sources) = (place(merged), place(graph));
     let exact = exactness(grafted);
     let mut layers: Vec<Layer> = (merged.nodes.iter().enumerate())
         .filter(|(_, node)| node.module.is_some())
         .map(|(i, _)| {
             let origin = &grafted.origins[i];
-            let read = merged.nodes[i].inputs.first().and_then(|name| places.get(name));
-            let input = read.map_or_else(|| image(merged), |&i| grafted.origins[i].blend.clone());
-            Layer { node: i, source: sources[&origin.source], input, target: origin.blend.clone(), others: vec![] }
+            let (input, target) = (input(grafted, &places, i), origin.blend.clone());
+            Layer { node: i, source: sources[origin.source.as_str()], input, target, others: vec![] }
         })
         .collect();
     for summands in sums(merged, &places) {
@@ -72,7 +68,9 @@ pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
         let layer = layers.iter_mut().find(|layer| layer.node == last).expect("a node with parameters");
         layer.others = summands
             .iter()
-            .filter(|&&i| i < last && sources[&grafted.origins[i].source] <= layer.source && exact[i] == Exact::No)
+            .filter(|&&i| {
+                i < last && sources[grafted.origins[i].source.as_str()] <= layer.source && exact[i] == Exact::No
+            })
             .map(|&i| Term {
                 value: merged.nodes[i].name.clone(),
                 source: grafted.origins[i].source.clone(),
@@ -84,6 +82,17 @@ pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
     layers
 }
 
+fn place(graph: &Graph) -> BTreeMap<&str, usize> {
+    graph.nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i)).collect()
+}
+
+/// What the value that node i of the merged graph reads stands for.
+pub(super) fn input(grafted: &Grafted, places: &BTreeMap<&str, usize>, i: usize) -> Blend {
+    let graph = &grafted.model.graph;
+    let read = graph.nodes[i].inputs.first().and_then(|name| places.get(name.as_str()));
+    read.map_or_else(|| image(graph), |&i| grafted.origins[i].blend.clone())
+}
+
 /// The input, which is every model's own.
 fn image(graph: &Graph) -> Blend {
     let dim = graph.input.shape[0];
@@ -92,28 +101,13 @@ fn image(graph: &Graph) -> Blend {
 
 /// The sums of the graph as the nodes that write them, sums of sums taken together. Only what nobody else reads is a
 /// summand that may be changed, but every summand is listed; the input is none.
-fn sums(graph: &Graph, places: &BTreeMap<String, usize>) -> Vec<Vec<usize>> {
+fn sums(graph: &Graph, places: &BTreeMap<&str, usize>) -> Vec<Vec<usize>> {
     let readers = graph.readers();
     let is_inner = |node: &Node| {
         matches!(node.op, Op::Add)
             && !graph.outputs.contains(&node.name)
             && matches!(readers.get(node.name.as_str()).map(Vec::as_slice), Some(&[only]) if matches!(graph.nodes[only].op, Op::Add))
     };
-    fn collect(
-        graph: &Graph,
-        places: &BTreeMap<String, usize>,
-        is_inner: &dyn Fn(&Node) -> bool,
-        add: &Node,
-        into: &mut Vec<usize>,
-    ) {
-        for &i in add.inputs.iter().filter_map(|name| places.get(name)) {
-            if is_inner(&graph.nodes[i]) {
-                collect(graph, places, is_inner, &graph.nodes[i], into);
-            } else {
-                into.push(i);
-            }
-        }
-    }
     let outermost = graph.nodes.iter().filter(|node| matches!(node.op, Op::Add) && !is_inner(node));
     outermost
         .map(|add| {
@@ -129,7 +123,24 @@ fn sums(graph: &Graph, places: &BTreeMap<String, usize>) -> Vec<Vec<usize>> {
         .collect()
 }
 
-fn exactness(grafted: &Grafted) -> Vec<Exact> {
+/// What is added up at `add`, and at the sums that only it reads.
+fn collect(
+    graph: &Graph,
+    places: &BTreeMap<&str, usize>,
+    is_inner: &dyn Fn(&Node) -> bool,
+    add: &Node,
+    into: &mut Vec<usize>,
+) {
+    for &i in add.inputs.iter().filter_map(|name| places.get(name.as_str())) {
+        if is_inner(&graph.nodes[i]) {
+            collect(graph, places, is_inner, &graph.nodes[i], into);
+        } else {
+            into.push(i);
+        }
+    }
+}
+
+pub(super) fn exactness(grafted: &Grafted) -> Vec<Exact> {
     let graph = &grafted.model.graph;
     let mut of: BTreeMap<&str, Exact> = BTreeMap::from([(graph.input.name.as_str(), Exact::Own)]);
     let mut all = Vec::with_capacity(graph.nodes.len());

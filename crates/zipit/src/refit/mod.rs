@@ -9,24 +9,42 @@
 //!
 //! - [`Layer`]: which layers there are, what each one's target is, and who makes up for whose errors;
 //! - [`Design`]: a layer's weights as the unknowns of a least-squares problem;
-//! - [`Sums`]: what is measured of x̃ and ỹ, and the solution.
+//! - [`Sums`]: what is measured of x̃ and ỹ, and the solution;
+//! - [`Gram`]: the same from second moments that were collected once, without images;
+//! - [`Site`], [`Spread`]: REPAIR, a scale and a shift per feature, where all weights are too much.
 //!
 //! With x̃ = M z this is PLeaS' least squares (Nasery et al., 2024); with identity matching it is RegMean (Jin et al.,
 //! ICLR 2023), and in sequence, with the merged network's own x̃, RegMean++.
 
 mod design;
+pub mod gram;
 mod layers;
+mod repair;
 mod sums;
 
 pub use design::{Design, give_bias};
+pub use gram::Gram;
 pub use layers::{Layer, Term, layers};
+pub use repair::{Rescaled, Site, Spread, rescale, sites};
 pub use sums::{Ridge, Solution, Sums, solve};
 
-use crate::apply::{Grafted, Heads, graft};
+use crate::apply::{Blended, Grafted, Groups, Heads, graft};
 use crate::fold::fold_batch_norm;
 use crate::plan::Plan;
-use crate::{Model, Result};
+use crate::{Error, Model, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What was done to a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its weights were solved.
+    Weights(Solution),
+    /// Its features were rescaled.
+    Scale(Rescaled),
+}
 
 /// The models with BatchNorm folded, and their merge as the plan says: what a refit begins with.
 ///
@@ -36,9 +54,32 @@ pub fn graft_folded(models: &[&Model], plan: &Plan, heads: Heads) -> Result<(Vec
     let keep: BTreeSet<String> = plan.points.iter().map(|point| point.name.clone()).collect();
     let fold = |model: &&Model| -> Result<Model> {
         let (graph, weights) = fold_batch_norm(&model.graph, &model.weights, &keep)?;
-        Ok(Model { graph, weights, tasks: model.tasks.clone(), preprocess: model.preprocess.clone() })
+        Ok(Model { graph, weights, tasks: model.tasks.clone(), preprocess: model.preprocess.clone(), joint: None })
     };
     let folded = models.iter().map(fold).collect::<Result<Vec<_>>>()?;
     let grafted = graft(&folded.iter().collect::<Vec<_>>(), plan, heads)?;
     Ok((folded, grafted))
+}
+
+/// The same merge with targets in which model i's features count `weights[i]` times in each group's average: M of the
+/// targets, not of W*. Methods that mix features have no members to weigh and stay as they are.
+///
+/// # Errors
+/// [`Error::Request`] for another number of weights than models, or weights that are not positive.
+pub fn weighted(mut grafted: Grafted, weights: &[f64], n_models: usize) -> Result<Grafted> {
+    if weights.len() != n_models {
+        return Err(Error::Request(format!("{} weights for {n_models} models: give one for each", weights.len())));
+    }
+    if let Some(bad) = weights.iter().find(|w| !(w.is_finite() && **w > 0.0)) {
+        return Err(Error::Request(format!("the weight {bad} is not a positive number")));
+    }
+    for piece in grafted.origins.iter_mut().flat_map(|origin| &mut origin.blend.pieces) {
+        let Blended::Groups(groups) = &piece.made else { continue };
+        let weight = |k: usize| weights[k / piece.dim];
+        let mut sums = vec![0.0; piece.width];
+        groups.of.iter().enumerate().for_each(|(k, &g)| sums[g as usize] += weight(k));
+        let share = groups.of.iter().enumerate().map(|(k, &g)| (weight(k) / sums[g as usize]) as f32).collect();
+        piece.made = Blended::Groups(Arc::new(Groups { of: groups.of.clone(), share }));
+    }
+    Ok(grafted)
 }

@@ -12,23 +12,26 @@ use serde::{Deserialize, Serialize};
 pub struct Sums {
     /// The layer's shape.
     pub design: Design,
-    groups: Vec<GroupSums>,
-    count: f64,
+    pub(super) parts: Vec<Part>,
 }
 
-/// Of one group.
+/// Outputs that share their inputs' moments: a group of the layer.
 #[derive(Debug, Clone, PartialEq)]
-struct GroupSums {
+pub(super) struct Part {
+    /// Which outputs of the layer, O of them.
+    pub rows: Vec<usize>,
+    /// Samples: images times positions.
+    pub count: f64,
     /// Σx, `[F]`.
-    x: Array1<f64>,
+    pub x: Array1<f64>,
     /// Σy, `[O]`.
-    y: Array1<f64>,
+    pub y: Array1<f64>,
     /// Σxxᵀ, `[F, F]`, the upper triangle.
-    xx: Array2<f64>,
+    pub xx: Array2<f64>,
     /// Σyxᵀ, `[O, F]`.
-    yx: Array2<f64>,
+    pub yx: Array2<f64>,
     /// Σy², `[O]`.
-    yy: Array1<f64>,
+    pub yy: Array1<f64>,
 }
 
 /// How strongly the solution is held at W*.
@@ -77,21 +80,9 @@ impl Sums {
     /// Nothing measured yet.
     #[must_use]
     pub fn zeros(design: Design) -> Self {
-        let Design { n_groups, n_inputs: f, n_outputs: o } = design;
-        let empty = || GroupSums {
-            x: Array1::zeros(f),
-            y: Array1::zeros(o),
-            xx: Array2::zeros((f, f)),
-            yx: Array2::zeros((o, f)),
-            yy: Array1::zeros(o),
-        };
-        Self { design, groups: (0..n_groups).map(|_| empty()).collect(), count: 0.0 }
-    }
-
-    /// Samples so far: images times positions.
-    #[must_use]
-    pub fn count(&self) -> f64 {
-        self.count
+        let o = design.n_outputs;
+        let part = |g: usize| Part::zeros((g * o..(g + 1) * o).collect(), design.n_inputs);
+        Self { design, parts: (0..design.n_groups).map(part).collect() }
     }
 
     /// Adds what `n` samples of every group sum up to: Σx `[G, F]`, Σy `[G, O]`, Σxxᵀ `[G, F, F]` (the upper
@@ -100,25 +91,41 @@ impl Sums {
     /// # Panics
     /// When a slice is of another length.
     pub fn add(&mut self, n: u64, [x, y, xx, yx, yy]: [&[f32]; 5]) {
-        self.count += n as f64;
         let vector = |sum: &mut Array1<f64>, part: &[f32]| {
             sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += f64::from(part));
         };
         let Design { n_groups, n_inputs: f, n_outputs: o } = self.design;
         let lengths = [x, y, xx, yx, yy].map(<[f32]>::len);
         assert_eq!(lengths, [f, o, f * f, o * f, o].map(|n| n * n_groups), "sums of another layer");
-        for (g, group) in self.groups.iter_mut().enumerate() {
-            vector(&mut group.x, &x[g * f..][..f]);
-            vector(&mut group.y, &y[g * o..][..o]);
-            vector(&mut group.yy, &yy[g * o..][..o]);
+        for (g, part) in self.parts.iter_mut().enumerate() {
+            part.count += n as f64;
+            vector(&mut part.x, &x[g * f..][..f]);
+            vector(&mut part.y, &y[g * o..][..o]);
+            vector(&mut part.yy, &yy[g * o..][..o]);
             let yx = ArrayView2::from_shape((o, f), &yx[g * o * f..][..o * f]).expect("as many as [O, F]");
-            Zip::from(&mut group.yx).and(&yx).for_each(|sum, &part| *sum += f64::from(part));
-            for (i, mut row) in group.xx.rows_mut().into_iter().enumerate() {
-                let part = &xx[g * f * f + i * f..][..f];
+            Zip::from(&mut part.yx).and(&yx).for_each(|sum, &part| *sum += f64::from(part));
+            for (i, mut row) in part.xx.rows_mut().into_iter().enumerate() {
+                let from = &xx[g * f * f + i * f..][..f];
                 let row = row.as_slice_mut().expect("standard layout");
-                row[i..].iter_mut().zip(&part[i..]).for_each(|(sum, &part)| *sum += f64::from(part));
+                row[i..].iter_mut().zip(&from[i..]).for_each(|(sum, &part)| *sum += f64::from(part));
             }
         }
+    }
+
+    /// Adds samples x `[n, F]` and y `[n, O]` of a layer with one group.
+    ///
+    /// # Panics
+    /// When they are of another layer.
+    pub fn add_samples(&mut self, x: &Array2<f64>, y: &Array2<f64>) {
+        let Design { n_groups, n_inputs, n_outputs } = self.design;
+        assert_eq!((n_groups, n_inputs, n_outputs), (1, x.ncols(), y.ncols()), "samples of another layer");
+        let part = &mut self.parts[0];
+        part.count += x.nrows() as f64;
+        part.x += &x.sum_axis(Axis(0));
+        part.y += &y.sum_axis(Axis(0));
+        part.xx += &x.t().dot(x);
+        part.yx += &y.t().dot(x);
+        part.yy += &(y * y).sum_axis(Axis(0));
     }
 
     /// Adds what was measured on other images.
@@ -127,14 +134,81 @@ impl Sums {
     /// When they are of another layer.
     pub fn merge(&mut self, other: &Self) {
         assert_eq!(self.design, other.design, "sums of another layer");
-        self.count += other.count;
-        for (sum, part) in self.groups.iter_mut().zip(&other.groups) {
-            sum.x += &part.x;
-            sum.y += &part.y;
-            sum.xx += &part.xx;
-            sum.yx += &part.yx;
-            sum.yy += &part.yy;
+        for (sum, part) in self.parts.iter_mut().zip(&other.parts) {
+            assert_eq!(sum.rows, part.rows, "sums of another layer");
+            sum.add(part, 1.0);
         }
+    }
+
+    /// Adds a part's samples, each counted `weight` times. Parts have the same outputs or none in common: what differs
+    /// is split off.
+    pub(super) fn add_part(&mut self, part: &Part, weight: f64) {
+        let mut rest = part.rows.clone();
+        for at in 0..self.parts.len() {
+            let (shared, others): (Vec<usize>, Vec<usize>) =
+                self.parts[at].rows.iter().partition(|row| part.rows.contains(row));
+            if shared.is_empty() {
+                continue;
+            }
+            if !others.is_empty() {
+                let split = self.parts[at].restricted(&others, None);
+                self.parts.push(split);
+                self.parts[at] = self.parts[at].restricted(&shared, None);
+            }
+            rest.retain(|row| !shared.contains(row));
+            self.parts[at].add(&part.restricted(&shared, None), weight);
+        }
+        if !rest.is_empty() {
+            let mut new = Part::zeros(rest.clone(), part.x.len());
+            new.add(&part.restricted(&rest, None), weight);
+            self.parts.push(new);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.count <= 0.0)
+    }
+}
+
+impl Part {
+    pub fn zeros(rows: Vec<usize>, n_inputs: usize) -> Self {
+        let n_outputs = rows.len();
+        Self {
+            rows,
+            count: 0.0,
+            x: Array1::zeros(n_inputs),
+            y: Array1::zeros(n_outputs),
+            xx: Array2::zeros((n_inputs, n_inputs)),
+            yx: Array2::zeros((n_outputs, n_inputs)),
+            yy: Array1::zeros(n_outputs),
+        }
+    }
+
+    /// Some of its outputs, and some of its inputs.
+    pub fn restricted(&self, rows: &[usize], inputs: Option<&Vec<usize>>) -> Self {
+        let at: Vec<usize> =
+            rows.iter().map(|row| self.rows.iter().position(|own| own == row).expect("one of its outputs")).collect();
+        let yx = self.yx.select(Axis(0), &at);
+        let (x, xx, yx) = match inputs {
+            None => (self.x.clone(), self.xx.clone(), yx),
+            Some(inputs) => (
+                self.x.select(Axis(0), inputs),
+                self.xx.select(Axis(0), inputs).select(Axis(1), inputs),
+                yx.select(Axis(1), inputs),
+            ),
+        };
+        let (y, yy) = (self.y.select(Axis(0), &at), self.yy.select(Axis(0), &at));
+        Self { rows: rows.to_vec(), count: self.count, x, y, xx, yx, yy }
+    }
+
+    /// Adds another one's samples, each counted `weight` times.
+    pub fn add(&mut self, other: &Self, weight: f64) {
+        self.count += weight * other.count;
+        self.x.scaled_add(weight, &other.x);
+        self.y.scaled_add(weight, &other.y);
+        self.xx.scaled_add(weight, &other.xx);
+        self.yx.scaled_add(weight, &other.yx);
+        self.yy.scaled_add(weight, &other.yy);
     }
 }
 
@@ -153,7 +227,8 @@ struct Central {
 }
 
 impl Central {
-    fn new(sums: &GroupSums, count: f64) -> Self {
+    fn new(sums: &Part) -> Self {
+        let count = sums.count.max(f64::MIN_POSITIVE);
         let (x, y) = (&sums.x / count, &sums.y / count);
         let n = x.len();
         let mut xx = Array2::zeros((n, n));
@@ -223,24 +298,23 @@ pub fn solve(
     assert_eq!(Some(design), Design::of(&node.op), "sums of another layer");
     let named = |what: String| Error::Numbers(format!("`{}`: {what}", node.name));
     let (prior, bias) = unknowns(node, weights);
-    let o = design.n_outputs;
-    let rows = |g: usize| prior.slice_axis(Axis(0), ndarray::Slice::from(g * o..(g + 1) * o)).to_owned();
-    let biases = |g: usize| bias.slice_axis(Axis(0), ndarray::Slice::from(g * o..(g + 1) * o)).to_owned();
-
+    if fitted.is_empty() && held_out.is_empty() {
+        return Err(named("there are no images to fit it to".into()));
+    }
     let mut all = fitted;
     let mut chosen = (None, None);
     if let Ridge::HeldOut = ridge
-        && all.count > 0.0
-        && held_out.count > 0.0
+        && !all.is_empty()
+        && !held_out.is_empty()
     {
-        let parts: Vec<[Central; 2]> = (all.groups.iter().zip(&held_out.groups))
-            .map(|(fit, held)| [Central::new(fit, all.count), Central::new(held, held_out.count)])
+        let parts: Vec<(Array2<f64>, [Central; 2])> = (all.parts.iter().zip(&held_out.parts))
+            .map(|(fit, held)| (prior.select(Axis(0), &fit.rows), [Central::new(fit), Central::new(held)]))
             .collect();
-        let energy: f64 = parts.iter().map(|[_, held]| held.energy).sum();
+        let energy: f64 = parts.iter().map(|(_, [_, held])| held.energy).sum();
         let score = |decade: i32| -> Result<f64> {
             let mut error = 0.0;
-            for (g, [fit, held]) in parts.iter().enumerate() {
-                let (w, b) = fit.solve(&rows(g), 10_f64.powi(decade))?;
+            for (own, [fit, held]) in &parts {
+                let (w, b) = fit.solve(own, 10_f64.powi(decade))?;
                 error += held.error(&w, &b);
             }
             Ok(error)
@@ -253,20 +327,19 @@ pub fn solve(
         Ridge::HeldOut => chosen.0.unwrap_or_else(|| 10_f64.powi(FIRST_DECADE)),
     };
     all.merge(held_out);
-    if all.count <= 0.0 {
-        return Err(named("there are no images to fit it to".into()));
-    }
-    let (mut w, mut b) = (Array2::zeros(prior.dim()), Array1::zeros(bias.len()));
+    let (mut w, mut b) = (prior.clone(), bias.clone());
     let (mut before, mut after, mut energy) = (0.0, 0.0, 0.0);
-    for (g, sums) in all.groups.iter().enumerate() {
-        let central = Central::new(sums, all.count);
-        let own = rows(g);
+    for part in all.parts.iter().filter(|part| part.count > 0.0) {
+        let central = Central::new(part);
+        let own = prior.select(Axis(0), &part.rows);
         let (solved, offset) = central.solve(&own, ridge).map_err(|e| named(e.to_string()))?;
-        before += central.error(&own, &biases(g));
+        before += central.error(&own, &bias.select(Axis(0), &part.rows));
         after += central.error(&solved, &offset);
         energy += central.energy;
-        w.slice_axis_mut(Axis(0), ndarray::Slice::from(g * o..(g + 1) * o)).assign(&solved);
-        b.slice_axis_mut(Axis(0), ndarray::Slice::from(g * o..(g + 1) * o)).assign(&offset);
+        for (at, &row) in part.rows.iter().enumerate() {
+            w.row_mut(row).assign(&solved.row(at));
+            b[row] = offset[at];
+        }
     }
     if w.iter().chain(&b).any(|x| !x.is_finite()) {
         return Err(named("its solution is not finite; check the models' weights".into()));
@@ -283,7 +356,7 @@ fn descend(mut score: impl FnMut(i32) -> Result<f64>) -> Result<(i32, f64)> {
         while DECADES.contains(&at) {
             // A ridge too small for the rounding of the sums is no candidate.
             let found = score(at).unwrap_or(f64::INFINITY);
-            if !(found < best.1) {
+            if found >= best.1 || found.is_nan() {
                 break;
             }
             best = (at, found);

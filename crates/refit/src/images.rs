@@ -1,0 +1,127 @@
+//! On images: layer after layer in lockstep, with the solved layers saved beside the output.
+
+use crate::job::{Merge, Outputs, Refitted};
+use crate::report::{LayerReport, RefitReport};
+use crate::{Mode, resume};
+use anyhow::{Context, bail};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use zipit::Model;
+use zipit::images::ImageBatches;
+use zipit::scratch::Scratch;
+use zipit::watch::Watch;
+use zipit_artifact::header::{InputRef, Provenance};
+use zipit_artifact::scratch::ScratchFile;
+use zipit_data::Split;
+use zipit_stage::Stage;
+use zipit_stage::images::tasks_of;
+use zipit_torch::batch_size;
+use zipit_torch::device::libtorch_version;
+use zipit_torch::refit::{Inputs, Refit, Task};
+
+/// How often solved layers are saved.
+const SAVE_EVERY: Duration = Duration::from_secs(30);
+
+/// Nothing, where nothing is left to do.
+pub fn refit<'a>(
+    merge: &Merge<'a>,
+    models: &[&Model],
+    mut inputs: Vec<InputRef>,
+    stage: &'a Stage,
+) -> anyhow::Result<Option<(Outputs<'a>, Refitted)>> {
+    let args = merge.args;
+    let set = args.images.choose(&tasks_of(models), Split::Train)?;
+    inputs.extend(set.inputs());
+    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
+    let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
+    let graph = &models[0].graph;
+    let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
+    let batches = set.batches(&models[0].preprocess, size, None);
+    let n_images = batches.n_images();
+    let scratch = ScratchFile::new(folder(&args.out))?;
+    let limit = (args.max_memory * f64::from(1 << 30)) as usize;
+    let task = match (args.repair, args.mode) {
+        (true, _) => Task::Scale,
+        (false, Mode::Layerwise) => Task::Weights { inputs: Inputs::Layerwise, ridge: merge.ridge },
+        (false, Mode::Sequential | Mode::Gram) => Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge },
+    };
+    let limit = Some((limit, &scratch as &dyn Scratch));
+    let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limit, args.device)?;
+    let told = format!("{n_images} unlabelled {} images", set.split);
+    if args.common.dry_run {
+        stage.print(&format!(
+            "would solve {} layers on {told} in batches of {size}; would write {}\n",
+            refit.n_layers(),
+            args.out.display()
+        ))?;
+        return Ok(None);
+    }
+    let outputs = Outputs::new(args, stage, provenance);
+    if outputs.up_to_date()? {
+        return Ok(None);
+    }
+    let layers = solve(&args.out, stage, &mut refit, n_images, &outputs.provenance)?;
+    let resume = resume::path(&args.out);
+    if resume.exists() {
+        std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;
+    }
+    let [running, solving] = refit.clock().map(|time| time.as_secs_f64());
+    tracing::debug!("networks run and summed up in {running:.1} s, layers solved in {solving:.1} s");
+    let report = RefitReport::new(n_images as u64, layers);
+    Ok(Some((outputs, Refitted { network: refit.model().clone(), report, fitted_to: told })))
+}
+
+/// All layers, those that an interrupted run solved among them.
+fn solve(
+    out: &Path,
+    stage: &Stage,
+    refit: &mut Refit<'_>,
+    n_images: usize,
+    provenance: &Provenance,
+) -> anyhow::Result<Vec<LayerReport>> {
+    let resume = resume::path(out);
+    let mut layers = resume::restore(refit, &resume, provenance, stage)?;
+    let n_layers = refit.n_layers();
+    let progress = stage.progress("refit", "image-layers", (n_layers * n_images) as u64);
+    progress.skip((layers.len() * n_images) as u64);
+    let mut saved = Instant::now();
+    while refit.n_done() < n_layers {
+        let before = refit.clock();
+        let solved = match refit.step(&progress) {
+            Ok(solved) => solved,
+            Err(zipit_torch::Error::Zipit(zipit::Error::Interrupted)) => {
+                resume::save(refit, &layers, &resume, provenance)?;
+                bail!(
+                    "interrupted after {} of {n_layers} layers; the same command goes on from there ({})",
+                    layers.len(),
+                    resume.display()
+                );
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let [running, solving] = [0, 1].map(|i| refit.clock()[i].saturating_sub(before[i]).as_secs_f64());
+        // A pass may solve several layers at once.
+        progress.advance(((solved.len() - 1) * n_images) as u64);
+        for layer in solved {
+            let node = refit.model().graph.node(&layer.layer).context("a layer of this network")?;
+            let layer = LayerReport::new(node, layer.outcome);
+            tracing::debug!(
+                "{}, {running:.1} s of running and summing up, {solving:.1} s of solving, {:.2} GiB of activations in \
+                 memory",
+                layer.told(),
+                refit.bytes_in_memory() as f64 / f64::from(1 << 30)
+            );
+            progress.note(layer.told());
+            layers.push(layer);
+        }
+        if saved.elapsed() > SAVE_EVERY && refit.n_done() < n_layers {
+            resume::save(refit, &layers, &resume, provenance)?;
+            saved = Instant::now();
+        }
+    }
+    Ok(layers)
+}
+
+fn folder(out: &Path) -> &Path {
+    out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,87 @@
+//! All networks side by side, batch by batch: what has been run stays, and a pass over the images goes on from there.
+
+use super::lanes::{Lane, Lanes};
+use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
+use crate::{Device, Network, Result};
+use zipit::Model;
+use zipit::images::ImageBatches;
+use zipit::scratch::Scratch;
+use zipit::watch::Watch;
+
+/// What a batch contributes to a sum.
+pub(super) trait Part<T>: Send {
+    fn add_to(self, sum: &mut T);
+}
+
+/// The models and the merged network, and for every batch how far they have run.
+pub(super) struct Lockstep<'a> {
+    models: Vec<Network>,
+    merged: Network,
+    batches: &'a dyn ImageBatches,
+    lanes: Lanes<'a>,
+    device: Device,
+}
+
+impl<'a> Lockstep<'a> {
+    pub fn new(
+        models: &[&Model],
+        merged: &Model,
+        batches: &'a dyn ImageBatches,
+        limit: Option<(usize, &'a dyn Scratch)>,
+        device: Device,
+    ) -> Result<Self> {
+        Ok(Self {
+            models: models.iter().map(|model| Network::new(model, device)).collect::<Result<_>>()?,
+            merged: Network::new(merged, device)?,
+            lanes: Lanes::new(batches.n_batches(), limit, device),
+            batches,
+            device,
+        })
+    }
+
+    /// The merged network goes on with other weights.
+    pub fn replace(&mut self, merged: &Model) -> Result<()> {
+        self.merged = Network::new(merged, self.device)?;
+        Ok(())
+    }
+
+    pub fn bytes_in_memory(&self) -> usize {
+        self.lanes.in_memory()
+    }
+
+    /// Brings every batch on by `advance`, which is given the networks, the merged one last, the batch's lane, the number
+    /// of its first image and its own, and adds its parts to `sums` in batch order.
+    pub fn pass<T: Send, P: Part<T>>(
+        &self,
+        sums: Vec<T>,
+        watch: &dyn Watch,
+        advance: impl Fn(&[Network], Lane, usize, usize) -> Result<(Lane, Vec<P>, u64)> + Sync,
+    ) -> Result<Vec<T>> {
+        let n_batches = self.batches.n_batches();
+        let sums: Vec<InOrder<T, P>> = sums.into_iter().map(|sum| InOrder::new(0, sum)).collect();
+        let failure = Failure::default();
+        let networks: Vec<&Network> = self.models.iter().chain([&self.merged]).collect();
+        let (batches, lanes) = (self.batches, &self.lanes);
+        let workers: Vec<Vec<Network>> = (0..n_workers(self.device, n_batches))
+            .map(|_| networks.iter().map(|network| network.replicate()).collect())
+            .collect();
+        let done = each_batch(workers, 0..n_batches, watch, &failure, |networks: &mut Vec<Network>, batch| {
+            let lane = if let Some(lane) = lanes.take(batch)? {
+                lane
+            } else {
+                let input = networks[0].input(&read(batches, batch)?)?;
+                Lane { runs: networks.iter().map(|network| network.before(input.shallow_clone())).collect() }
+            };
+            let (lane, parts, n_images) = advance(networks, lane, batches.n_images_in(batch), batch)?;
+            lanes.put(batch, lane)?;
+            for (sum, part) in sums.iter().zip(parts) {
+                sum.hand_in(batch, part, &failure, |sum, part| part.add_to(sum));
+            }
+            Ok(n_images)
+        })?;
+        if done < n_batches {
+            return Err(zipit::Error::Interrupted.into());
+        }
+        Ok(sums.into_iter().map(InOrder::into_inner).collect())
+    }
+}

@@ -1,0 +1,218 @@
+//! The task gate: a linear map from a network's features to its tasks.
+
+use super::calibrate::minimise;
+use super::{Calibration, Joint, calibrate, log_sum_exp};
+use crate::graph::{Graph, Node, Op};
+use crate::refit::{Design, Ridge, Solution, Sums, solve};
+use crate::{Error, Model, Result};
+use argmin::core::CostFunction;
+use ndarray::{Array2, ArrayD, Axis, IxDyn};
+use std::collections::BTreeMap;
+
+/// One image of so many is held out.
+const HELD_OUT: usize = 4;
+
+/// What a gate is fitted to: for every image, what [`with_features`](Features::of) shows of the network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Features {
+    /// The network with one more output than it has tasks: the features, `[n, F]`.
+    pub model: Model,
+    /// The value of that output.
+    value: String,
+}
+
+impl Features {
+    /// The network without any gate, with the features that its heads read, pooled and side by side, as last output.
+    ///
+    /// # Errors
+    /// A head that is no layer with a weight on one value.
+    pub fn of(model: &Model) -> Result<Self> {
+        let mut model = without_gate(model);
+        let name = free_name(&model.graph);
+        let mut read = Vec::new();
+        for output in &model.graph.outputs {
+            let value = source(&model.graph, output)?;
+            if !read.contains(&value) {
+                read.push(value);
+            }
+        }
+        let shapes: BTreeMap<String, usize> =
+            model.graph.shapes()?.into_iter().map(|(value, shape)| (value.to_owned(), shape.len())).collect();
+        let mut parts = Vec::new();
+        for (i, value) in read.into_iter().enumerate() {
+            if shapes[&value] == 1 {
+                parts.push(value);
+                continue;
+            }
+            let pooled = format!("{name}.pool{i}");
+            let flat = format!("{name}.flatten{i}");
+            let pool = Op::AdaptiveAvgPool2d { output: [1, 1] };
+            model.graph.nodes.push(Node { name: pooled.clone(), op: pool, inputs: vec![value], module: None });
+            model.graph.nodes.push(Node { name: flat.clone(), op: Op::Flatten, inputs: vec![pooled], module: None });
+            parts.push(flat);
+        }
+        let value = if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            let value = format!("{name}.features");
+            model.graph.nodes.push(Node { name: value.clone(), op: Op::Concat, inputs: parts, module: None });
+            value
+        };
+        model.graph.outputs.push(value.clone());
+        Ok(Self { model, value })
+    }
+}
+
+/// The network without its gate and its calibration.
+#[must_use]
+pub fn without_gate(model: &Model) -> Model {
+    let mut model = model.clone();
+    if model.joint.take().is_some_and(|joint| joint.gate) {
+        model.graph.outputs.truncate(model.tasks.len());
+        let graph = &mut model.graph;
+        loop {
+            let readers = graph.readers();
+            let dead = graph
+                .nodes
+                .iter()
+                .rposition(|node| !readers.contains_key(node.name.as_str()) && !graph.outputs.contains(&node.name));
+            drop(readers);
+            let Some(dead) = dead else { break };
+            graph.nodes.remove(dead);
+        }
+        let params = graph.params();
+        model.weights.retain(|name, _| params.contains_key(name));
+    }
+    model
+}
+
+/// Fits a gate and the heads' calibration, and gives the network with both: `logits` are those of the tasks' heads,
+/// `[n, classes]` each, then the features `[n, F]`; `tasks` says for every image to which task's data it belongs.
+///
+/// The gate is the ridge regression of the images' tasks (one-hot) on the features, in closed form; λ, the factor that
+/// makes its outputs logits, and the heads' temperatures and biases are chosen on a held-out quarter of the images.
+///
+/// # Errors
+/// [`Error::Request`] for a single head, or a task without images; what has no solution.
+///
+/// # Panics
+/// When the arrays are not the network's.
+pub fn gate(features: &Features, logits: &[Array2<f32>], tasks: &[usize]) -> Result<(Model, Solution)> {
+    let (x, logits) = logits.split_last().expect("the features");
+    let n_tasks = logits.len();
+    if n_tasks < 2 {
+        return Err(Error::Request("a network with one head needs no joint prediction".into()));
+    }
+    let held: Vec<bool> = (0..tasks.len()).map(|i| i % HELD_OUT == HELD_OUT - 1).collect();
+    for (task, named) in features.model.tasks.iter().enumerate() {
+        for part in [false, true] {
+            if !tasks.iter().zip(&held).any(|(t, held)| *t == task && *held == part) {
+                return Err(Error::Request(format!(
+                    "too few images of task `{}` among the {} to tell it from the others: use more",
+                    named.name,
+                    tasks.len()
+                )));
+            }
+        }
+    }
+    let mut model = features.model.clone();
+    let name = free_name(&model.graph);
+    let mut node = Node {
+        name: name.clone(),
+        op: Op::Linear { in_features: x.ncols(), out_features: n_tasks, bias: true },
+        inputs: vec![features.value.clone()],
+        module: Some(name.clone()),
+    };
+    model.weights.insert(format!("{name}.weight"), ArrayD::zeros(IxDyn(&[n_tasks, x.ncols()])));
+    model.weights.insert(format!("{name}.bias"), ArrayD::zeros(IxDyn(&[n_tasks])));
+    let design = Design::of(&node.op).expect("a linear layer");
+    let sums = |part: bool| {
+        let rows: Vec<usize> = (0..tasks.len()).filter(|&i| held[i] == part).collect();
+        let x = x.select(Axis(0), &rows).mapv(f64::from);
+        let y = Array2::from_shape_fn((rows.len(), n_tasks), |(i, t)| f64::from(u8::from(tasks[rows[i]] == t)));
+        let mut sums = Sums::zeros(design);
+        sums.add_samples(&x, &y);
+        sums
+    };
+    let solution = solve(&mut node, &mut model.weights, sums(false), &sums(true), Ridge::HeldOut)?;
+
+    let rows: Vec<usize> = (0..tasks.len()).filter(|&i| held[i]).collect();
+    let of_held: Vec<usize> = rows.iter().map(|&i| tasks[i]).collect();
+    let weight = &model.weights[&format!("{name}.weight")];
+    let bias = &model.weights[&format!("{name}.bias")];
+    let outputs = Array2::from_shape_fn((rows.len(), n_tasks), |(i, t)| {
+        let product: f32 = x.row(rows[i]).iter().zip(weight.index_axis(Axis(0), t)).map(|(x, w)| x * w).sum();
+        f64::from(product + bias[[t]])
+    });
+    let scale = minimise(Sharpness { outputs, tasks: &of_held }, vec![1.0])?[0].clamp(-5.0, 8.0).exp() as f32;
+    for param in ["weight", "bias"] {
+        if let Some(tensor) = model.weights.get_mut(&format!("{name}.{param}")) {
+            tensor.mapv_inplace(|x| x * scale);
+        }
+    }
+    let held_logits: Vec<Array2<f32>> = logits.iter().map(|z| z.select(Axis(0), &rows)).collect();
+    let heads: Vec<Calibration> = calibrate(&held_logits, &of_held)?;
+    model.graph.nodes.push(node);
+    model.graph.outputs.pop();
+    model.graph.outputs.push(name);
+    model.joint = Some(Joint { heads, gate: true });
+    model.validate()?;
+    Ok((model, solution))
+}
+
+/// −mean log softmax(a·s)_task over log a.
+struct Sharpness<'a> {
+    outputs: Array2<f64>,
+    tasks: &'a [usize],
+}
+
+impl CostFunction for Sharpness<'_> {
+    type Param = Vec<f64>;
+    type Output = f64;
+
+    fn cost(&self, log_a: &Vec<f64>) -> Result<f64, argmin::core::Error> {
+        let a = log_a[0].clamp(-5.0, 8.0).exp();
+        let unlikeliness = self
+            .outputs
+            .rows()
+            .into_iter()
+            .zip(self.tasks)
+            .map(|(s, &task)| log_sum_exp(s.iter().map(|s| a * s)) - a * s[task]);
+        Ok(unlikeliness.sum::<f64>() / self.tasks.len() as f64)
+    }
+}
+
+/// What the layer behind an output reads, before it was flattened.
+fn source(graph: &Graph, output: &str) -> Result<String> {
+    let mut value = output;
+    loop {
+        let node = graph.node(value).ok_or_else(|| Error::Graph(format!("output `{output}` is made by no layer")))?;
+        let [read] = &node.inputs[..] else {
+            return Err(node.op.error(&node.name, "a gate needs a head that ends in a layer on one value"));
+        };
+        let flattened = graph.node(read).filter(|n| matches!(n.op, Op::Flatten)).map(|n| n.inputs[0].clone());
+        if node.op.mixes() {
+            return Ok(flattened.unwrap_or_else(|| read.clone()));
+        }
+        value = read;
+    }
+}
+
+/// `gate`, or the first of `gate_2`, … that no node, module or value begins with.
+fn free_name(graph: &Graph) -> String {
+    let taken = |name: &str| {
+        let begins = |other: &str| other == name || other.starts_with(&format!("{name}."));
+        graph
+            .nodes
+            .iter()
+            .any(|n| (n.op.is_weight_layer() && begins(&n.name)) || n.module.as_deref().is_some_and(begins))
+    };
+    let mut n = 1;
+    loop {
+        let name = if n == 1 { "gate".to_owned() } else { format!("gate_{n}") };
+        if !taken(&name) {
+            return name;
+        }
+        n += 1;
+    }
+}
