@@ -42,20 +42,45 @@ setup-python: .venv-python/ready ## Install the full PyTorch for the scripts in 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-# ---- the networks of the demo: one ResNet-20 per task, each from its own initialisation ----------------------------
+# ---- what is merged: networks, their data, where the trunk may end --------------------------------------------------
+# PAIR=fashion is the demo. Others: vgg11 (the same images), five (five tasks of two classes), cifar10 (class folders of
+# JPEG copies under runs/data/cifar10, see data/README.md).
 
-FASHION := data/fashion-mnist
-TRAIN := --arch resnet20 --width 1 --epochs 10 --no-flip --shift 0
-# The pair by its seeds: 1_2, 3_4 or 5_6.
+PAIR ?= fashion
+# The demo's pairs by their seeds: 1_2, 3_4 or 5_6.
 SEEDS ?= 1_2
 FIRST = $(firstword $(subst _, ,$(SEEDS)))
 SECOND = $(lastword $(subst _, ,$(SEEDS)))
-CHECKPOINTS := data/checkpoints/fashion_0-4_seed$(FIRST).safetensors data/checkpoints/fashion_5-9_seed$(SECOND).safetensors
+FASHION := data/fashion-mnist
+TRAIN := --arch resnet20 --width 1 --epochs 10 --no-flip --shift 0
+
+named = $(1:%=data/checkpoints/%.safetensors)
+CHECKPOINTS_fashion = $(call named,fashion_0-4_seed$(FIRST) fashion_5-9_seed$(SECOND))
+CHECKPOINTS_vgg11 := $(call named,fashion_vgg11_0-4_seed1 fashion_vgg11_5-9_seed2)
+CHECKPOINTS_five := $(call named,fashion_0-1_seed11 fashion_2-3_seed12 fashion_4-5_seed13 fashion_6-7_seed14 fashion_8-9_seed15)
+CHECKPOINTS_cifar10 := $(call named,cifar10_0-4_seed1 cifar10_5-9_seed2)
+CHECKPOINTS = $(CHECKPOINTS_$(PAIR))
+N = $(words $(CHECKPOINTS))
+DATA_fashion := $(FASHION)
+DATA_vgg11 := $(FASHION)
+DATA_five := $(FASHION)
+DATA_cifar10 := runs/data/cifar10
+DATA = $(DATA_$(PAIR))
+# Layers after which a stage ends, of all layers.
+STAGES_fashion := 7of20 13of20
+STAGES_vgg11 := 4of9 6of9
+STAGES_five := 7of20 13of20
+STAGES_cifar10 := 7of20 13of20
+NAME_fashion = seeds$(SEEDS)
+NAME = $(or $(NAME_$(PAIR)),$(PAIR))
 
 .PHONY: checkpoints
 checkpoints: build ## Train the demo's two networks again (a quarter of an hour on a core; interrupt and resume as you like)
-	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 0-4 --seed $(FIRST) -o $(firstword $(CHECKPOINTS))
-	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 5-9 --seed $(SECOND) -o $(lastword $(CHECKPOINTS))
+	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 0-4 --seed $(FIRST) -o $(firstword $(CHECKPOINTS_fashion))
+	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 5-9 --seed $(SECOND) -o $(lastword $(CHECKPOINTS_fashion))
+
+runs/data/cifar10:
+	@echo "$@ is not there: it takes CIFAR-10 as class folders of images, train/CLASS/*.jpg and test/CLASS/*.jpg" >&2; exit 1
 
 # ---- the demo: collect once; match, apply, recalibrate and eval for every variant -----------------------------------
 # A variant's folder is named after its settings: other settings are other files, and everything else is kept.
@@ -65,30 +90,30 @@ BETA ?= 1
 RIDGE := 0.001
 IMAGES ?= 5000
 RESET_IMAGES ?= 2000
-DEMO := runs/demo/seeds$(SEEDS)_images$(IMAGES)_reset$(RESET_IMAGES)
+DEMO := runs/demo/$(NAME)_images$(IMAGES)_reset$(RESET_IMAGES)
 
 .PHONY: demo select
 
 # As the authors do: before they are merged, the networks' BatchNorm statistics are re-estimated on all tasks' images.
 RESET := $(CHECKPOINTS:data/checkpoints/%=$(DEMO)/sources/%)
 
-$(RESET): $(DEMO)/sources/%: data/checkpoints/% | build
+$(RESET): $(DEMO)/sources/%: data/checkpoints/% | build $(DATA)
 	@mkdir -p $(@D)
-	$(BIN)/recalibrate $< --all-classes --data $(FASHION) --images $(RESET_IMAGES) -o $@ > /dev/null
+	$(BIN)/recalibrate $< --all-classes --data $(DATA) --images $(RESET_IMAGES) -o $@ > /dev/null
 	@touch $@
 
 $(DEMO)/stats.h5: $(RESET) | build
 	@mkdir -p $(@D)
-	$(BIN)/collect $^ --data $(FASHION) --images $(IMAGES) -o $@
+	$(BIN)/collect $^ --data $(DATA) --images $(IMAGES) -o $@
 	@touch $@
 
-$(DEMO)/sources/%.json: $(CHECKPOINTS) | build
+$(DEMO)/sources/%.json: $(CHECKPOINTS) | build $(DATA)
 	@mkdir -p $(@D)
-	$(BIN)/eval $^ --ensemble $^ --data $(FASHION) --split $* -o $@ > /dev/null
+	$(BIN)/eval $^ --ensemble $^ --data $(DATA) --split $* -o $@ > /dev/null
 	@touch $@
 
 $(DEMO)/sources/%_reset.json: $(RESET) | build
-	$(BIN)/eval --ensemble $^ --label "ensemble of 2, BN reset" --data $(FASHION) --split $* -o $@ > /dev/null
+	$(BIN)/eval --ensemble $^ --label "ensemble of $(N), BN reset" --data $(DATA) --split $* -o $@ > /dev/null
 	@touch $@
 
 # $(call variant,FOLDER,NAME IN THE TABLE,MATCH FLAGS)
@@ -101,20 +126,73 @@ $(DEMO)/$(1)/merged.safetensors: $(DEMO)/$(1)/plan.bin $(RESET)
 	$(BIN)/apply $$^ -o $$@ > /dev/null
 	@touch $$@
 $(DEMO)/$(1)/network.safetensors: $(DEMO)/$(1)/merged.safetensors
-	$(BIN)/recalibrate $$< --data $(FASHION) --images $(RESET_IMAGES) -o $$@ > /dev/null
+	$(BIN)/recalibrate $$< --data $(DATA) --images $(RESET_IMAGES) -o $$@ > /dev/null
 	@touch $$@
-$(DEMO)/$(1)/%.json: $(DEMO)/$(1)/network.safetensors
-	$(BIN)/eval $$< --data $(FASHION) --split $$* --label "$(2)" -o $$@ > /dev/null
-	@touch $$@
+$(call evaluated,$(1),$(2),network)
 
 endef
 
-# The table's rows: METHOD_EXTENT_UNMERGE.
-EXTENTS := full 7of20 13of20
+# $(call evaluated,FOLDER,NAME IN THE TABLE,FILE)
+define evaluated
+$(DEMO)/$(1)/%.json: $(DEMO)/$(1)/$(3).safetensors
+	$(BIN)/eval $$< --data $(DATA) --split $$* --label "$(2)" -o $$@ > /dev/null
+	@touch $$@
+endef
+
+# Refitted networks are merged from the networks as they were trained: every layer is solved again anyway, so nothing
+# has to be reset, and each head stays as good as it was. The same images match and fit.
+REFIT_IMAGES ?= 2000
+
+$(DEMO)/raw/%/stats.h5: $(CHECKPOINTS) | build $(DATA)
+	@mkdir -p $(@D)
+	$(BIN)/collect $^ --data $(DATA) --images $* -o $@
+	@touch $@
+
+# What every layer reads, too: of all networks together, or of each by itself.
+define gram
+$(DEMO)/raw/%/$(1).h5: $(CHECKPOINTS) | build $(DATA)
+	@mkdir -p $$(@D)
+	$(BIN)/collect $$^ --data $(DATA) --images $$* --gram $(1) -o $$@
+	@touch $$@
+
+endef
+$(eval $(foreach how,joint own,$(call gram,$(how))))
+
+# $(call refitted,FOLDER,NAME IN THE TABLE,MATCH FLAGS,REFIT FLAGS,NUMBER OF IMAGES,MOMENTS OF LAYERS)
+define refitted
+$(DEMO)/$(1)/plan.bin: $(DEMO)/raw/$(5)/stats.h5
+	@mkdir -p $$(@D)
+	$(BIN)/match $$< $(3) -o $$@ > $$(@D)/match.txt
+	@touch $$@
+$(DEMO)/$(1)/network.safetensors: $(DEMO)/$(1)/plan.bin $(CHECKPOINTS) $(6)
+	$(BIN)/refit $$(filter-out %.h5,$$^) $(4) -o $$@ > $$(@D)/refit.txt
+	@touch $$@
+$(DEMO)/$(1)/gated.safetensors: $(DEMO)/$(1)/network.safetensors
+	$(BIN)/gate $$< --data $(DATA) --images $(5) -o $$@ > $$(@D)/gate.txt
+	@touch $$@
+$(DEMO)/$(1)/gate_%.json: $(DEMO)/$(1)/gated.safetensors
+	$(BIN)/eval $$< --data $(DATA) --split $$* --label "$(2), gate" -o $$@ > /dev/null
+	@touch $$@
+$(call evaluated,$(1),$(2),network)
+
+endef
+
+$(DEMO)/sources/gated.safetensors: $(CHECKPOINTS) | build $(DATA)
+	@mkdir -p $(@D)
+	$(BIN)/gate $^ --data $(DATA) --images $(REFIT_IMAGES) -o $@ > /dev/null
+	@touch $@
+$(DEMO)/sources/gate_%.json: $(DEMO)/sources/gated.safetensors
+	$(BIN)/eval $< --data $(DATA) --split $* --label "ensemble of $(N), gate" -o $@ > /dev/null
+	@touch $@
+
+# The table's rows: METHOD_EXTENT_RULE, where the rule is how features come back, or how layers are solved again.
+EXTENTS := full $(STAGES_$(PAIR))
 UNMERGES := pinv covariance
 ZIP := zip_a$(ALPHA)_b$(BETA)
-ROWS := $(foreach u,$(UNMERGES),identity_full_$(u) permute_full_$(u)) \
+MATCHED := $(foreach u,$(UNMERGES),identity_full_$(u) permute_full_$(u)) \
 	$(foreach e,$(EXTENTS),$(foreach u,$(UNMERGES),$(ZIP)_$(e)_$(u) ward_$(e)_$(u))) ward_budget1_covariance
+REFITTED := $(foreach m,identity permute $(ZIP) ward,$(m)_full_refit) \
+	$(STAGES_$(PAIR):%=ward_%_refit) ward_budget1_refit
 
 method_identity := --method identity
 method_permute := --method permute
@@ -122,35 +200,43 @@ method_$(ZIP) := --method zip --alpha $(ALPHA) --beta $(BETA)
 method_ward := --method ward
 extent_full :=
 STOPS := $(foreach k,2 4 6 7 8 10 12 13 14 16 18 19,$(k)of20)
-$(foreach s,$(STOPS),$(eval extent_$(s) := --stop-at $(subst of,/,$(s))))
+$(foreach s,$(STOPS) $(STAGES_$(PAIR)),$(eval extent_$(s) := --stop-at $(subst of,/,$(s))))
 BUDGETS := 0.5 0.75 1 1.25 1.5 1.75 2
 $(foreach b,$(BUDGETS),$(eval extent_budget$(b) := --budget $(b)))
-unmerge_pinv := --unmerge pinv
-unmerge_covariance := --unmerge covariance --ridge $(RIDGE)
+rule_pinv := --unmerge pinv
+rule_covariance := --unmerge covariance --ridge $(RIDGE)
 
-# A row split at its underscores: last the unmerge rule, before it the extent, the rest is the method.
+# A row split at its underscores: last the rule, before it the extent, the rest is the method.
 parts = $(subst _, ,$(1))
-unmerge = $(lastword $(call parts,$(1)))
-extent = $(lastword $(call parts,$(patsubst %_$(call unmerge,$(1)),%,$(1))))
-method = $(patsubst %_$(call extent,$(1))_$(call unmerge,$(1)),%,$(1))
-title = $(subst _, ,$(method)) $(if $(findstring of,$(extent)),to $(subst of,/,$(extent)),$(extent)) $(unmerge)
-flags = $(method_$(method)) $(extent_$(extent)) $(unmerge_$(unmerge))
+rule = $(lastword $(call parts,$(1)))
+extent = $(lastword $(call parts,$(patsubst %_$(call rule,$(1)),%,$(1))))
+method = $(patsubst %_$(call extent,$(1))_$(call rule,$(1)),%,$(1))
+title = $(subst _, ,$(method)) $(if $(findstring of,$(extent)),to $(subst of,/,$(extent)),$(extent)) $(rule)
+flags = $(method_$(method)) $(extent_$(extent)) $(rule_$(rule))
+# refit is the default number of images; refit300 is 300 for everything.
+images = $(or $(patsubst refit%,%,$(filter refit%,$(rule))),$(REFIT_IMAGES))
+fitted = $(if $(filter gram%,$(rule)),--mode gram --stats $(moments),--data $(DATA) --images $(images)) \
+	$(if $(filter layerwise,$(rule)),--mode layerwise) $(if $(findstring repair,$(rule)),--repair)
+moments = $(if $(filter gram%,$(rule)),$(DEMO)/raw/$(images)/$(if $(filter gramown,$(rule)),own,joint).h5)
 
-$(eval $(foreach row,$(ROWS),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+$(eval $(foreach row,$(MATCHED),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+refit_rows = $(foreach row,$(1),$(call refitted,$(row),$(call title,$(row)),$(call flags,$(row)),$(call fitted,$(row)),$(call images,$(row)),$(call moments,$(row))))
+$(eval $(call refit_rows,$(REFITTED)))
 
 # Which of the merged networks to take is decided on the validation split; the table is about the test split.
 demo: $(DEMO)/$(ZIP).report.json ## Merge two networks in every way we have and compare them (a few minutes)
-	@$(BIN)/eval $< --data $(FASHION)
-	@$(BIN)/eval $(DEMO)/$(ZIP).validation.json --data $(FASHION) --best | tail -n 1
+	@$(BIN)/eval $< --data $(DATA)
+	@$(BIN)/eval $(DEMO)/$(ZIP).validation.json --data $(DATA) --best | tail -n 1
 
-$(DEMO)/$(ZIP).report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset.json $(ROWS:%=$(DEMO)/%/test.json) $(DEMO)/$(ZIP).validation.json
+$(DEMO)/$(ZIP).report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset.json $(DEMO)/sources/gate_test.json \
+		$(MATCHED:%=$(DEMO)/%/test.json) $(REFITTED:%=$(DEMO)/%/test.json) $(DEMO)/ward_full_refit/gate_test.json $(DEMO)/$(ZIP).validation.json
 	$(BIN)/eval $(filter-out %.validation.json,$^) \
-		--note "moments: $(IMAGES) unlabelled training images; BatchNorm reset, before and after merging: $(RESET_IMAGES)" \
-		--note "α = $(ALPHA) and β = $(BETA) were chosen on the validation split (every tenth training image): make select" \
+		--note "pinv, covariance: $(IMAGES) images to match; BatchNorm reset, before and after merging, on $(RESET_IMAGES); refit: $(REFIT_IMAGES) to match and to fit" \
+		--note "α = $(ALPHA) and β = $(BETA) were chosen on the demo's validation split (every tenth training image): make select" \
 		-o $@ > /dev/null
 	@touch $@
 
-$(DEMO)/$(ZIP).validation.json: $(DEMO)/sources/val.json $(ROWS:%=$(DEMO)/%/val.json)
+$(DEMO)/$(ZIP).validation.json: $(DEMO)/sources/val.json $(MATCHED:%=$(DEMO)/%/val.json) $(REFITTED:%=$(DEMO)/%/val.json)
 	$(BIN)/eval $^ -o $@ > /dev/null
 	@touch $@
 
@@ -181,11 +267,23 @@ compare: $(DEMO)/$(ZIP).report.json $(COMPARISON:%=$(DEMO)/%/test.json) ## The d
 
 # Accuracy against FLOPs: the widths chosen for a budget, beside one network's width up to every merge point.
 CURVE := $(BUDGETS:%=ward_budget%_covariance) $(STOPS:%=ward_%_covariance)
-$(eval $(foreach row,$(filter-out $(ROWS),$(CURVE)),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+REFIT_CURVE := $(BUDGETS:%=ward_budget%_refit)
+$(eval $(foreach row,$(filter-out $(MATCHED),$(CURVE)),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
+$(eval $(call refit_rows,$(filter-out $(REFITTED),$(REFIT_CURVE))))
 
 .PHONY: curve
-curve: $(CURVE:%=$(DEMO)/%/test.json) ## Accuracy for budgets of FLOPs and for every stop point, and what --predict said before
+curve: $(DEMO)/sources/test.json $(CURVE:%=$(DEMO)/%/test.json) $(REFIT_CURVE:%=$(DEMO)/%/test.json) ## Accuracy for budgets of FLOPs and for every stop point, and what --predict said before
 	@$(BIN)/match $(DEMO)/stats.h5 --predict -o $(DEMO)/predicted.bin
+	@$(BIN)/eval $^
+
+# What refit needs: images, the merged network's own activations, images at all; and REPAIR beside it.
+FEW := 30 100 300 1000 3000
+WAYS := $(FEW:%=ward_full_refit%) $(foreach r,layerwise gram gramown repair gramrepair,ward_full_$(r)) \
+	$(foreach r,layerwise gramown repair,permute_full_$(r)) identity_full_gramown
+$(eval $(call refit_rows,$(WAYS)))
+
+.PHONY: refit
+refit: $(DEMO)/sources/test.json $(REFITTED:%=$(DEMO)/%/test.json) $(WAYS:%=$(DEMO)/%/test.json) ## Refit with few images, in all its modes, and REPAIR
 	@$(BIN)/eval $^
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ use zipit_artifact::model::ModelFile;
 /// Merged, if `apply` or `refit` stands anywhere in the chain that made the file; an ensemble, if `gate` put several
 /// networks side by side.
 pub fn kind(provenance: &Provenance) -> RowKind {
-    let is_model = |input: &&InputRef| input.kind == Kind::Model.to_string();
+    let is_model = |input: &&InputRef| input.kind == Kind::Model.code();
     if find(provenance, "gate").is_some_and(|gate| gate.inputs.iter().filter(is_model).count() > 1) {
         return RowKind::Ensemble;
     }
@@ -76,6 +76,9 @@ mod tests {
         let stats = made_by("collect", &["a.safetensors", "--images", "100"], vec![single.clone()]);
         let plan = made_by("match", &["stats.h5", "--method", "permute"], vec![stats]);
         let merged = made_by("apply", &["plan.bin"], vec![plan, single.clone()]);
+        let side_by_side = made_by("gate", &["a.safetensors", "--images", "9"], vec![single.clone(), single.clone()]);
+        assert_eq!(kind(&side_by_side), RowKind::Ensemble);
+        assert_eq!(kind(&made_by("gate", &[], vec![merged.clone()])), RowKind::Merged);
         assert_eq!(kind(&single), RowKind::Single);
         assert_eq!(kind(&merged), RowKind::Merged);
         assert_eq!(method(&single), "");
