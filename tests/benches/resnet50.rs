@@ -1,5 +1,6 @@
 //! Time and peak memory of every stage on ResNet-50s (torchvision's layout, random weights): two and four networks,
-//! 64 images of 224×224. The figures are those that the stages write into `manifest.json` themselves.
+//! 64 images of 224×224; and of refit on 256, layer by layer, beside the bare forward passes that it needs. The figures
+//! are those that the stages write into `manifest.json` themselves.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use ndarray::Array4;
@@ -11,6 +12,7 @@ use zipit_artifact::{dataset, header::Provenance, model};
 use zipit_tests::{Workplace, random_model};
 
 const N_IMAGES: usize = 64;
+const N_REFIT: usize = 256;
 const SIZE: usize = 224;
 
 fn main() {
@@ -18,8 +20,9 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test" || arg == "--list") {
         return;
     }
+    let only_refit = std::env::args().any(|arg| arg == "refit");
     let place = Workplace::new();
-    write_images(&place);
+    write_images(&place, "images.h5", N_IMAGES);
     let graph = ArchSpec::new(Arch::ResNet50, 1.0, 3, [SIZE, SIZE], 4).build().unwrap();
     for i in 0..4u64 {
         let classes: Vec<String> = (4 * i..4 * i + 4).map(|c| format!("c{c:02}")).collect();
@@ -29,6 +32,14 @@ fn main() {
         // BatchNorm's statistics as in a trained network, so that activations have an ordinary size.
         place.ok("recalibrate", &format!("raw.safetensors --data images.h5 --images 16 -o m{i}.safetensors"));
     }
+    if !only_refit {
+        stages(&place);
+    }
+    refit(&place);
+}
+
+/// The pipeline on two and four networks.
+fn stages(place: &Workplace) {
     println!("ResNet-50, {N_IMAGES} images 3×{SIZE}×{SIZE}, zip to 100 % of the layers, covariance unmerge\n");
     println!("{:<3} {:<12} {:>8} {:>10} {:>10}", "N", "stage", "s", "peak GiB", "file GiB");
     for n in [2, 4] {
@@ -38,7 +49,6 @@ fn main() {
         place.ok("apply", &format!("{n}.plan.bin {models} -o {n}.merged.safetensors"));
         place.ok("recalibrate", &format!("{n}.merged.safetensors --data images.h5 -o {n}.network.safetensors"));
         place.ok("eval", &format!("{n}.network.safetensors --data images.h5 -o {n}.report.json"));
-        let manifest: Value = serde_json::from_slice(&place.bytes("manifest.json")).unwrap();
         for (stage, file) in [
             ("collect", "stats.h5"),
             ("match", "plan.bin"),
@@ -47,20 +57,45 @@ fn main() {
             ("eval", "report.json"),
         ] {
             let file = format!("{n}.{file}");
-            let entry = &manifest[&file];
+            let (seconds, peak) = cost(place, &file);
             let size = std::fs::metadata(place.path(&file)).unwrap().len() as f64;
-            println!(
-                "{n:<3} {stage:<12} {:>8.1} {:>10.2} {:>10.3}",
-                entry["seconds"].as_f64().unwrap(),
-                entry["peak_memory"].as_f64().unwrap() / f64::from(1 << 30),
-                size / f64::from(1 << 30)
-            );
+            println!("{n:<3} {stage:<12} {seconds:>8.1} {peak:>10.2} {:>10.3}", size / f64::from(1 << 30));
         }
     }
 }
 
+/// Refit of two networks' full merge, its layers' times, and one forward pass of all three networks on the same images.
+fn refit(place: &Workplace) {
+    write_images(place, "more.h5", N_REFIT);
+    let models = "m0.safetensors m1.safetensors";
+    place.ok("collect", &format!("{models} --data images.h5 -o r.stats.h5"));
+    place.ok("match", "r.stats.h5 -o r.plan.bin");
+    let ran = place.run("refit", &format!("r.plan.bin {models} --data more.h5 -v -o r.network.safetensors")).code(0);
+    // Three networks of the same FLOPs.
+    place.ok(
+        "eval",
+        "m0.safetensors m1.safetensors r.network.safetensors --data more.h5 --split train -o r.report.json",
+    );
+    println!("\nrefit of two ResNet-50s on {N_REFIT} images, layer by layer");
+    for line in ran.stderr().lines().filter(|line| line.contains("summed up") || line.contains("summing up")) {
+        println!("{line}");
+    }
+    let ((seconds, peak), (forward, _)) = (cost(place, "r.network.safetensors"), cost(place, "r.report.json"));
+    println!(
+        "refit {seconds:.1} s, peak {peak:.2} GiB; the three networks run once in {forward:.1} s: ratio {:.2}",
+        seconds / forward
+    );
+}
+
+/// Seconds and peak GiB of the stage that made a file.
+fn cost(place: &Workplace, file: &str) -> (f64, f64) {
+    let manifest: Value = serde_json::from_slice(&place.bytes("manifest.json")).unwrap();
+    let entry = &manifest[file];
+    (entry["seconds"].as_f64().unwrap(), entry["peak_memory"].as_f64().unwrap() / f64::from(1 << 30))
+}
+
 /// Sixteen classes, each image a random 7×7 pattern blown up to blocks of 32×32 pixels, with noise.
-fn write_images(place: &Workplace) {
+fn write_images(place: &Workplace, name: &str, n_images: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut draw = |n: usize| -> Array4<u8> {
         let patterns = Array4::from_shape_simple_fn((n, 3, 7, 7), || rng.random_range(0..224u8));
@@ -68,9 +103,10 @@ fn write_images(place: &Workplace) {
             patterns[[i, c, y / 32, x / 32]] + ((x * 7 + y * 13 + i) % 32) as u8
         })
     };
-    let (train, test) = (draw(N_IMAGES), draw(N_IMAGES));
-    let labels: Vec<u32> = (0..N_IMAGES).map(|i| (i % 16) as u32).collect();
+    let (train, test) = (draw(n_images), draw(N_IMAGES));
+    let labels = |n: usize| (0..n).map(|i| (i % 16) as u32).collect::<Vec<u32>>();
+    let (train_labels, test_labels) = (labels(n_images), labels(N_IMAGES));
     let classes: Vec<String> = (0..16).map(|c| format!("c{c:02}")).collect();
-    let splits = [("train", train.view(), &labels[..]), ("test", test.view(), &labels[..])];
-    dataset::write(&place.path("images.h5"), &classes, &splits).unwrap();
+    let splits = [("train", train.view(), &train_labels[..]), ("test", test.view(), &test_labels[..])];
+    dataset::write(&place.path(name), &classes, &splits).unwrap();
 }

@@ -10,11 +10,12 @@ use zipit::fold::fold_batch_norm;
 use zipit::images::ImageBatches;
 use zipit::refit::{self, gram::patch_size};
 use zipit::{Model, Moments};
-use zipit_artifact::model::{self, ModelFile};
+use zipit_artifact::model::ModelFile;
 use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
 use zipit_data::Split;
 use zipit_stage::Stage;
 use zipit_stage::images::tasks_of;
+use zipit_stage::merging::read_models;
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, accumulate, batch_size};
 
@@ -25,7 +26,7 @@ type Resumed = (usize, BTreeMap<String, Moments>, BTreeMap<String, refit::Gram>)
 const SAVE_EVERY: Duration = Duration::from_secs(300);
 
 pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let files = args.models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = read_models(&args.models)?;
     let models: Vec<&Model> = files.iter().map(|f| &f.model).collect();
     check_mergeable(&models)?;
     let set = args.images.choose(&tasks_of(&models), Split::Train)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use zipit::graph::Graph;
 use zipit::report::Report;
 use zipit_artifact::header::{Kind, Provenance};
-use zipit_artifact::stats::StatsReader;
+use zipit_artifact::stats::{GramKind, StatsReader};
 use zipit_artifact::{DatasetFile, model, plan, report};
 use zipit_stage::{Format, Table};
 
@@ -97,13 +97,20 @@ fn network(path: &Path) -> anyhow::Result<Description> {
     for (task, output) in file.model.tasks.iter().zip(&file.model.graph.outputs) {
         facts.push(("task", format!("{} at `{output}`: {}", task.name, task.classes.join(", "))));
     }
+    if let Some(joint) = &file.model.joint {
+        let heads = joint.heads.iter().map(|h| format!("T {:.3}, b {:.3}", h.temperature, h.bias));
+        facts.push(("calibration", heads.collect::<Vec<_>>().join("; ")));
+    }
+    if let Some(gate) = file.model.graph.outputs.get(file.model.tasks.len()) {
+        facts.push(("gate", format!("at `{gate}`: one logit per task")));
+    }
     let p = &file.model.preprocess;
     let resize = p.resize.map(|r| format!("shorter side to {r}, ")).unwrap_or_default();
     facts.push(("preprocessing", format!("{resize}{}×{}, mean {:?}, std {:?}", p.size[0], p.size[1], p.mean, p.std)));
     Ok(Description {
         facts,
         table: Some(spaces_table(&file.model.graph)?),
-        json: json!({ "graph": file.model.graph, "tasks": file.model.tasks, "preprocess": p, "provenance": file.provenance }),
+        json: json!({ "graph": file.model.graph, "tasks": file.model.tasks, "preprocess": p, "joint": file.model.joint, "provenance": file.provenance }),
         provenance: Some(file.provenance),
     })
 }
@@ -116,6 +123,13 @@ fn stats(path: &Path) -> anyhow::Result<Description> {
         header.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))),
     );
     facts.push(("images", header.n_images.to_string()));
+    if let Some(gram) = header.gram {
+        let how = match gram {
+            GramKind::Joint => "of all models together",
+            GramKind::Own => "of each model by itself",
+        };
+        facts.push(("layers", format!("what {} layers read, {how}", header.layers.len())));
+    }
     if let Some((i, n)) = header.shard {
         facts.push(("shard", format!("{i}/{n}")));
     }

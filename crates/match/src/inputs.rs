@@ -3,8 +3,8 @@
 use crate::Args;
 use anyhow::ensure;
 use zipit_artifact::header::{InputRef, hash_file};
-use zipit_artifact::model;
 use zipit_artifact::stats::StatsReader;
+use zipit_stage::merging::read_models;
 
 /// Everything that decides the plan beside the flags.
 ///
@@ -26,7 +26,7 @@ pub fn all(args: &Args, stats: &StatsReader, holdout: Option<&StatsReader>) -> a
 /// Models that cannot be read, or others.
 pub fn models(args: &Args, stats: &StatsReader) -> anyhow::Result<Vec<zipit::Model>> {
     let wanted = &stats.header().models;
-    let files = args.method.models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = read_models(&args.method.models)?;
     ensure!(
         files.is_empty() || files.iter().map(|f| &f.blake3).eq(wanted.iter().map(|m| &m.blake3)),
         "--models must give the models that {} was collected from, in that order: {}",

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use zipit::Model;
 use zipit::graph::Op;
 use zipit::images::ImageBatches;
+use zipit::joint::without_gate;
 use zipit_artifact::model::{self, ModelFile};
 use zipit_data::Split;
 use zipit_stage::images::{ImageArgs, tasks_of};
@@ -54,7 +55,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let file: ModelFile = model::read(&args.model)?;
+    let mut file: ModelFile = model::read(&args.model)?;
+    if file.model.joint.is_some() {
+        tracing::warn!(
+            "{}: its gate was fitted to other statistics, and is left out: `gate` fits a new one",
+            args.model.display()
+        );
+        file.model = without_gate(&file.model);
+    }
     let tasks = if args.all_classes { Vec::new() } else { tasks_of(&[&file.model]) };
     let set = args.images.choose(&tasks, Split::Train)?;
     let mut inputs = vec![file.input_ref()];

@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use zipit::apply::Heads;
+use zipit::joint::without_gate;
 use zipit_artifact::model::{self, ModelFile};
 use zipit_artifact::plan::{self as plan_file, PlanFile};
 
@@ -28,6 +29,21 @@ enum HeadsName {
     Merge,
 }
 
+/// Reads networks that are to be merged: a gate is about one network's features, so it is left behind.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn read_models(paths: &[PathBuf]) -> anyhow::Result<Vec<ModelFile>> {
+    let read = |path: &PathBuf| -> anyhow::Result<ModelFile> {
+        let mut file = model::read(path)?;
+        if file.model.joint.is_some() {
+            file.model = without_gate(&file.model);
+        }
+        Ok(file)
+    };
+    paths.iter().map(read).collect()
+}
+
 impl MergeArgs {
     /// The plan, and the models in its order.
     ///
@@ -35,7 +51,7 @@ impl MergeArgs {
     /// Files that cannot be read, models that the plan is not about, models that are missing.
     pub fn read(&self) -> anyhow::Result<(PlanFile, Vec<ModelFile>)> {
         let plan = plan_file::read(&self.plan)?;
-        let files = self.models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
+        let files = read_models(&self.models)?;
         let files = self.in_plan_order(&plan, files)?;
         Ok((plan, files))
     }

@@ -216,3 +216,79 @@ fn free_name(graph: &Graph) -> String {
         n += 1;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::graph::Input;
+    use crate::{Preprocess, Task};
+
+    /// Two heads: a Linear layer on the pooled image, and one on the image's every number.
+    fn network() -> Model {
+        let node = |name: &str, op: Op, input: &str| Node {
+            name: name.into(),
+            module: (!op.params().is_empty()).then(|| name.to_owned()),
+            op,
+            inputs: vec![input.into()],
+        };
+        let linear = |n: usize| Op::Linear { in_features: n, out_features: 2, bias: true };
+        let graph = Graph {
+            arch: "two heads".into(),
+            input: Input { name: "x".into(), shape: vec![3, 2, 2] },
+            nodes: vec![
+                node("relu", Op::Relu, "x"),
+                node("pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, "relu"),
+                node("flatten", Op::Flatten, "pool"),
+                node("flat", Op::Flatten, "relu"),
+                node("gate", linear(3), "flatten"),
+                node("head", linear(12), "flat"),
+            ],
+            outputs: vec!["gate".into(), "head".into()],
+        };
+        let weights = graph.params().iter().map(|(name, p)| (name.clone(), ArrayD::ones(IxDyn(&p.shape)))).collect();
+        let task = |name: &str| Task { name: name.into(), classes: vec![format!("{name} 1"), format!("{name} 2")] };
+        let preprocess = Preprocess { size: [2, 2], resize: None, mean: vec![0.5; 3], std: vec![0.5; 3] };
+        Model { graph, weights, tasks: vec![task("a"), task("b")], preprocess, joint: None }
+    }
+
+    #[test]
+    fn features_are_what_the_heads_read_pooled() {
+        let features = Features::of(&network()).unwrap();
+        let shapes = features.model.graph.shapes().unwrap();
+        // Three pooled numbers of the first head's value, three of the second's.
+        assert_eq!(shapes[features.value.as_str()], [6]);
+        assert_eq!(features.model.graph.outputs.len(), 3);
+    }
+
+    #[test]
+    fn a_gate_is_fitted_and_taken_away_again() {
+        let model = network();
+        let features = Features::of(&model).unwrap();
+        let tasks: Vec<usize> = (0..64).map(|i| i / 3 % 2).collect();
+        // Feature 4 says it, under noise; the others are noise.
+        let noise = |i: usize, k: usize| ((i * 37 + k * 101 + i * i * k) % 97) as f32 / 97.0;
+        let x = Array2::from_shape_fn((64, 6), |(i, k)| noise(i, k) + if k == 4 { tasks[i] as f32 } else { 0.0 });
+        let logits = Array2::from_shape_fn((64, 2), |(i, c)| noise(i, 7 + c));
+        let (gated, solution) = gate(&features, &[logits.clone(), logits.clone(), x.clone()], &tasks).unwrap();
+        assert!(solution.held_out.unwrap() < 0.5, "{solution:?}");
+        // A module of the network has the name already.
+        assert_eq!(gated.graph.outputs, ["gate", "head", "gate_2"]);
+        let (w, b) = (&gated.weights["gate_2.weight"], &gated.weights["gate_2.bias"]);
+        let output = |i: usize, t: usize| (0..6).map(|k| w[[t, k]] * x[[i, k]]).sum::<f32>() + b[[t]];
+        let right = (0..64).filter(|&i| (output(i, 1) > output(i, 0)) == (tasks[i] == 1)).count();
+        assert!(right >= 60, "{right} of 64");
+        assert_eq!(without_gate(&gated), model);
+        assert_eq!(without_gate(&model), model);
+    }
+
+    #[test]
+    fn without_images_of_every_task_there_is_no_gate() {
+        let features = Features::of(&network()).unwrap();
+        let [x, logits] = [6, 2].map(|n| Array2::<f32>::zeros((8, n)));
+        let refused =
+            |tasks: &[usize]| gate(&features, &[logits.clone(), logits.clone(), x.clone()], tasks).unwrap_err();
+        assert!(refused(&[0; 8]).to_string().contains("task `b`"));
+        assert!(gate(&features, &[logits.clone(), x.clone()], &[0; 8]).unwrap_err().to_string().contains("one head"));
+    }
+}
