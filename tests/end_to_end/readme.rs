@@ -74,7 +74,7 @@ fn make_knows_every_target_it_is_asked_for() {
 
 #[test]
 fn help_of_every_program_has_an_example() {
-    for name in ["train", "import", "inspect", "collect", "match", "apply", "recalibrate", "eval"] {
+    for name in ["train", "import", "inspect", "collect", "match", "apply", "recalibrate", "refit", "eval"] {
         let output = Command::new(binary(name)).arg("--help").output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         assert!(help.contains(&format!("Example: {name} ")), "{name} --help has no example:\n{help}");
