@@ -27,8 +27,8 @@ fn gives_the_function_back(arch: Arch, width: f64, size: usize, flags: &[&str], 
         place.ok("refit", &format!("plan.bin {MODELS} --data data {flags} -o refitted{i}.safetensors"));
         networks.push(format!("refitted{i}"));
     }
-    let files: String = networks.iter().map(|name| format!(" {name}.safetensors")).collect();
-    place.ok("eval", &format!("a.safetensors{files} --data data --logits logits.safetensors"));
+    let files: Vec<String> = networks.iter().map(|name| format!("{name}.safetensors")).collect();
+    place.ok("eval", &format!("a.safetensors {} --data data --logits logits.safetensors", files.join(" ")));
     let logits = tensors(&place, "logits.safetensors");
     let original = &logits["a/first"];
     let size = original.iter().fold(0f32, |m, x| m.max(x.abs()));

@@ -4,6 +4,7 @@ use crate::bad_input::{cut, flip_a_bit, refused};
 use crate::support::{tiny_graph, two_networks, write};
 use std::collections::BTreeMap;
 use std::fs;
+use zipit_artifact::header::Provenance;
 use zipit_artifact::stats::{self, StatsHeader, StatsReader};
 use zipit_artifact::{model, plan};
 use zipit_tests::Workplace;
@@ -194,7 +195,7 @@ fn a_network_that_overflows() {
     huge.weights.get_mut("linear.bias").unwrap().fill(1e30);
     write(&place, "huge", &huge);
     huge.weights.get_mut("linear.bias").unwrap()[[1]] = f32::NAN;
-    assert!(model::write(&place.path("nan.safetensors"), &huge, &Default::default()).is_err());
+    assert!(model::write(&place.path("nan.safetensors"), &huge, &Provenance::default()).is_err());
     let models = "a.safetensors huge.safetensors";
     place.ok("collect", &format!("{models} --data data --gram joint -o stats.h5"));
     place.ok("match", "stats.h5 -o plan.bin");
