@@ -47,6 +47,23 @@ fn batches_of_any_size_give_the_same_weights() {
     }
 }
 
+/// Every fourth image of all is held out, not of a batch.
+#[test]
+fn batches_of_any_size_hold_the_same_images_out() {
+    let (merge, data) = (resnets(), images(50, [1, 8, 8], 3));
+    let first = |size: usize| {
+        let data = batches(&data, size);
+        let mut refit = merge.start(&data, SEQUENTIAL, None).unwrap();
+        solution(&refit.step(&Unwatched).unwrap()[0])
+    };
+    let one = first(1);
+    for size in [2, 7, 64] {
+        let other = first(size);
+        let [a, b] = [one, other].map(|told| told.held_out.unwrap());
+        assert!(one.ridge.to_bits() == other.ridge.to_bits() && (a - b).abs() < 1e-4 * a, "{one:?}, {other:?}");
+    }
+}
+
 #[test]
 fn threads_do_not_change_a_bit() {
     for (merge, data) in [(resnets(), images(70, [1, 8, 8], 3)), (odd_ones(), images(70, [2, 4, 4], 3))] {
