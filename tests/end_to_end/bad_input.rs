@@ -12,7 +12,7 @@ use zipit_artifact::model;
 use zipit_tests::{Workplace, random_model, write_idx};
 
 /// Runs every (stage, arguments, words it must say): exit code `code`, nothing on stdout, and the folder is as it was.
-fn refused(place: &Workplace, code: i32, cases: &[(&str, &str, &[&str])]) {
+pub fn refused(place: &Workplace, code: i32, cases: &[(&str, &str, &[&str])]) {
     let before = contents(place);
     let mut wrong = String::new();
     for (stage, args, words) in cases {
@@ -45,12 +45,12 @@ fn contents(place: &Workplace) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-fn cut(place: &Workplace, from: &str, to: &str) {
+pub fn cut(place: &Workplace, from: &str, to: &str) {
     let bytes = place.bytes(from);
     fs::write(place.path(to), &bytes[..bytes.len() * 2 / 3]).unwrap();
 }
 
-fn flip_a_bit(place: &Workplace, from: &str, to: &str) {
+pub fn flip_a_bit(place: &Workplace, from: &str, to: &str) {
     let mut bytes = place.bytes(from);
     let middle = bytes.len() - bytes.len() / 3;
     bytes[middle] ^= 4;

@@ -41,6 +41,7 @@ fn kill_9_leaves_whole_files() {
     killed_at_random(&place, "collect", "a.safetensors b.safetensors --data data", "stats.h5");
     killed_at_random(&place, "match", "stats.h5 --unmerge covariance", "plan.bin");
     killed_at_random(&place, "apply", "plan.bin a.safetensors b.safetensors", "merged.safetensors");
+    killed_at_random(&place, "refit", "plan.bin a.safetensors b.safetensors --data data", "refitted.safetensors");
     killed_at_random(&place, "recalibrate", "merged.safetensors --data data", "network.safetensors");
     killed_at_random(&place, "eval", "network.safetensors --data data", "report.json");
 }
@@ -56,17 +57,53 @@ fn interrupted(place: &Workplace, stage: &str, args: &str, name: &str, after: Du
 #[test]
 fn an_interrupted_collection_goes_on() {
     let place = two_networks(&tiny_graph(), 6000);
-    let args = "a.safetensors b.safetensors --data data --threads 1";
-    let started = Instant::now();
-    place.ok("collect", &format!("{args} -o whole.h5"));
-    let half = started.elapsed() / 2;
-    let code = interrupted(&place, "collect", &format!("{args} -o stats.h5"), "-INT", half);
-    assert_eq!(code, Some(130));
-    assert!(!place.path("stats.h5").exists());
-    assert!(place.path("stats.h5.partial").exists());
-    place.run("collect", &format!("{args} -o stats.h5")).code(0).says(&["going on from"]);
-    assert!(!place.path("stats.h5.partial").exists());
-    assert!(place.bytes("whole.h5") == place.bytes("stats.h5"), "interrupted and resumed is not the same as whole");
+    for (name, flags) in [("plain", ""), ("own", "--gram own")] {
+        let args = format!("a.safetensors b.safetensors --data data {flags} --threads 1");
+        let started = Instant::now();
+        place.ok("collect", &format!("{args} -o {name}_whole.h5"));
+        let half = started.elapsed() / 2;
+        let code = interrupted(&place, "collect", &format!("{args} -o {name}.h5"), "-INT", half);
+        assert_eq!(code, Some(130));
+        assert!(!place.path(&format!("{name}.h5")).exists());
+        assert!(place.path(&format!("{name}.h5.partial")).exists());
+        place.run("collect", &format!("{args} -o {name}.h5")).code(0).says(&["going on from"]);
+        assert!(!place.path(&format!("{name}.h5.partial")).exists());
+        let [whole, resumed] = ["_whole", ""].map(|which| place.bytes(&format!("{name}{which}.h5")));
+        assert!(whole == resumed, "{name}: interrupted and resumed is not the same as whole");
+    }
+}
+
+#[test]
+fn an_interrupted_refit_goes_on() {
+    let place = two_networks(&tiny_graph(), 6000);
+    place.ok("collect", "a.safetensors b.safetensors --data data --images 500 -o stats.h5");
+    place.ok("match", "stats.h5 -o plan.bin");
+    for (name, flags, other, signal, exit) in [
+        ("solved", "--report solved.json", "--ridge 0.1", "-INT", 130),
+        ("scaled", "--repair --report scaled.json", "--seed 3", "-TERM", 143),
+    ] {
+        let args = format!("plan.bin a.safetensors b.safetensors --data data --threads 1 {flags}");
+        let out = format!("{name}.safetensors");
+        let started = Instant::now();
+        place.ok("refit", &format!("{args} -o {out}"));
+        let half = started.elapsed() / 2;
+        let [whole, report] = [&out, &format!("{name}.json")].map(|file| place.bytes(file));
+        for file in [&out, &format!("{name}.json")] {
+            std::fs::remove_file(place.path(file)).unwrap();
+        }
+        let code = interrupted(&place, "refit", &format!("{args} -o {out}"), signal, half);
+        assert_eq!(code, Some(exit));
+        assert!(!place.path(&out).exists() && !place.path(&format!("{name}.json")).exists());
+        assert!(place.path(&format!("{out}.resume")).exists());
+        // Other settings do not take it up, nor lose it.
+        let state = place.bytes(&format!("{out}.resume"));
+        place.fails("refit", &format!("{args} {other} -o {out}"), &["other settings", "--force"]);
+        assert!(place.bytes(&format!("{out}.resume")) == state);
+        place.run("refit", &format!("{args} -o {out}")).code(0).says(&["going on after"]);
+        assert!(!place.path(&format!("{out}.resume")).exists());
+        assert!(place.bytes(&out) == whole, "{name}: resumed is not the same as whole");
+        assert!(place.bytes(&format!("{name}.json")) == report, "{name}: its report is not the same");
+    }
 }
 
 #[test]

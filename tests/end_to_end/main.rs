@@ -11,6 +11,8 @@ mod matchings;
 mod multiheaded;
 mod permuted_copy;
 mod readme;
+mod refit;
+mod refit_refused;
 mod reproducible;
 mod shards;
 mod support;

@@ -2,6 +2,7 @@
 
 use crate::support::{tiny_graph, two_networks};
 use zipit::Moments;
+use zipit::refit::Gram;
 use zipit_artifact::stats::StatsReader;
 
 fn relative_difference(a: &Moments, b: &Moments) -> f64 {
@@ -31,6 +32,39 @@ fn shards_add_up_to_the_whole() {
         assert!(difference <= 1e-12, "{point}: {difference}");
     }
     place.ok("match", "sum.h5 -o plan.bin");
+}
+
+#[test]
+fn shards_of_what_layers_read_add_up_too() {
+    let place = two_networks(&tiny_graph(), 150);
+    for kind in ["joint", "own"] {
+        let collect = format!("a.safetensors b.safetensors --data data --batch-size 16 --gram {kind}");
+        place.ok("collect", &format!("{collect} -o {kind}.h5"));
+        let shards: Vec<String> = (1..=3).map(|i| format!("{kind}{i}.h5")).collect();
+        for (i, shard) in (1..).zip(&shards) {
+            place.ok("collect", &format!("{collect} --shard {i}/3 -o {shard}"));
+        }
+        place.ok("collect", &format!("--reduce {} -o {kind}_sum.h5", shards.join(" ")));
+        let [whole, sum] =
+            ["", "_sum"].map(|which| StatsReader::open(&place.path(&format!("{kind}{which}.h5"))).unwrap());
+        assert_eq!((whole.header().layers.len(), whole.header().gram), (20 + 2, sum.header().gram));
+        let moments = |gram: Gram| match gram {
+            Gram::Joint(moments) => vec![moments],
+            Gram::Own(each) => each,
+        };
+        for (layer, _) in &whole.header().layers {
+            let [a, b] = [&whole, &sum].map(|stats| moments(stats.gram(layer).unwrap()));
+            assert_eq!((a.len(), b.len()), if kind == "joint" { (1, 1) } else { (2, 2) });
+            for (a, b) in a.iter().zip(&b) {
+                assert_eq!(a.count, b.count, "{layer}");
+                let difference = relative_difference(a, b);
+                assert!(difference <= 1e-12, "{kind} {layer}: {difference}");
+            }
+        }
+    }
+    // Shards of one kind are not added to those of the other.
+    let mixed = "--reduce joint1.h5 joint2.h5 own3.h5 -o sum.h5";
+    place.fails("collect", mixed, &["own3.h5", "other layers (--gram)"]);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use crate::fixture::{self, COVARIANCE, Folder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use zipit::Moments;
+use zipit::refit::Gram;
+use zipit_artifact::stats::GramKind;
 
 /// A tensor of a safetensors file.
 #[derive(Clone)]
@@ -158,7 +161,7 @@ pub fn stats(folder: &Folder, header: &str, fill: impl FnOnce(&hdf5::File)) -> P
     file.new_dataset_builder().with_data(header.as_bytes()).create("header").unwrap();
     fill(&file);
     file.close().unwrap();
-    seal(&path, 1);
+    seal(&path, 2);
     path
 }
 
@@ -174,6 +177,13 @@ pub fn seal(path: &std::path::Path, version: u32) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// The header of the fixture's stats with layers, changed.
+pub fn layers_header(kind: GramKind, change: impl FnOnce(&mut Value)) -> String {
+    let mut header = serde_json::to_value(fixture::stats_header_with_layers(3, kind)).unwrap();
+    change(&mut header);
+    header.to_string()
+}
+
 /// The header of the fixture's stats, changed.
 pub fn stats_header(change: impl FnOnce(&mut Value)) -> String {
     let mut header = serde_json::to_value(fixture::stats_header(3)).unwrap();
@@ -183,7 +193,22 @@ pub fn stats_header(change: impl FnOnce(&mut Value)) -> String {
 
 /// The fixture's moments of one point under `group`.
 pub fn point(file: &hdf5::File, group: &str) {
-    let moments = &fixture::moments(3)["relu"];
+    put(file, group, &fixture::moments(3)["relu"]);
+}
+
+/// The fixture's moments of what its layers read, under `layers`.
+pub fn layers(file: &hdf5::File, kind: GramKind) {
+    for (name, gram) in fixture::grams(3, kind) {
+        match gram {
+            Gram::Joint(moments) => put(file, &format!("layers/{name}"), &moments),
+            Gram::Own(each) => {
+                each.iter().enumerate().for_each(|(i, moments)| put(file, &format!("layers/{name}/{i}"), moments));
+            }
+        }
+    }
+}
+
+fn put(file: &hdf5::File, group: &str, moments: &Moments) {
     let group = file.create_group(group).unwrap();
     group.new_dataset_builder().with_data(&[moments.count]).create("count").unwrap();
     group.new_dataset_builder().with_data(&moments.sum).create("sum").unwrap();

@@ -333,7 +333,7 @@ fn stats_bombs_versions_and_absent_points() {
 
     forge::seal(&path, 4);
     let error = StatsReader::open(&path).unwrap_err().to_string();
-    assert!(error.contains("zipit stats of format version 4, this zipit reads version 1"), "{error}");
+    assert!(error.contains("zipit stats of format version 4, this zipit reads version 2"), "{error}");
 }
 
 #[test]
@@ -343,8 +343,8 @@ fn reports() {
         assert!(whole.contains(from));
         whole.replacen(from, to, 1).into_bytes()
     };
-    refused("report", &changed(r#""zipit.version": 1"#, r#""zipit.version": 2"#), "of format version 2");
-    refused("report", &changed(r#""zipit.version": 1,"#, ""), "`zipit.version` is missing");
+    refused("report", &changed(r#""zipit.version": 2"#, r#""zipit.version": 3"#), "of format version 3");
+    refused("report", &changed(r#""zipit.version": 2,"#, ""), "`zipit.version` is missing");
     refused("report", &changed(r#""zipit.kind": "report""#, r#""zipit.kind": "plan""#), "a JSON file of another kind");
     refused("report", &changed(r#""zipit.kind": "report","#, ""), "a JSON file of another kind");
     refused("report", &changed(r#""joint""#, "joint"), "it is no JSON");

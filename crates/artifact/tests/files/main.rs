@@ -6,6 +6,7 @@ mod damage;
 mod fixture;
 mod foreign;
 mod forge;
+mod layers;
 mod lies;
 mod provenance;
 mod round_trip;

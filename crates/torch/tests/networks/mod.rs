@@ -1,6 +1,8 @@
 //! Small random networks and images.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod merging;
+
 use ndarray::{Array4, ArrayD, IxDyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

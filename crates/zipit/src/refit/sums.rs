@@ -3,6 +3,7 @@
 use super::design::{Design, store, unknowns};
 use crate::cholesky::Cholesky;
 use crate::graph::Node;
+use crate::moments::DEAD;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
 use serde::{Deserialize, Serialize};
@@ -239,10 +240,15 @@ impl Central {
                 xx[[j, i]] = value;
             }
         }
-        // Rounding can leave a constant input with less than nothing.
-        xx.diag_mut().mapv_inplace(|v| v.max(0.0));
         let mut yx = &sums.yx / count;
         Zip::from(yx.rows_mut()).and(&y).for_each(|mut row, &y| row.scaled_add(-y, &x));
+        // What a constant input seems to vary is rounding, and can be less than nothing.
+        let constant = |&i: &usize| xx[[i, i]] <= DEAD * sums.xx[[i, i]] / count;
+        for i in (0..n).filter(constant).collect::<Vec<_>>() {
+            xx.row_mut(i).fill(0.0);
+            xx.column_mut(i).fill(0.0);
+            yx.column_mut(i).fill(0.0);
+        }
         let energy = Zip::from(&sums.yy).and(&y).fold(0.0, |sum, yy, y| sum + (yy / count - y * y).max(0.0));
         let scale = xx.diag().mean().unwrap_or(0.0);
         Self { x, y, xx, yx, energy, scale }
@@ -319,21 +325,35 @@ pub fn solve(
             }
             Ok(error)
         };
-        let (decade, error) = descend(score).map_err(|e| named(e.to_string()))?;
-        chosen = (Some(10_f64.powi(decade)), Some(share(error, energy)));
+        let (decade, error) = descend(score);
+        chosen = (Some(decade), error.is_finite().then(|| share(error, energy)));
     }
-    let ridge = match ridge {
-        Ridge::Fixed(ridge) => ridge,
-        Ridge::HeldOut => chosen.0.unwrap_or_else(|| 10_f64.powi(FIRST_DECADE)),
+    if !held_out.is_empty() {
+        all.merge(held_out);
+    }
+    let parts: Vec<(&Part, Central, Array2<f64>)> = (all.parts.iter().filter(|part| part.count > 0.0))
+        .map(|part| (part, Central::new(part), prior.select(Axis(0), &part.rows)))
+        .collect();
+    let solutions = |ridge: f64| -> Result<Vec<(Array2<f64>, Array1<f64>)>> {
+        parts.iter().map(|(_, central, own)| central.solve(own, ridge)).collect()
     };
-    all.merge(held_out);
+    let (ridge, solved) = match ridge {
+        Ridge::Fixed(ridge) => (ridge, solutions(ridge)),
+        // All images together may round worse than those that chose it.
+        Ridge::HeldOut => {
+            let mut decades = (chosen.0.unwrap_or(FIRST_DECADE)..=*DECADES.end()).map(|decade| {
+                let ridge = 10_f64.powi(decade);
+                (ridge, solutions(ridge))
+            });
+            let first = decades.next().expect("a decade");
+            if first.1.is_ok() { first } else { decades.find(|(_, solved)| solved.is_ok()).unwrap_or(first) }
+        }
+    };
+    let solved = solved.map_err(|e| named(e.to_string()))?;
     let (mut w, mut b) = (prior.clone(), bias.clone());
     let (mut before, mut after, mut energy) = (0.0, 0.0, 0.0);
-    for part in all.parts.iter().filter(|part| part.count > 0.0) {
-        let central = Central::new(part);
-        let own = prior.select(Axis(0), &part.rows);
-        let (solved, offset) = central.solve(&own, ridge).map_err(|e| named(e.to_string()))?;
-        before += central.error(&own, &bias.select(Axis(0), &part.rows));
+    for ((part, central, own), (solved, offset)) in parts.iter().zip(solved) {
+        before += central.error(own, &bias.select(Axis(0), &part.rows));
         after += central.error(&solved, &offset);
         energy += central.energy;
         for (at, &row) in part.rows.iter().enumerate() {
@@ -349,14 +369,15 @@ pub fn solve(
 }
 
 /// The decade with the lowest score, downhill from the first one.
-fn descend(mut score: impl FnMut(i32) -> Result<f64>) -> Result<(i32, f64)> {
-    let mut best = (FIRST_DECADE, score(FIRST_DECADE)?);
+fn descend(score: impl Fn(i32) -> Result<f64>) -> (i32, f64) {
+    // A ridge too small for the rounding of the sums is no candidate.
+    let score = |decade: i32| score(decade).ok().filter(|error| !error.is_nan()).unwrap_or(f64::INFINITY);
+    let mut best = (FIRST_DECADE, score(FIRST_DECADE));
     for step in [-1, 1] {
         let mut at = FIRST_DECADE + step;
         while DECADES.contains(&at) {
-            // A ridge too small for the rounding of the sums is no candidate.
-            let found = score(at).unwrap_or(f64::INFINITY);
-            if found >= best.1 || found.is_nan() {
+            let found = score(at);
+            if found >= best.1 && (best.1.is_finite() || step < 0) {
                 break;
             }
             best = (at, found);
@@ -366,7 +387,7 @@ fn descend(mut score: impl FnMut(i32) -> Result<f64>) -> Result<(i32, f64)> {
             break;
         }
     }
-    Ok(best)
+    best
 }
 
 fn share(error: f64, energy: f64) -> f64 {

@@ -6,6 +6,7 @@ mod linkage;
 mod matching;
 mod networks;
 mod optimal;
+mod refit;
 mod unmerge;
 mod weights;
 mod zip;

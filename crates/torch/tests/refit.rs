@@ -1,0 +1,205 @@
+//! Refit: what can be recovered is recovered, and everything else gets better, whatever is merged how.
+#![allow(clippy::unwrap_used)]
+
+mod networks;
+
+use ndarray::Array4;
+use networks::merging::{
+    Merge, SEQUENTIAL, batches, identity, linear_network, logit_error, logits, oddities, permuted_copy, plan, random,
+    samples, solution, values, weights,
+};
+use networks::{images, model, resnet20};
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use zipit::Model;
+use zipit::graph::{ArchSpec, arch::Arch};
+use zipit::refit::Ridge;
+use zipit_torch::refit::{Inputs, Solved};
+
+fn of(model: &Model) -> [usize; 3] {
+    let &[c, h, w] = &model.graph.input.shape[..] else { panic!("images") };
+    [c, h, w]
+}
+
+fn small_networks() -> Vec<Model> {
+    let spec = |arch, width, size| ArchSpec::new(arch, width, 3, [size, size], 4).build().unwrap();
+    let mut all: Vec<Model> = [
+        spec(Arch::ResNet20, 0.25, 8),
+        spec(Arch::Vgg11Bn, 0.0625, 64),
+        spec(Arch::ResNet18, 0.0625, 32),
+        spec(Arch::ResNet50, 0.0625, 32),
+    ]
+    .into_iter()
+    .map(|graph| model(graph, 7))
+    .collect();
+    all.push(oddities(7));
+    all
+}
+
+#[test]
+fn a_permuted_copy_gives_the_function_back() {
+    for original in small_networks() {
+        let (copy, plan) = permuted_copy(&original, 5);
+        let merge = Merge::new(&[&original, &copy], plan);
+        let [seen, unseen] = [1, 2].map(|seed| images(40, of(&original), seed));
+        let (network, solved) = merge.refit(&batches(&seen, 16), SEQUENTIAL).unwrap();
+        assert!(!solved.is_empty());
+        // Where few images say little, what rounding of the sums adds to W* shows on others.
+        for (images, allowed) in [(&seen, 1e-5), (&unseen, 1e-4)] {
+            let error = logit_error(&network, &[&original, &copy], images);
+            assert!(error <= allowed, "{}: logits are off by {error}", original.graph.arch);
+        }
+    }
+}
+
+/// The same where every weight that is solved begins somewhere else: only the images say what it was.
+#[test]
+fn spoilt_weights_are_found_again() {
+    let original = resnet20(1);
+    let (copy, plan) = permuted_copy(&original, 5);
+    let mut merge = Merge::new(&[&original, &copy], plan);
+    let [seen, unseen] = [1, 2].map(|seed| images(400, [1, 8, 8], seed));
+    let exact = merge.grafted.model.clone();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (name, tensor) in merge.grafted.model.weights.iter_mut().filter(|(name, _)| !name.starts_with("conv1.")) {
+        let size = tensor.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        tensor.mapv_inplace(|x| x + size * rng.random_range(-0.5..0.5));
+        assert_ne!(*tensor, exact.weights[name]);
+    }
+    let spoilt = logit_error(&merge.grafted.model, &[&original, &copy], &unseen);
+    let (network, solved) = merge.refit(&batches(&seen, 50), SEQUENTIAL).unwrap();
+    let found = logit_error(&network, &[&original, &copy], &unseen);
+    // No ridge is less than 1e-6, and rounding in one layer is the next one's noise.
+    assert!(spoilt > 10.0 && found < 0.02, "{spoilt} before, {found} after");
+    for layer in &solved {
+        let told = solution(layer);
+        assert!(told.before > 0.01 && told.after < 1e-5 && told.held_out.unwrap() < 1e-5, "{layer:?}");
+    }
+}
+
+/// A merge of linear layers loses nothing as long as no layer has fewer features than the image has numbers, however
+/// they were thrown together.
+#[test]
+fn a_linear_network_is_recovered_from_enough_features() {
+    let models = [1, 2, 3].map(|seed| linear_network(seed, [3, 1, 1], 1));
+    let [seen, unseen] = [4, 5].map(|seed| images(300, [3, 1, 1], seed));
+    for (seed, width) in [(1, 4), (2, 6), (3, 9), (4, 12)] {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let dims: Vec<usize> = models[0].graph.spaces().unwrap().spaces.iter().map(|space| space.dim).collect();
+        let shuffled = |d: usize| -> Vec<usize> {
+            let mut groups: Vec<usize> = (0..3 * d).map(|k| k % width).collect();
+            groups.shuffle(&mut rng);
+            groups
+        };
+        let groups_of: Vec<Vec<usize>> = dims.iter().copied().map(shuffled).collect();
+        let groups = plan(&models[0].graph, 3, |_| true, |space, i, j| groups_of[space][i * dims[space] + j]);
+        assert!(groups.points.iter().all(|point| point.n_groups == width), "every group has a member");
+        let merge = Merge::new(&models.each_ref(), groups);
+        let before = logit_error(&merge.grafted.model, &models.each_ref(), &unseen);
+        let (network, _) = merge.refit(&batches(&seen, 64), SEQUENTIAL).unwrap();
+        let after = logit_error(&network, &models.each_ref(), &unseen);
+        assert!(before > 0.1 && after < 1e-3, "{width} features: {before} before, {after} after");
+    }
+    // Two numbers cannot carry three.
+    let narrow = Merge::new(&models.each_ref(), plan(&models[0].graph, 3, |_| true, |_, _, j| j % 2));
+    let (network, _) = narrow.refit(&batches(&seen, 64), SEQUENTIAL).unwrap();
+    assert!(logit_error(&network, &models.each_ref(), &unseen) > 0.1);
+}
+
+#[test]
+fn what_is_not_merged_is_not_touched() {
+    let models = [1, 2].map(resnet20);
+    let apart = plan(&models[0].graph, 2, |_| false, |_, _, j| j);
+    let merge = Merge::new(&models.each_ref(), apart);
+    let (network, solved) = merge.refit(&batches(&images(8, [1, 8, 8], 1), 4), SEQUENTIAL).unwrap();
+    assert!(solved.is_empty());
+    assert_eq!(network, merge.grafted.model);
+    // Features side by side in one space: every layer is solved, and loses nothing.
+    let wide = plan(&models[0].graph, 2, |_| true, |space, i, j| (space * 2 + i) * 1000 + j);
+    let merge = Merge::new(&models.each_ref(), wide);
+    let data = images(200, [1, 8, 8], 1);
+    let (network, solved) = merge.refit(&batches(&data, 40), SEQUENTIAL).unwrap();
+    assert!(!solved.is_empty());
+    let error = logit_error(&network, &models.each_ref(), &data);
+    assert!(error <= 1e-5, "{error}");
+}
+
+/// Σ over heads of E‖logits − the model's own‖².
+fn lost(network: &Model, models: &[&Model], images: &Array4<f32>) -> f64 {
+    let own = models.iter().flat_map(|model| logits(model, images));
+    let square = |off: ndarray::Array2<f64>| off.mapv(|x| x * x).sum() / images.shape()[0] as f64;
+    logits(network, images).iter().zip(own).map(|(found, own)| square(samples(found) - samples(&own))).sum()
+}
+
+fn gets_better(merge: &Merge, images: &Array4<f32>, what: &str) -> (Model, Vec<Solved>) {
+    let (network, solved) = merge.refit(&batches(images, 25), SEQUENTIAL).unwrap();
+    for layer in &solved {
+        let told = solution(layer);
+        assert!(told.after <= told.before + 1e-9, "{what}: {layer:?}");
+        assert!((1e-6..=1e2).contains(&told.ridge) && told.held_out.is_some(), "{what}: {layer:?}");
+    }
+    let [before, after] = [&merge.grafted.model, &network].map(|network| lost(network, &merge.models(), images));
+    assert!(after < 0.7 * before, "{what}: {before} before, {after} after");
+    (network, solved)
+}
+
+#[test]
+fn any_width_gets_better() {
+    let models = [1, 2].map(resnet20);
+    let data = images(120, [1, 8, 8], 3);
+    for share in [0.5, 1.0, 1.5] {
+        let merge = Merge::new(&models.each_ref(), random(&models[0].graph, 2, share, 5));
+        let (network, _) = gets_better(&merge, &data, &format!("{share} of the width"));
+        assert_eq!(network.graph.outputs, ["models.0.linear", "models.1.linear"]);
+    }
+    let models = [1, 2].map(oddities);
+    let merge = Merge::new(&models.each_ref(), random(&models[0].graph, 2, 1.2, 5));
+    gets_better(&merge, &images(100, [2, 4, 4], 4), "oddities");
+}
+
+#[test]
+fn heads_and_stems_of_a_partial_merge_are_their_models_own() {
+    let models = [1, 2, 3].map(resnet20);
+    let graph = &models[0].graph;
+    let points = graph.merge_points(&graph.spaces().unwrap());
+    let data = images(120, [1, 8, 8], 3);
+    // Up to the middle: after it, only what reads merged features is solved, each for its own model.
+    let stop: Vec<&str> = points.iter().take(7).map(|point| point.name.as_str()).collect();
+    let merge = Merge::new(&models.each_ref(), plan(graph, 3, |name| stop.contains(&name), |_, _, j| j));
+    let (network, solved) = gets_better(&merge, &data, "stop in the middle");
+    let own: Vec<&str> = solved.iter().map(|s| s.layer.as_str()).filter(|name| name.starts_with("models.")).collect();
+    assert!(!own.is_empty() && own.len().is_multiple_of(3), "{own:?}");
+    let models_values: Vec<_> = merge.models.iter().map(|model| values(model, &data)).collect();
+    let [found, unsolved] = [&network, &merge.grafted.model].map(|network| values(network, &data));
+    for name in &own {
+        let i: usize = name["models.".len()..][..1].parse().unwrap();
+        let target = samples(&models_values[i][&name["models.0.".len()..]]);
+        let [after, before] =
+            [&found, &unsolved].map(|values| (samples(&values[*name]) - &target).mapv(|x| x * x).sum());
+        assert!(after <= before, "{name}: {before} before, {after} after");
+    }
+    // From the middle on: the stems are the models' own and stay as they are.
+    let start: Vec<&str> = points.iter().skip(7).map(|point| point.name.as_str()).collect();
+    let merge = Merge::new(&models.each_ref(), plan(graph, 3, |name| start.contains(&name), |_, _, j| j));
+    let (network, _) = gets_better(&merge, &data, "start in the middle");
+    let mut n_stems = 0;
+    for (name, tensor) in &merge.grafted.model.weights {
+        if name.contains(".layer1.") {
+            assert_eq!(network.weights[name], *tensor, "{name}");
+            n_stems += 1;
+        }
+    }
+    assert!(n_stems > 30, "{n_stems}");
+}
+
+#[test]
+fn a_later_layer_makes_up_for_earlier_ones() {
+    let models = [1, 2].map(resnet20);
+    let merge = Merge::new(&models.each_ref(), identity(&models[0].graph, 2));
+    let data = images(300, [1, 8, 8], 3);
+    let lost = [Inputs::Sequential, Inputs::Layerwise].map(|inputs| {
+        let (network, _) = merge.refit(&batches(&data, 50), weights(inputs, Ridge::Fixed(1e-3))).unwrap();
+        lost(&network, &merge.models(), &data)
+    });
+    assert!(lost[0] < 0.8 * lost[1], "{lost:?}");
+}

@@ -1,0 +1,222 @@
+//! Refit against normal equations that are set up by loops and solved by elimination, layer by layer.
+#![allow(clippy::unwrap_used)]
+
+mod networks;
+
+use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4};
+use networks::merging::{Merge, batches, random, samples, solution, values, weights};
+use networks::{graph, images, model};
+use std::collections::BTreeMap;
+use zipit::Model;
+use zipit::graph::{Op, Window};
+use zipit::refit::Ridge;
+use zipit_torch::refit::{Inputs, Solved};
+
+/// A stride and a window that differ by axis, a depthwise convolution, a dilated one that is the last to write a sum,
+/// and a Linear that reads several positions.
+fn network(seed: u64) -> Model {
+    let window = |kernel, stride, padding, dilation| Window { kernel, stride, padding, dilation, ceil_mode: false };
+    let conv = |i, o, window, groups| Op::Conv2d { in_channels: i, out_channels: o, window, groups, bias: o != 4 };
+    let linear = |i, o| Op::Linear { in_features: i, out_features: o, bias: o == 3 };
+    let nodes: [(&str, Op, &[&str]); 13] = [
+        ("first", conv(2, 4, Window::square(3, 1, 1), 1), &["input"]),
+        ("first.relu", Op::Relu, &["first"]),
+        ("strided", conv(4, 5, window([3, 2], [2, 1], [1, 0], [1, 1]), 1), &["first.relu"]),
+        ("strided.relu", Op::Relu, &["strided"]),
+        ("depthwise", conv(5, 5, Window::square(3, 1, 1), 5), &["strided.relu"]),
+        ("depthwise.relu", Op::Relu, &["depthwise"]),
+        ("dilated", conv(5, 5, window([3, 3], [1, 1], [2, 2], [2, 2]), 1), &["depthwise.relu"]),
+        ("sum", Op::Add, &["dilated", "strided.relu"]),
+        ("sum.relu", Op::Relu, &["sum"]),
+        ("flatten", Op::Flatten, &["sum.relu"]),
+        ("hidden", linear(5 * 3 * 3, 6), &["flatten"]),
+        ("hidden.relu", Op::Relu, &["hidden"]),
+        ("head", linear(6, 3), &["hidden.relu"]),
+    ];
+    model(graph([2, 6, 4], &nodes, &["head"]), seed)
+}
+
+/// `[n, F]` for each group: what the outputs of a convolution are sums of, in the order of PyTorch's weights.
+fn patches(x: &Array4<f64>, window: &Window, groups: usize) -> Vec<Array2<f64>> {
+    let (n, c, h, w) = x.dim();
+    let [out_h, out_w] = window.output([h, w]).unwrap();
+    let ([kh, kw], per_group) = (window.kernel, c / groups);
+    let mut all = vec![Array2::zeros((n * out_h * out_w, per_group * kh * kw)); groups];
+    for (group, rows) in all.iter_mut().enumerate() {
+        for ((sample, column), to) in rows.indexed_iter_mut() {
+            let (image, position) = (sample / (out_h * out_w), sample % (out_h * out_w));
+            let (channel, tap) = (column / (kh * kw), column % (kh * kw));
+            let at = |out: usize, axis: usize, tap: usize| {
+                (out * window.stride[axis] + tap * window.dilation[axis]).checked_sub(window.padding[axis])
+            };
+            let (y, x_at) = (at(position / out_w, 0, tap / kw), at(position % out_w, 1, tap % kw));
+            if let (Some(y), Some(x_at)) = (y, x_at)
+                && y < h
+                && x_at < w
+            {
+                *to = x[[image, group * per_group + channel, y, x_at]];
+            }
+        }
+    }
+    all
+}
+
+/// What a layer reads, group by group.
+fn inputs(op: &Op, x: &ArrayD<f64>) -> Vec<Array2<f64>> {
+    match op {
+        Op::Conv2d { window, groups, .. } => patches(&x.clone().into_dimensionality::<Ix4>().unwrap(), window, *groups),
+        _ => vec![x.clone().into_dimensionality::<Ix2>().unwrap()],
+    }
+}
+
+/// A x = B by elimination with row exchanges.
+fn eliminate(mut a: Array2<f64>, mut b: Array2<f64>) -> Array2<f64> {
+    let n = a.nrows();
+    for k in 0..n {
+        let pivot = (k..n).max_by(|&i, &j| a[[i, k]].abs().total_cmp(&a[[j, k]].abs())).unwrap();
+        for column in 0..n {
+            a.swap([k, column], [pivot, column]);
+        }
+        for column in 0..b.ncols() {
+            b.swap([k, column], [pivot, column]);
+        }
+        for i in (0..n).filter(|&i| i != k) {
+            let factor = a[[i, k]] / a[[k, k]];
+            let (row, other) = (a.row(k).to_owned(), b.row(k).to_owned());
+            a.row_mut(i).scaled_add(-factor, &row);
+            b.row_mut(i).scaled_add(-factor, &other);
+        }
+    }
+    Array2::from_shape_fn(b.dim(), |(i, j)| b[[i, j]] / a[[i, i]])
+}
+
+/// A layer's solution and its errors before and after, in units of the target's variance.
+struct Expected {
+    w: ArrayD<f64>,
+    b: Array1<f64>,
+    before: f64,
+    after: f64,
+}
+
+/// min over W and b of E‖W x + b − y‖² + λ·c·‖W − W*‖², group by group, b as one more unknown without a price.
+fn normal_equations(x: &[Array2<f64>], y: &Array2<f64>, prior: (&ArrayD<f64>, &Array1<f64>), ridge: f64) -> Expected {
+    let n_outputs = y.ncols() / x.len();
+    let n = y.nrows() as f64;
+    let (w_star, b_star) = prior;
+    let w_star = w_star.to_shape((y.ncols(), w_star.len() / y.ncols())).unwrap();
+    let (mut w, mut b) = (Array2::zeros(w_star.dim()), Array1::zeros(y.ncols()));
+    let (mut before, mut after, mut energy) = (0.0, 0.0, 0.0);
+    for (group, x) in x.iter().enumerate() {
+        let f = x.ncols();
+        let outputs: Vec<usize> = (group * n_outputs..(group + 1) * n_outputs).collect();
+        let (own, y) = (w_star.select(Axis(0), &outputs), y.select(Axis(1), &outputs));
+        let price = ridge * x.var_axis(Axis(0), 0.0).mean().unwrap();
+        let with_one = ndarray::concatenate![Axis(1), *x, Array2::ones((x.nrows(), 1))];
+        let mut a = with_one.t().dot(&with_one) / n;
+        let mut right = with_one.t().dot(&y) / n;
+        for k in 0..f {
+            a[[k, k]] += price;
+            right.row_mut(k).scaled_add(price, &own.column(k));
+        }
+        let solved = eliminate(a, right);
+        for (k, &output) in outputs.iter().enumerate() {
+            w.row_mut(output).assign(&solved.column(k).slice_axis(Axis(0), (..f).into()));
+            b[output] = solved[[f, k]];
+        }
+        let error = |off: Array2<f64>| (&off * &off).sum() / n;
+        before += error(x.dot(&own.t()) + b_star.select(Axis(0), &outputs) - &y);
+        after += error(with_one.dot(&solved) - &y);
+        energy += y.var_axis(Axis(0), 0.0).sum();
+    }
+    let w = w.into_shape_with_order(prior.0.raw_dim()).unwrap();
+    Expected { w, b, before: before / energy, after: after / energy }
+}
+
+/// Values of the models and of the solved network.
+struct Seen {
+    models: Vec<BTreeMap<String, ArrayD<f64>>>,
+    solved: BTreeMap<String, ArrayD<f64>>,
+}
+
+impl Seen {
+    fn blend(&self, merge: &Merge, value: &str) -> ArrayD<f64> {
+        merge.blend(value, &self.models.iter().map(|values| &values[value]).collect::<Vec<_>>())
+    }
+}
+
+fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, mode: Inputs, ridge: f64) {
+    let name = solved.layer.as_str();
+    let node = network.graph.node(name).unwrap();
+    let x = match mode {
+        Inputs::Sequential => seen.solved[&node.inputs[0]].clone(),
+        Inputs::Layerwise => seen.blend(merge, &node.inputs[0]),
+    };
+    let mut y = match name.strip_prefix("models.") {
+        Some(own) => seen.models[own[..1].parse::<usize>().unwrap()][&own[2..]].clone(),
+        None => seen.blend(merge, name),
+    };
+    if name == "dilated" && mode == Inputs::Sequential {
+        y += &(seen.blend(merge, "strided.relu") - &seen.solved["strided.relu"]);
+    }
+    let of = |model: &Model, param: &str| model.weights.get(&format!("{name}.{param}")).map(|t| t.mapv(f64::from));
+    let vector = |b: ArrayD<f64>| Array1::from_iter(b);
+    let (w_star, b_star) = (of(&merge.grafted.model, "weight").unwrap(), of(&merge.grafted.model, "bias"));
+    let n_outputs = w_star.shape()[0];
+    let b_star = b_star.map_or_else(|| Array1::zeros(n_outputs), vector);
+    let expected = normal_equations(&inputs(&node.op, &x), &samples(&y), (&w_star, &b_star), ridge);
+    let b = of(network, "bias").unwrap();
+    let largest = |x: &mut dyn Iterator<Item = f64>| x.fold(0.0_f64, |m, x| m.max(x.abs()));
+    let size = largest(&mut expected.w.iter().chain(&expected.b).copied());
+    let off_w = largest(&mut (of(network, "weight").unwrap() - &expected.w).into_iter());
+    let off_b = largest(&mut (vector(b) - &expected.b).into_iter());
+    assert!(
+        off_w.max(off_b) < 1e-4 * size,
+        "{mode:?}, ridge {ridge}, `{name}`: W and b are off by {off_w} and {off_b}"
+    );
+    let told = solution(solved);
+    assert!((told.before - expected.before).abs() < 1e-4 * (1.0 + expected.before), "`{name}`: {told:?}");
+    assert!((told.after - expected.after).abs() < 1e-4, "`{name}`: {told:?}, expected {}", expected.after);
+    assert!(told.after <= told.before && told.ridge.to_bits() == ridge.to_bits() && told.held_out.is_none());
+}
+
+#[test]
+fn every_layer_solves_its_normal_equations() {
+    let [a, b] = [network(1), network(2)];
+    for (share, mode) in [(1.2, Inputs::Sequential), (0.8, Inputs::Sequential), (1.2, Inputs::Layerwise)] {
+        let merge = Merge::new(&[&a, &b], random(&a.graph, 2, share, 3));
+        let data = images(150, [2, 6, 4], 4);
+        for ridge in [1e-3, 0.3, 30.0] {
+            let (network, solved) = merge.refit(&batches(&data, 16), weights(mode, Ridge::Fixed(ridge))).unwrap();
+            let names: Vec<&str> = solved.iter().map(|layer| layer.layer.as_str()).collect();
+            // The first layer reads the images themselves: what is merged there is exact.
+            let layers = ["strided", "depthwise", "dilated", "hidden", "models.0.head", "models.1.head"];
+            assert_eq!(names, layers);
+            let seen = Seen {
+                models: merge.models.iter().map(|model| values(model, &data)).collect(),
+                solved: values(&network, &data),
+            };
+            for layer in &solved {
+                check(&merge, &network, layer, &seen, mode, ridge);
+            }
+        }
+    }
+}
+
+/// The last writer of a sum makes up for what the skip path lost: without it, the sum would be further off.
+#[test]
+fn a_sum_is_nearer_to_its_target_than_its_summands() {
+    let [a, b] = [network(1), network(2)];
+    let merge = Merge::new(&[&a, &b], random(&a.graph, 2, 1.0, 3));
+    let data = images(150, [2, 6, 4], 4);
+    let error = |network: &Model| {
+        let models = merge.models.iter().map(|model| values(model, &data)).collect();
+        let seen = Seen { models, solved: values(network, &data) };
+        (samples(&seen.blend(&merge, "sum")) - samples(&seen.solved["sum"])).mapv(|x| x * x).sum()
+    };
+    let [sequential, layerwise] = [Inputs::Sequential, Inputs::Layerwise].map(|mode| {
+        let (network, _) = merge.refit(&batches(&data, 50), weights(mode, Ridge::Fixed(1e-3))).unwrap();
+        error(&network)
+    });
+    let before = error(&merge.grafted.model);
+    assert!(sequential < 0.9 * layerwise && sequential < 0.9 * before, "{sequential} {layerwise} {before}");
+}

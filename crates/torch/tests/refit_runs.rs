@@ -1,0 +1,298 @@
+//! Refit: the same however the work is cut, put aside or interrupted; odd images; what is refused.
+#![allow(clippy::unwrap_used)]
+
+mod networks;
+
+use ndarray::{Array4, Axis, concatenate};
+use networks::merging::{
+    Merge, SEQUENTIAL, Shelf, batches, identity, logits, oddities, random, run, solution, weights, weights_differ,
+};
+use networks::{StopAfter, images, resnet20, with_threads};
+use std::sync::atomic::Ordering;
+use zipit::Model;
+use zipit::refit::{Outcome, Ridge};
+use zipit::scratch::Scratch;
+use zipit::watch::Unwatched;
+use zipit_torch::refit::{Inputs, Solved, Task};
+use zipit_torch::{Error, Result};
+
+const LAYERWISE: Task = weights(Inputs::Layerwise, Ridge::Fixed(1e-2));
+
+fn resnets() -> Merge {
+    let [a, b] = [1, 2].map(resnet20);
+    Merge::new(&[&a, &b], random(&a.graph, 2, 1.2, 5))
+}
+
+fn odd_ones() -> Merge {
+    let [a, b] = [1, 2].map(oddities);
+    Merge::new(&[&a, &b], random(&a.graph, 2, 1.2, 5))
+}
+
+/// Batches are summed in f32, and LibTorch rounds otherwise for other batches: solving with those sums raises the
+/// difference by as much as the ridge is small.
+#[test]
+fn batches_of_any_size_give_the_same_weights() {
+    for (merge, data) in [(resnets(), images(130, [1, 8, 8], 3)), (odd_ones(), images(130, [2, 4, 4], 3))] {
+        for (task, allowed) in
+            [(weights(Inputs::Sequential, Ridge::Fixed(1.0)), 1e-4), (LAYERWISE, 1e-4), (Task::Scale, 1e-5)]
+        {
+            let (one, solved) = merge.refit(&batches(&data, 1), task).unwrap();
+            for size in [7, 64] {
+                let (other, others) = merge.refit(&batches(&data, size), task).unwrap();
+                let difference = weights_differ(&other, &one);
+                assert!(difference < allowed, "{task:?}, batches of {size}: {difference}");
+                assert!(solved.iter().map(|s| &s.layer).eq(others.iter().map(|s| &s.layer)));
+            }
+        }
+    }
+}
+
+/// Every fourth image of all is held out, not of a batch.
+#[test]
+fn batches_of_any_size_hold_the_same_images_out() {
+    let (merge, data) = (resnets(), images(50, [1, 8, 8], 3));
+    let first = |size: usize| {
+        let data = batches(&data, size);
+        let mut refit = merge.start(&data, SEQUENTIAL, None).unwrap();
+        solution(&refit.step(&Unwatched).unwrap()[0])
+    };
+    let one = first(1);
+    for size in [2, 7, 64] {
+        let other = first(size);
+        let [a, b] = [one, other].map(|told| told.held_out.unwrap());
+        assert!(one.ridge.to_bits() == other.ridge.to_bits() && (a - b).abs() < 1e-4 * a, "{one:?}, {other:?}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for (merge, data) in [(resnets(), images(70, [1, 8, 8], 3)), (odd_ones(), images(70, [2, 4, 4], 3))] {
+        for task in [SEQUENTIAL, LAYERWISE, Task::Scale] {
+            let one = with_threads(1, || merge.refit(&batches(&data, 8), task).unwrap());
+            for n in [2, 5] {
+                let other = with_threads(n, || merge.refit(&batches(&data, 8), task).unwrap());
+                assert!(one == other, "{task:?}, {n} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_put_aside_come_back_as_they_were() {
+    for (merge, data) in [(resnets(), images(70, [1, 8, 8], 3)), (odd_ones(), images(70, [2, 4, 4], 3))] {
+        for task in [SEQUENTIAL, LAYERWISE, Task::Scale] {
+            let batches = batches(&data, 8);
+            let in_memory = merge.refit(&batches, task).unwrap();
+            let mut written = Vec::new();
+            for limit in [0, 60_000] {
+                let shelf = Shelf::default();
+                let found = with_threads(3, || {
+                    let mut refit = merge.start(&batches, task, Some((limit, &shelf as &dyn Scratch))).unwrap();
+                    let mut solved = Vec::new();
+                    while refit.n_done() < refit.n_layers() {
+                        solved.extend(refit.step(&Unwatched).unwrap());
+                        assert!(refit.bytes_in_memory() <= limit);
+                    }
+                    (refit.model().clone(), solved)
+                });
+                assert!(in_memory == found, "{task:?}, {limit} bytes");
+                written.push(shelf.n_written.load(Ordering::Relaxed));
+            }
+            assert!(written[0] > written[1] && written[1] > 0, "{task:?}: {written:?}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_refit_goes_on_where_it_stopped() {
+    let data = images(60, [1, 8, 8], 3);
+    let merge = resnets();
+    for task in [SEQUENTIAL, LAYERWISE, Task::Scale] {
+        let batches = batches(&data, 8);
+        let (whole, all) = merge.refit(&batches, task).unwrap();
+        // In the middle of a pass, between two, and again and again.
+        for limit in [5, 200, 570] {
+            let mut solved: Vec<Solved> = Vec::new();
+            let mut kept = merge.grafted.model.weights.clone();
+            let mut n_rounds = 0;
+            let network = loop {
+                let mut refit = merge.start(&batches, task, None).unwrap();
+                refit.restore(solved.len(), kept).unwrap();
+                // The first round may stop before anything is done; each later one sees more.
+                let watch = StopAfter::new(limit * (1 + n_rounds));
+                n_rounds += 1;
+                let stopped = loop {
+                    match refit.step(&watch) {
+                        Ok(now) if now.is_empty() => break false,
+                        Ok(now) => solved.extend(now),
+                        Err(Error::Zipit(zipit::Error::Interrupted)) => break true,
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+                assert_eq!(refit.n_done(), solved.len());
+                if !stopped {
+                    break refit.model().clone();
+                }
+                kept = refit.model().weights.clone();
+            };
+            assert!(n_rounds > 1, "{limit}: it was interrupted");
+            assert!(network == whole && solved == all, "{task:?}, every {limit} images");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_belong_to_it_is_not_restored() {
+    let data = images(8, [1, 8, 8], 3);
+    let (merge, batches) = (resnets(), batches(&data, 8));
+    let kept = merge.grafted.model.weights.clone();
+    let restore = |n: usize, weights| {
+        let mut refit = merge.start(&batches, SEQUENTIAL, None).unwrap();
+        let refused = refit.restore(n, weights).unwrap_err().to_string();
+        assert_eq!((refit.n_done(), refit.model()), (0, &merge.grafted.model), "nothing changed");
+        refused
+    };
+    let n = merge.start(&batches, SEQUENTIAL, None).unwrap().n_layers();
+    assert!(restore(n + 1, kept.clone()).contains(&format!("{} layers of {n}", n + 1)));
+    let mut fewer = kept.clone();
+    fewer.remove("models.0.linear.weight");
+    assert!(restore(0, fewer).contains("missing: models.0.linear.weight"));
+    let mut broken = kept;
+    broken.get_mut("models.0.linear.weight").unwrap().fill(f32::NAN);
+    assert!(restore(0, broken).contains("not finite"));
+}
+
+fn finite(network: &Model) -> bool {
+    network.weights.values().flatten().all(|x| x.is_finite())
+}
+
+#[test]
+fn fewer_images_than_unknowns_will_do() {
+    for (merge, shape) in [(resnets(), [1, 8, 8]), (odd_ones(), [2, 4, 4])] {
+        let two = images(2, shape, 3);
+        // One image, two, the same one many times, and no more than two among many.
+        let one = two.select(Axis(0), &[0; 9]);
+        for (data, held_out) in [
+            (two.select(Axis(0), &[0]), false),
+            (two.clone(), false),
+            (one, true),
+            (two.select(Axis(0), &[0, 1, 1, 0, 1, 0, 1, 1]), true),
+        ] {
+            for task in [SEQUENTIAL, weights(Inputs::Layerwise, Ridge::HeldOut), Task::Scale] {
+                let (network, solved) = merge.refit(&batches(&data, 3), task).unwrap();
+                assert!(finite(&network), "{task:?}");
+                let largest =
+                    logits(&network, &images(20, shape, 9)).iter().flatten().fold(0.0_f64, |m, x| m.max(x.abs()));
+                assert!(largest < 1e3, "{task:?}: logits of up to {largest}");
+                for layer in solved.iter().filter(|layer| matches!(layer.outcome, Outcome::Weights(_))) {
+                    assert_eq!(solution(layer).held_out.is_some(), held_out, "{layer:?}");
+                    assert!(solution(layer).after <= solution(layer).before + 1e-9, "{layer:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dead_and_constant_features_do_no_harm() {
+    let [mut a, mut b] = [1, 2].map(resnet20);
+    // In layer1.0, feature 0 is dead in both models, 1 in one; everything behind layer2.0 is constant in both.
+    for model in [&mut a, &mut b] {
+        for (name, value) in [("weight", 0.0), ("bias", -1.0)] {
+            model.weights.get_mut(&format!("layer1.0.bn1.{name}")).unwrap()[[0]] = value;
+        }
+        model.weights.get_mut("layer2.0.bn1.weight").unwrap().fill(0.0);
+    }
+    a.weights.get_mut("layer1.0.bn1.weight").unwrap()[[1]] = 0.0;
+    let merge = Merge::new(&[&a, &b], identity(&a.graph, 2));
+    let data = concatenate![Axis(0), images(40, [1, 8, 8], 3), Array4::zeros((10, 1, 8, 8))];
+    for task in [SEQUENTIAL, LAYERWISE, Task::Scale] {
+        let (network, solved) = merge.refit(&batches(&data, 8), task).unwrap();
+        assert!(finite(&network), "{task:?}");
+        for layer in &solved {
+            if let Outcome::Weights(told) = layer.outcome {
+                assert!(told.after <= told.before + 1e-9 && told.after.is_finite(), "{layer:?}");
+            }
+        }
+    }
+}
+
+/// The nine places around a constant feature's border vary together, and no product in f32 tells how.
+#[test]
+fn a_ridge_too_small_for_the_numbers_is_said() {
+    let [mut a, b] = [1, 2].map(resnet20);
+    let mut dead = b;
+    for model in [&mut a, &mut dead] {
+        model.weights.get_mut("layer2.0.bn1.weight").unwrap().fill(0.0);
+    }
+    let merge = Merge::new(&[&a, &dead], identity(&a.graph, 2));
+    let data = batches(&images(40, [1, 8, 8], 3), 8);
+    let message = refusal(merge.refit(&data, weights(Inputs::Sequential, Ridge::Fixed(1e-12)))).to_string();
+    assert!(message.contains("not positive definite at ridge 1e-12: raise the ridge or use more images"), "{message}");
+}
+
+fn refusal<T>(result: Result<T>) -> Error {
+    result.err().expect("a refusal")
+}
+
+#[test]
+fn no_images_and_ridges_that_are_none_are_refused() {
+    let merge = resnets();
+    let none = batches(&Array4::zeros((0, 1, 8, 8)), 4);
+    for task in [SEQUENTIAL, Task::Scale] {
+        let message = refusal(merge.start(&none, task, None)).to_string();
+        assert_eq!(message, "there are no images to fit the layers to");
+    }
+    let some = batches(&images(4, [1, 8, 8], 1), 4);
+    for ridge in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = refusal(merge.start(&some, weights(Inputs::Sequential, Ridge::Fixed(ridge)), None));
+        assert!(error.to_string().contains(&format!("ridge of the refit is {ridge}")), "{error}");
+    }
+    let wrong = batches(&images(4, [1, 9, 9], 1), 4);
+    let error = refusal(merge.refit(&wrong, SEQUENTIAL));
+    assert!(error.to_string().contains("images are [1, 9, 9] but the network expects [1, 8, 8]"), "{error}");
+}
+
+#[test]
+fn numbers_that_are_none_name_the_layer() {
+    for task in [SEQUENTIAL, LAYERWISE, Task::Scale] {
+        let says = |merge: &Merge, data: &Array4<f32>, words: &[&str]| {
+            let error = refusal(with_threads(2, || merge.refit(&batches(data, 4), task)));
+            assert!(matches!(error, Error::NotFinite(_)), "{task:?}: {error}");
+            let message = error.to_string();
+            assert!(words.iter().all(|word| message.contains(word)), "{task:?}: {message}");
+        };
+        let good = images(12, [1, 8, 8], 3);
+        let mut holed = good.clone();
+        holed[[6, 0, 2, 2]] = f32::NAN;
+        says(&resnets(), &holed, &["`", "batch 1", "NaN or too large"]);
+        // A model that is not a number, and one too large to square, behind the layer `layer2.1.bn1`.
+        for value in [f32::NAN, 1e30] {
+            let mut merge = resnets();
+            merge.models[1].weights.get_mut("layer2.1.conv1.weight").unwrap()[[0, 0, 1, 1]] = value;
+            says(&merge, &good, &["`layer2.1.bn1`", "batch 0", "NaN or too large"]);
+        }
+    }
+    // A target that is finite, but not its square.
+    let mut merge = resnets();
+    merge.models[1].weights.get_mut("linear.bias").unwrap().fill(1e30);
+    let error = refusal(merge.refit(&batches(&images(12, [1, 8, 8], 3), 4), SEQUENTIAL)).to_string();
+    assert!(error.contains("`models.1.linear`"), "{error}");
+}
+
+#[test]
+fn a_shelf_that_breaks_is_said() {
+    struct Full;
+    impl Scratch for Full {
+        fn write(&self, _: usize, _: &[f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Err("no space left".into())
+        }
+        fn read(&self, _: usize, _: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Err("nothing there".into())
+        }
+    }
+    let (merge, data) = (resnets(), batches(&images(12, [1, 8, 8], 3), 4));
+    let mut refit = merge.start(&data, SEQUENTIAL, Some((0, &Full))).unwrap();
+    let message = refusal(run(&mut refit, &Unwatched)).to_string();
+    assert_eq!(message, "cannot put activations aside: no space left");
+}
