@@ -282,10 +282,17 @@ impl Run<'_> {
         let mut first = self.paused.values[step.inputs[0]].as_ref().expect("read before it dies").shallow_clone();
         match &node.op {
             Op::Conv2d { window, groups, bias, .. } => {
-                let Window { stride, padding, dilation, .. } = window;
+                let Window { kernel, stride, padding, dilation, .. } = window;
                 let bias = bias.then(|| param(1));
                 let groups = *groups as i64;
-                first.f_conv2d(param(0), bias, pair(*stride), pair(*padding), pair(*dilation), groups)
+                let mut stride = *stride;
+                // oneDNN 3.7's AVX2 kernel for the gradient of a strided 1×1 convolution of few channels writes beyond
+                // its buffer.
+                if *kernel == [1, 1] && *padding == [0, 0] && stride != [1, 1] && param(0).requires_grad() {
+                    first = first.f_slice(2, 0, None, stride[0] as i64)?.f_slice(3, 0, None, stride[1] as i64)?;
+                    stride = [1, 1];
+                }
+                first.f_conv2d(param(0), bias, pair(stride), pair(*padding), pair(*dilation), groups)
             }
             Op::Linear { bias, .. } => first.f_linear(param(0), bias.then(|| param(1))),
             Op::BatchNorm2d { eps, .. } => {

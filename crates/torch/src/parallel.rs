@@ -6,7 +6,7 @@ use ndarray::Array4;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use zipit::Graph;
 use zipit::images::ImageBatches;
@@ -57,6 +57,43 @@ pub(crate) fn read(batches: &dyn ImageBatches, batch: usize) -> Result<Array4<f3
 /// Says which of the threads failed, so that none waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Failure(AtomicBool);
+
+/// Something that the first batch finds out and the others need; they wait for it.
+#[derive(Debug)]
+pub(crate) struct FromFirst<T> {
+    value: Mutex<Option<Arc<T>>>,
+    there: Condvar,
+}
+
+impl<T> FromFirst<T> {
+    pub fn new() -> Self {
+        Self { value: Mutex::new(None), there: Condvar::new() }
+    }
+
+    /// What the first batch found, by `find` if this is it.
+    ///
+    /// # Errors
+    /// What `find` says, or [`zipit::Error::Interrupted`] once another thread has failed.
+    pub fn get(&self, is_first: bool, failure: &Failure, find: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let lock = || self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_first {
+            let found = Arc::new(find()?);
+            *lock() = Some(Arc::clone(&found));
+            self.there.notify_all();
+            return Ok(found);
+        }
+        let mut value = lock();
+        loop {
+            if let Some(found) = &*value {
+                return Ok(Arc::clone(found));
+            }
+            if failure.0.load(Ordering::Acquire) {
+                return Err(zipit::Error::Interrupted.into());
+            }
+            value = self.there.wait_timeout(value, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
 
 /// Something that batches add their part to, one after the other.
 #[derive(Debug)]

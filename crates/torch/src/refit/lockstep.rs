@@ -13,6 +13,16 @@ pub(super) trait Part<T>: Send {
     fn add_to(self, sum: &mut T);
 }
 
+/// A batch that is brought on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batch<'a> {
+    pub number: usize,
+    /// The number of its first image among all.
+    pub first_image: usize,
+    /// Whether another one failed.
+    pub failure: &'a Failure,
+}
+
 /// The models and the merged network, and for every batch how far they have run.
 pub(super) struct Lockstep<'a> {
     models: Vec<Network>,
@@ -49,13 +59,13 @@ impl<'a> Lockstep<'a> {
         self.lanes.in_memory()
     }
 
-    /// Brings every batch on by `advance`, which is given the networks, the merged one last, the batch's lane, the number
-    /// of its first image and its own, and adds its parts to `sums` in batch order.
+    /// Brings every batch on by `advance`, which is given the networks, the merged one last, and the batch's lane, and adds
+    /// its parts to `sums` in batch order.
     pub fn pass<T: Send, P: Part<T>>(
         &self,
         sums: Vec<T>,
         watch: &dyn Watch,
-        advance: impl Fn(&[Network], Lane, usize, usize) -> Result<(Lane, Vec<P>, u64)> + Sync,
+        advance: impl Fn(&[Network], Lane, Batch<'_>) -> Result<(Lane, Vec<P>, u64)> + Sync,
     ) -> Result<Vec<T>> {
         let n_batches = self.batches.n_batches();
         let sums: Vec<InOrder<T, P>> = sums.into_iter().map(|sum| InOrder::new(0, sum)).collect();
@@ -72,7 +82,8 @@ impl<'a> Lockstep<'a> {
                 let input = networks[0].input(&read(batches, batch)?)?;
                 Lane { runs: networks.iter().map(|network| network.before(input.shallow_clone())).collect() }
             };
-            let (lane, parts, n_images) = advance(networks, lane, batches.n_images_in(batch), batch)?;
+            let at = Batch { number: batch, first_image: batches.n_images_in(batch), failure: &failure };
+            let (lane, parts, n_images) = advance(networks, lane, at)?;
             lanes.put(batch, lane)?;
             for (sum, part) in sums.iter().zip(parts) {
                 sum.hand_in(batch, part, &failure, |sum, part| part.add_to(sum));

@@ -2,10 +2,11 @@
 
 use super::blend::blend;
 use super::lanes::Lane;
-use super::lockstep::Part;
-use super::products::{Moments, Products, moments, products};
+use super::lockstep::{Batch, Part};
+use super::products::{Moments, Origin, Products, Samples, moments};
 use super::{HELD_OUT, Inputs};
 use crate::forward::Run;
+use crate::parallel::FromFirst;
 use crate::{Network, Result};
 use tch::Tensor;
 use zipit::Graph;
@@ -18,12 +19,12 @@ pub(super) struct Pass<'a> {
 }
 
 /// A batch's sums at one layer, of the fitted and of the held-out images.
-pub(super) struct Measured([Vec<Products>; 2]);
+pub(super) struct Measured([Option<Products>; 2]);
 
 impl Part<[Sums; 2]> for Measured {
     fn add_to(self, sums: &mut [Sums; 2]) {
         for (sums, products) in sums.iter_mut().zip(self.0) {
-            for products in &products {
+            if let Some(products) = products {
                 products.add_to(sums);
             }
         }
@@ -41,15 +42,14 @@ impl Part<Spread> for MeasuredSpread {
 }
 
 impl Pass<'_> {
-    /// At layers that take the place of one source node. `first` is the number of the batch's first image.
+    /// At layers that take the place of one source node. Sums are of what is left beyond the first batch's means: a
+    /// feature that varies little around a large mean would else be lost in rounding.
     pub fn sums(
         &self,
-        layers: &[Layer],
-        reading: Inputs,
+        (layers, reading, origins): (&[Layer], Inputs, &FromFirst<Vec<Origin>>),
         networks: &[Network],
         lane: Lane,
-        first: usize,
-        batch: usize,
+        batch: Batch<'_>,
     ) -> Result<(Lane, Vec<Measured>, u64)> {
         let (mut runs, mut merged) = resume(networks, lane);
         let (at, source) = (layers[0].source, &self.source.nodes[layers[0].source]);
@@ -75,10 +75,8 @@ impl Pass<'_> {
         }
         let outputs = of_models(&runs, &source.name);
         let n_images = outputs[0].size()[0];
-        let split = split(first, n_images as usize, outputs[0].device())?;
-        let mut measured = Vec::with_capacity(layers.len());
-        for (layer, x) in layers.iter().zip(&inputs) {
-            let node = &self.merged.nodes[layer.node];
+        let mut samples = Vec::with_capacity(layers.len());
+        for (layer, x) in layers.iter().zip(inputs) {
             let mut y = blend(&layer.target, &outputs)?;
             if reading == Inputs::Sequential {
                 for term in &layer.others {
@@ -86,12 +84,18 @@ impl Pass<'_> {
                     y = y.f_add(&wanted)?.f_sub(merged.value(&term.value))?;
                 }
             }
-            let part = |rows: &Option<Tensor>| -> Result<Vec<Products>> {
-                let Some(rows) = rows else { return Ok(vec![]) };
-                products(&node.op, &x.f_index_select(0, rows)?, &y.f_index_select(0, rows)?, &node.name, batch)
-            };
-            measured.push(Measured([part(&split[0])?, part(&split[1])?]));
+            samples.push(Samples { node: &self.merged.nodes[layer.node], x, y });
         }
+        let origins =
+            origins.get(batch.number == 0, batch.failure, || samples.iter().map(Samples::origin).collect())?;
+        let split = split(batch.first_image, n_images as usize, outputs[0].device())?;
+        let measured = samples.iter().zip(&*origins).map(|(samples, origin)| {
+            let part = |rows: &Option<Tensor>| {
+                rows.as_ref().map(|rows| samples.products(rows, origin, batch.number)).transpose()
+            };
+            Ok(Measured([part(&split[0])?, part(&split[1])?]))
+        });
+        let measured = measured.collect::<Result<_>>()?;
         Ok((pause(runs, merged), measured, n_images as u64))
     }
 

@@ -13,6 +13,7 @@ mod products;
 
 pub(crate) use products::patches;
 
+use crate::parallel::FromFirst;
 use crate::{Device, Error, Result};
 use lockstep::Lockstep;
 use measure::Pass;
@@ -199,8 +200,9 @@ impl<'a> Refit<'a> {
                 let design = |layer: &Layer| Design::of(&self.model.graph.nodes[layer.node].op);
                 let zeros = layers.iter().filter_map(design).map(|design| [Sums::zeros(design), Sums::zeros(design)]);
                 let pass = Pass { source: &self.source, merged: &self.model.graph };
-                let sums = self.run.pass(zeros.collect(), watch, |networks, lane, first, batch| {
-                    pass.sums(layers, *inputs, networks, lane, first, batch)
+                let origins = FromFirst::new();
+                let sums = self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
+                    pass.sums((layers, *inputs, &origins), networks, lane, batch)
                 })?;
                 measured = started.elapsed();
                 for (layer, [fitted, held_out]) in layers.iter().zip(sums) {
@@ -220,8 +222,8 @@ impl<'a> Refit<'a> {
                     Spread::zeros(merged, self.n_models * own)
                 });
                 let pass = Pass { source: &self.source, merged: &self.model.graph };
-                let spreads = self.run.pass(zeros.collect(), watch, |networks, lane, _, batch| {
-                    pass.spreads(sites, networks, lane, batch)
+                let spreads = self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
+                    pass.spreads(sites, networks, lane, batch.number)
                 })?;
                 measured = started.elapsed();
                 for (site, spread) in sites.iter().zip(spreads) {

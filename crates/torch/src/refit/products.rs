@@ -2,58 +2,95 @@
 
 use crate::{Error, Result};
 use tch::{Kind, Tensor};
-use zipit::graph::{Op, Window};
+use zipit::graph::{Node, Op, Window};
 use zipit::refit::{Design, Sums};
 
-/// Samples that are summed in f32 before they are added in f64.
-const SAMPLES: i64 = 4096;
+/// Samples that are summed in f32 before they are added in f64: the longer a sum in f32, the more of it is rounding.
+const SAMPLES: i64 = 256;
 
-/// Sums of one batch, as [`Sums::add`] takes them, in f64.
-pub(super) struct Products {
-    count: u64,
-    sums: [Vec<f32>; 5],
+/// What a batch's images give at a layer: what it reads, `[B, C, H, W]` or `[B, F]`, and its target.
+pub(super) struct Samples<'a> {
+    pub node: &'a Node,
+    pub x: Tensor,
+    pub y: Tensor,
 }
 
-/// The sums of the images `x` that a layer reads, `[B, C, H, W]` or `[B, F]`, and of its targets `y`, piece by piece.
-///
-/// # Errors
-/// Numbers that are not finite.
-pub(super) fn products(op: &Op, x: &Tensor, y: &Tensor, layer: &str, batch: usize) -> Result<Vec<Products>> {
-    let design = Design::of(op).expect("a layer with parameters");
-    let (x, y) = (inputs(op, x)?, targets(&design, y)?);
-    let n = x.size()[1];
-    (0..n).step_by(SAMPLES as usize).map(|from| {
-        let length = SAMPLES.min(n - from);
-        let products = Products::of(&x.f_narrow(1, from, length)?, &y.f_narrow(1, from, length)?)?;
-        match products.sums.iter().find(|sum| sum.iter().any(|s| !s.is_finite())) {
-            None => Ok(products),
-            Some(_) => Err(Error::NotFinite(format!(
-                "`{layer}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and \
-                 their BatchNorm statistics"
-            ))),
+/// What sums are counted from: x₀ `[G, F]` and y₀ `[G, O]`.
+pub(super) type Origin = [Vec<f32>; 2];
+
+/// Sums of one batch, as [`Sums::add`] takes them.
+pub(super) struct Products {
+    count: u64,
+    origin: Origin,
+    sums: [Vec<f64>; 5],
+}
+
+impl Samples<'_> {
+    /// The means of this batch.
+    pub fn origin(&self) -> Result<Origin> {
+        let (x, y) = self.spread_out(&self.x, &self.y)?;
+        let mean = |t: Tensor| floats(&t.f_mean_dim(1, true, Kind::Float)?.f_nan_to_num(0.0, 0.0, 0.0)?);
+        Ok([mean(x)?, mean(y)?])
+    }
+
+    /// `[G, S, F]` and `[G, S, O]`.
+    fn spread_out(&self, x: &Tensor, y: &Tensor) -> Result<(Tensor, Tensor)> {
+        let design = Design::of(&self.node.op).expect("a layer with parameters");
+        Ok((inputs(&self.node.op, x)?, targets(&design, y)?))
+    }
+
+    /// The sums over some of the images.
+    ///
+    /// # Errors
+    /// Numbers that are not finite.
+    pub fn products(&self, rows: &Tensor, origin: &Origin, batch: usize) -> Result<Products> {
+        let (x, y) = self.spread_out(&self.x.f_index_select(0, rows)?, &self.y.f_index_select(0, rows)?)?;
+        let (g, n, f) = x.size3()?;
+        let o = y.size()[2];
+        let like = |numbers: &[f32], t: &Tensor| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(numbers)?.f_reshape([g, 1, -1])?.f_to_device(t.device())?)
+        };
+        let (x0, y0) = (like(&origin[0], &x)?, like(&origin[1], &y)?);
+        let zeros = |shape: &[i64]| Tensor::f_zeros(shape, (Kind::Double, x.device()));
+        let mut sums = [zeros(&[g, f])?, zeros(&[g, o])?, zeros(&[g, f, f])?, zeros(&[g, o, f])?, zeros(&[g, o])?];
+        for from in (0..n).step_by(SAMPLES as usize) {
+            let length = SAMPLES.min(n - from);
+            let x = x.f_narrow(1, from, length)?.f_sub(&x0)?;
+            let y = y.f_narrow(1, from, length)?.f_sub(&y0)?;
+            let xx = if g == 1 {
+                symmetric(&x.f_squeeze_dim(0)?, f)?.f_unsqueeze(0)?
+            } else {
+                x.f_transpose(1, 2)?.f_matmul(&x)?
+            };
+            let parts = [
+                x.f_sum_dim_intlist(1, false, Kind::Float)?,
+                y.f_sum_dim_intlist(1, false, Kind::Float)?,
+                xx,
+                y.f_transpose(1, 2)?.f_matmul(&x)?,
+                y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
+            ];
+            for (sum, part) in sums.iter_mut().zip(&parts) {
+                let _ = sum.f_add_(part)?;
+            }
         }
-    }).collect()
+        let [a, b, c, d, e] = sums.each_ref().map(numbers);
+        let products = Products { count: n as u64, origin: origin.clone(), sums: [a?, b?, c?, d?, e?] };
+        if products.sums.iter().flatten().any(|s| !s.is_finite()) {
+            return Err(Error::NotFinite(format!(
+                "`{}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and their \
+                 BatchNorm statistics",
+                self.node.name
+            )));
+        }
+        Ok(products)
+    }
 }
 
 impl Products {
-    /// Of x `[G, S, F]` and y `[G, S, O]`.
-    fn of(x: &Tensor, y: &Tensor) -> Result<Self> {
-        let (g, n, f) = x.size3()?;
-        let xx = if g == 1 { symmetric(&x.f_squeeze_dim(0)?, f)? } else { x.f_transpose(1, 2)?.f_matmul(x)? };
-        let sums = [
-            x.f_sum_dim_intlist(1, false, Kind::Float)?,
-            y.f_sum_dim_intlist(1, false, Kind::Float)?,
-            xx,
-            y.f_transpose(1, 2)?.f_matmul(x)?,
-            y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
-        ];
-        let [a, b, c, d, e] = sums.each_ref().map(floats);
-        Ok(Self { count: n as u64, sums: [a?, b?, c?, d?, e?] })
-    }
-
     pub(super) fn add_to(&self, sums: &mut Sums) {
+        let [x, y] = &self.origin;
         let [a, b, c, d, e] = self.sums.each_ref().map(Vec::as_slice);
-        sums.add(self.count, [a, b, c, d, e]);
+        sums.add(self.count, [x, y], [a, b, c, d, e]);
     }
 }
 
@@ -61,7 +98,7 @@ impl Products {
 /// takes them.
 pub(super) struct Moments {
     pub count: u64,
-    pub sums: [Vec<f32>; 4],
+    pub sums: [Vec<f64>; 4],
 }
 
 /// # Errors
@@ -72,9 +109,10 @@ pub(super) fn moments(value: &Tensor, models: &[Tensor], name: &str, batch: usiz
         let last = if value.dim() == 4 { value.f_permute([0, 2, 3, 1])? } else { value.shallow_clone() };
         Ok(last.f_reshape([-1, c])?)
     };
-    let both = |value: &Tensor| -> Result<[Vec<f32>; 2]> {
-        let sum = value.f_sum_dim_intlist(0, false, Kind::Float)?;
-        Ok([floats(&sum)?, floats(&value.f_square()?.f_sum_dim_intlist(0, false, Kind::Float)?)?])
+    let both = |value: &Tensor| -> Result<[Vec<f64>; 2]> {
+        let value = value.f_to_kind(Kind::Double)?;
+        let sum = |of: Tensor| -> Result<Vec<f64>> { numbers(&of.f_sum_dim_intlist(0, false, Kind::Double)?) };
+        Ok([sum(value.shallow_clone())?, sum(value.f_square()?)?])
     };
     let value = last(value)?;
     let [sum, squares] = both(&value)?;
@@ -150,8 +188,12 @@ fn targets(design: &Design, y: &Tensor) -> Result<Tensor> {
 }
 
 fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
+    numbers(tensor)
+}
+
+fn numbers<T: tch::kind::Element + Default + Clone>(tensor: &Tensor) -> Result<Vec<T>> {
     let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
-    let mut values = vec![0.0; tensor.numel()];
+    let mut values = vec![T::default(); tensor.numel()];
     let n = values.len();
     tensor.f_copy_data(&mut values, n)?;
     Ok(values)

@@ -188,7 +188,9 @@ impl View<'_> {
         let squares = (&rows.dot(&self.second) * &rows).sum_axis(Axis(1));
         let yy = &squares + &(2.0 * &offset * &means) + &(&offset * &offset);
         let y = means + &offset;
-        (Part { rows: (0..y.len()).collect(), count: 1.0, x, y, xx, yx, yy }, touched)
+        let mut part = Part::zeros((0..y.len()).collect(), width);
+        (part.count, part.x, part.y, part.xx, part.yx, part.yy) = (1.0, x, y, xx, yx, yy);
+        (part, touched)
     }
 }
 
@@ -267,8 +269,9 @@ pub fn sums(
     Ok(sums)
 }
 
-/// The spread of a value as it would be measured, if every feature that is read had the standard deviation that its
-/// members have on average: REPAIR in closed form.
+/// The spread of a value as it would be measured, if every feature that is read were M x stretched to the standard
+/// deviation that its members have on average: REPAIR in closed form. That is so where a layer reads images, or features
+/// that were averaged from equal ones; deeper in a network it is an approximation.
 ///
 /// # Errors
 /// Moments of other layers, or of each model by itself.

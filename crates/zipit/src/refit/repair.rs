@@ -104,11 +104,11 @@ impl Spread {
     ///
     /// # Panics
     /// When a slice is of another length.
-    pub fn add(&mut self, n: u64, sums: [&[f32]; 4]) {
+    pub fn add(&mut self, n: u64, sums: [&[f64]; 4]) {
         self.count += n as f64;
         for (sum, part) in self.merged.iter_mut().chain(&mut self.models).zip(sums) {
             assert_eq!(sum.len(), part.len(), "sums of another value");
-            sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += f64::from(part));
+            sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Part {
     pub rows: Vec<usize>,
     /// Samples: images times positions.
     pub count: f64,
+    /// x₀ `[F]` and y₀ `[O]`, which x and y are counted from in all the sums.
+    pub origin: [Array1<f64>; 2],
     /// Σx, `[F]`.
     pub x: Array1<f64>,
     /// Σy, `[O]`.
@@ -49,6 +51,8 @@ pub enum Ridge {
 const DECADES: std::ops::RangeInclusive<i32> = -6..=2;
 /// Where the search begins.
 const FIRST_DECADE: i32 = -3;
+/// Up to this share of the target's variance, an error is the rounding of the sums: nothing is left to be solved.
+const EXACT: f64 = 1e-6;
 
 /// What solving a layer did. Errors are E‖Wx̃ + b − ỹ‖² in units of the target's variance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,6 +69,14 @@ pub struct Solution {
 }
 
 impl Ridge {
+    /// λ where none is chosen.
+    fn first(self) -> f64 {
+        match self {
+            Self::Fixed(ridge) => ridge,
+            Self::HeldOut => 10_f64.powi(FIRST_DECADE),
+        }
+    }
+
     /// # Errors
     /// [`Error::Request`] for a λ that is not a positive number.
     pub fn validate(self) -> Result<()> {
@@ -86,29 +98,33 @@ impl Sums {
         Self { design, parts: (0..design.n_groups).map(part).collect() }
     }
 
-    /// Adds what `n` samples of every group sum up to: Σx `[G, F]`, Σy `[G, O]`, Σxxᵀ `[G, F, F]` (the upper
+    /// Adds what `n` samples of every group sum up to, counted from an origin x₀ `[G, F]`, y₀ `[G, O]` that is the same for
+    /// all samples: Σx `[G, F]`, Σy `[G, O]`, Σxxᵀ `[G, F, F]` (the upper
     /// triangles), Σyxᵀ `[G, O, F]`, Σy² `[G, O]`, each in standard order.
     ///
     /// # Panics
-    /// When a slice is of another length.
-    pub fn add(&mut self, n: u64, [x, y, xx, yx, yy]: [&[f32]; 5]) {
-        let vector = |sum: &mut Array1<f64>, part: &[f32]| {
-            sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += f64::from(part));
+    /// When a slice is of another length, or the origin another one than before.
+    pub fn add(&mut self, n: u64, [x0, y0]: [&[f32]; 2], [x, y, xx, yx, yy]: [&[f64]; 5]) {
+        let vector = |sum: &mut Array1<f64>, part: &[f64]| {
+            sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
         };
         let Design { n_groups, n_inputs: f, n_outputs: o } = self.design;
-        let lengths = [x, y, xx, yx, yy].map(<[f32]>::len);
+        let lengths = [x, y, xx, yx, yy].map(<[f64]>::len);
         assert_eq!(lengths, [f, o, f * f, o * f, o].map(|n| n * n_groups), "sums of another layer");
         for (g, part) in self.parts.iter_mut().enumerate() {
+            part.counted_from(
+                [&x0[g * f..][..f], &y0[g * o..][..o]].map(|v| v.iter().map(|&v| f64::from(v)).collect()),
+            );
             part.count += n as f64;
             vector(&mut part.x, &x[g * f..][..f]);
             vector(&mut part.y, &y[g * o..][..o]);
             vector(&mut part.yy, &yy[g * o..][..o]);
             let yx = ArrayView2::from_shape((o, f), &yx[g * o * f..][..o * f]).expect("as many as [O, F]");
-            Zip::from(&mut part.yx).and(&yx).for_each(|sum, &part| *sum += f64::from(part));
+            part.yx += &yx;
             for (i, mut row) in part.xx.rows_mut().into_iter().enumerate() {
                 let from = &xx[g * f * f + i * f..][..f];
                 let row = row.as_slice_mut().expect("standard layout");
-                row[i..].iter_mut().zip(&from[i..]).for_each(|(sum, &part)| *sum += f64::from(part));
+                row[i..].iter_mut().zip(&from[i..]).for_each(|(sum, &part)| *sum += part);
             }
         }
     }
@@ -166,6 +182,15 @@ impl Sums {
         }
     }
 
+    /// Sums of ‖Wx + b − y‖² and of the target's variance.
+    fn error(&self, w: &Array2<f64>, b: &Array1<f64>) -> [f64; 2] {
+        self.parts.iter().filter(|part| part.count > 0.0).fold([0.0; 2], |[error, energy], part| {
+            let central = Central::new(part);
+            let off = central.error(&w.select(Axis(0), &part.rows), &b.select(Axis(0), &part.rows));
+            [error + part.count * off, energy + part.count * central.energy]
+        })
+    }
+
     fn is_empty(&self) -> bool {
         self.parts.iter().all(|part| part.count <= 0.0)
     }
@@ -177,6 +202,7 @@ impl Part {
         Self {
             rows,
             count: 0.0,
+            origin: [Array1::zeros(n_inputs), Array1::zeros(n_outputs)],
             x: Array1::zeros(n_inputs),
             y: Array1::zeros(n_outputs),
             xx: Array2::zeros((n_inputs, n_inputs)),
@@ -185,25 +211,38 @@ impl Part {
         }
     }
 
+    /// # Panics
+    /// When there are samples that were counted from elsewhere.
+    fn counted_from(&mut self, origin: [Array1<f64>; 2]) {
+        assert!(self.count == 0.0 || self.origin == origin, "sums from another origin");
+        self.origin = origin;
+    }
+
     /// Some of its outputs, and some of its inputs.
     pub fn restricted(&self, rows: &[usize], inputs: Option<&Vec<usize>>) -> Self {
         let at: Vec<usize> =
             rows.iter().map(|row| self.rows.iter().position(|own| own == row).expect("one of its outputs")).collect();
         let yx = self.yx.select(Axis(0), &at);
-        let (x, xx, yx) = match inputs {
-            None => (self.x.clone(), self.xx.clone(), yx),
+        let [x0, y0] = &self.origin;
+        let (x0, x, xx, yx) = match inputs {
+            None => (x0.clone(), self.x.clone(), self.xx.clone(), yx),
             Some(inputs) => (
+                x0.select(Axis(0), inputs),
                 self.x.select(Axis(0), inputs),
                 self.xx.select(Axis(0), inputs).select(Axis(1), inputs),
                 yx.select(Axis(1), inputs),
             ),
         };
         let (y, yy) = (self.y.select(Axis(0), &at), self.yy.select(Axis(0), &at));
-        Self { rows: rows.to_vec(), count: self.count, x, y, xx, yx, yy }
+        let origin = [x0, y0.select(Axis(0), &at)];
+        Self { rows: rows.to_vec(), count: self.count, origin, x, y, xx, yx, yy }
     }
 
     /// Adds another one's samples, each counted `weight` times.
     pub fn add(&mut self, other: &Self, weight: f64) {
+        if other.count > 0.0 {
+            self.counted_from(other.origin.clone());
+        }
         self.count += weight * other.count;
         self.x.scaled_add(weight, &other.x);
         self.y.scaled_add(weight, &other.y);
@@ -242,14 +281,15 @@ impl Central {
         }
         let mut yx = &sums.yx / count;
         Zip::from(yx.rows_mut()).and(&y).for_each(|mut row, &y| row.scaled_add(-y, &x));
+        let energy = Zip::from(&sums.yy).and(&y).fold(0.0, |sum, yy, y| sum + not_negative(yy / count - y * y));
+        let [x, y] = [&sums.origin[0] + &x, &sums.origin[1] + &y];
         // What a constant input seems to vary is rounding, and can be less than nothing.
-        let constant = |&i: &usize| xx[[i, i]] <= DEAD * sums.xx[[i, i]] / count;
+        let constant = |&i: &usize| xx[[i, i]] <= DEAD * (xx[[i, i]] + x[i] * x[i]);
         for i in (0..n).filter(constant).collect::<Vec<_>>() {
             xx.row_mut(i).fill(0.0);
             xx.column_mut(i).fill(0.0);
             yx.column_mut(i).fill(0.0);
         }
-        let energy = Zip::from(&sums.yy).and(&y).fold(0.0, |sum, yy, y| sum + (yy / count - y * y).max(0.0));
         let scale = xx.diag().mean().unwrap_or(0.0);
         Self { x, y, xx, yx, energy, scale }
     }
@@ -258,7 +298,7 @@ impl Central {
     fn error(&self, w: &Array2<f64>, b: &Array1<f64>) -> f64 {
         let off = w.dot(&self.x) + b - &self.y;
         let spread = (&w.dot(&self.xx) * w).sum();
-        (self.energy - 2.0 * (&self.yx * w).sum() + spread + off.dot(&off)).max(0.0)
+        not_negative(self.energy - 2.0 * (&self.yx * w).sum() + spread + off.dot(&off))
     }
 
     /// The solution at λ around `prior`.
@@ -283,7 +323,7 @@ impl Central {
 }
 
 /// Solves a layer on the images of `fitted` and `held_out` together and puts the solution into `node` and `weights`,
-/// whose present values are W*.
+/// whose present values are W*, and stay where they already do what they should.
 ///
 /// With [`Ridge::HeldOut`], λ is the power of ten at which the solution of `fitted` alone does best on `held_out`.
 ///
@@ -306,6 +346,16 @@ pub fn solve(
     let (prior, bias) = unknowns(node, weights);
     if fitted.is_empty() && held_out.is_empty() {
         return Err(named("there are no images to fit it to".into()));
+    }
+    let [error, energy] = [&fitted, held_out]
+        .map(|sums| sums.error(&prior, &bias))
+        .iter()
+        .fold([0.0; 2], |s, e| [s[0] + e[0], s[1] + e[1]]);
+    if energy > 0.0 && error <= EXACT * energy {
+        let (ridge, error) = (ridge.first(), error / energy);
+        let (w, b) = (prior, bias);
+        store(node, weights, &w, &b);
+        return Ok(Solution { ridge, before: error, after: error, held_out: None });
     }
     let mut all = fitted;
     let mut chosen = (None, None);
@@ -388,6 +438,11 @@ fn descend(score: impl Fn(i32) -> Result<f64>) -> (i32, f64) {
         }
     }
     best
+}
+
+/// Rounding can leave less than nothing; what is no number stays none.
+fn not_negative(x: f64) -> f64 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 fn share(error: f64, energy: f64) -> f64 {
