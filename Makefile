@@ -282,6 +282,13 @@ WAYS := $(FEW:%=ward_full_refit%) $(foreach r,layerwise gram gramown repair gram
 	$(foreach r,layerwise gramown repair,permute_full_$(r)) identity_full_gramown
 $(eval $(call refit_rows,$(WAYS)))
 
+.PHONY: refitted seeds
+refitted: $(foreach t,test test_reset gate_test,$(DEMO)/sources/$(t).json) $(REFITTED:%=$(DEMO)/%/test.json) $(DEMO)/ward_full_refit/gate_test.json
+	@$(BIN)/eval $^
+
+seeds: build ## The demo's refitted networks for each of its three pairs of seeds
+	@for seeds in 1_2 3_4 5_6; do $(MAKE) --no-print-directory -o build refitted SEEDS=$$seeds; done
+
 .PHONY: refit
 refit: $(DEMO)/sources/test.json $(REFITTED:%=$(DEMO)/%/test.json) $(WAYS:%=$(DEMO)/%/test.json) ## Refit with few images, in all its modes, and REPAIR
 	@$(BIN)/eval $^
