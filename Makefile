@@ -190,7 +190,7 @@ EXTENTS := full $(STAGES_$(PAIR))
 UNMERGES := pinv covariance
 ZIP := zip_a$(ALPHA)_b$(BETA)
 MATCHED := $(foreach u,$(UNMERGES),identity_full_$(u) permute_full_$(u)) \
-	$(foreach e,$(EXTENTS),$(foreach u,$(UNMERGES),$(ZIP)_$(e)_$(u) ward_$(e)_$(u))) ward_budget1_covariance
+	$(foreach e,$(EXTENTS),$(ZIP)_$(e)_pinv $(ZIP)_$(e)_covariance ward_$(e)_covariance) ward_budget1_covariance
 REFITTED := $(foreach m,identity permute $(ZIP) ward,$(m)_full_refit) \
 	$(STAGES_$(PAIR):%=ward_%_refit) ward_budget1_refit
 
@@ -223,7 +223,7 @@ $(eval $(foreach row,$(MATCHED),$(call variant,$(row),$(call title,$(row)),$(cal
 refit_rows = $(foreach row,$(1),$(call refitted,$(row),$(call title,$(row)),$(call flags,$(row)),$(call fitted,$(row)),$(call images,$(row)),$(call moments,$(row))))
 $(eval $(call refit_rows,$(REFITTED)))
 
-# Which of the merged networks to take is decided on the validation split; the table is about the test split.
+# Which of the refitted networks to take is decided on the validation split; the table is about the test split.
 demo: $(DEMO)/$(ZIP).report.json ## Merge two networks in every way we have and compare them (a few minutes)
 	@$(BIN)/eval $< --data $(DATA)
 	@$(BIN)/eval $(DEMO)/$(ZIP).validation.json --data $(DATA) --best | tail -n 1
@@ -236,7 +236,7 @@ $(DEMO)/$(ZIP).report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset
 		-o $@ > /dev/null
 	@touch $@
 
-$(DEMO)/$(ZIP).validation.json: $(DEMO)/sources/val.json $(MATCHED:%=$(DEMO)/%/val.json) $(REFITTED:%=$(DEMO)/%/val.json)
+$(DEMO)/$(ZIP).validation.json: $(DEMO)/sources/val.json $(REFITTED:%=$(DEMO)/%/val.json)
 	$(BIN)/eval $^ -o $@ > /dev/null
 	@touch $@
 
@@ -258,7 +258,7 @@ method_optimal := --method optimal
 method_weight := --method weight --models $(RESET)
 method_mudsc := --method mudsc --models $(RESET)
 method_cca := --method cca
-COMPARISON := $(foreach m,$(COMPARED),$(foreach u,$(UNMERGES),$(m)_full_$(u)))
+COMPARISON := $(foreach m,$(COMPARED),$(foreach u,$(UNMERGES),$(m)_full_$(u))) $(EXTENTS:%=ward_%_pinv)
 $(eval $(foreach row,$(COMPARISON),$(call variant,$(row),$(call title,$(row)),$(call flags,$(row)))))
 
 .PHONY: compare
