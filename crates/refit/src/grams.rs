@@ -43,7 +43,7 @@ pub fn refit<'a>(
     let layers =
         if args.repair { scales(merge, &stats, stage) } else { weights(merge, &stats, holdout.as_ref(), stage) };
     let (network, layers) = layers.with_context(|| format!("{}", stats.path().display()))?;
-    let report = RefitReport::new(stats.header().n_images, layers);
+    let report = RefitReport { n_images: stats.header().n_images, layers };
     Ok(Some((outputs, Refitted { network, report, fitted_to: told })))
 }
 

@@ -67,7 +67,7 @@ pub fn refit<'a>(
     }
     let [running, solving] = refit.clock().map(|time| time.as_secs_f64());
     tracing::debug!("networks run and summed up in {running:.1} s, layers solved in {solving:.1} s");
-    let report = RefitReport::new(n_images as u64, layers);
+    let report = RefitReport { n_images: n_images as u64, layers };
     Ok(Some((outputs, Refitted { network: refit.model().clone(), report, fitted_to: told })))
 }
 

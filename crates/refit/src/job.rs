@@ -1,6 +1,6 @@
 //! Refitting: checked inputs → graph surgery → layer after layer → model file.
 
-use crate::report::{LayerReport, RefitReport, table};
+use crate::report::{RefitReport, table};
 use crate::{Args, Mode, grams, images};
 use anyhow::{Context, ensure};
 use zipit::Model;
@@ -106,11 +106,5 @@ impl<'a> Outputs<'a> {
             None => true,
         };
         Ok(model && report)
-    }
-}
-
-impl RefitReport {
-    pub fn new(n_images: u64, layers: Vec<LayerReport>) -> Self {
-        Self { n_images, layers }
     }
 }

@@ -26,18 +26,7 @@ pub enum Gram {
 /// F, numbers that the layers of the models read at once; `None` for ops without parameters.
 #[must_use]
 pub fn patch_size(op: &Op) -> Option<usize> {
-    match *op {
-        Op::Conv2d { in_channels, window, .. } => Some(in_channels * window.kernel[0] * window.kernel[1]),
-        Op::Linear { in_features, .. } => Some(in_features),
-        Op::BatchNorm2d { num_features, .. } => Some(num_features),
-        Op::Relu
-        | Op::MaxPool2d { .. }
-        | Op::AvgPool2d { .. }
-        | Op::AdaptiveAvgPool2d { .. }
-        | Op::Flatten
-        | Op::Add
-        | Op::Concat => None,
-    }
+    Design::of(op).map(|design| design.n_groups * design.n_inputs)
 }
 
 /// The models whose features are measured together, and their moments over n.
