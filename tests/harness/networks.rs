@@ -1,11 +1,9 @@
 //! Networks with random weights, and copies of them with every free feature space permuted.
 
-use ndarray::{ArrayD, Axis, IxDyn};
-use rand::seq::SliceRandom;
+use ndarray::{ArrayD, IxDyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
-use zipit::graph::{Segment, Spaces};
+use zipit::apply::random_orders;
 use zipit::{Graph, Model, Preprocess, Task};
 
 /// A network of random weights, its BatchNorm statistics made up so that activations stay of order one.
@@ -47,44 +45,6 @@ pub fn random_model(graph: &Graph, seed: u64, task: &str, classes: &[&str]) -> M
 /// When the graph is malformed.
 #[must_use]
 pub fn permuted(model: &Model, seed: u64) -> Model {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let spaces = model.graph.spaces().expect("a sound graph");
-    let orders: Vec<Vec<usize>> = spaces
-        .spaces
-        .iter()
-        .map(|space| {
-            let mut order: Vec<usize> = (0..space.dim).collect();
-            if space.fixed.is_none() {
-                order.shuffle(&mut rng);
-            }
-            order
-        })
-        .collect();
-    let mut copy = model.clone();
-    for node in &model.graph.nodes {
-        let Some(module) = &node.module else { continue };
-        let outputs = positions(&spaces, &orders, &node.name);
-        let inputs = positions(&spaces, &orders, &node.inputs[0]);
-        for param in node.op.params() {
-            let tensor = copy.weights.get_mut(&format!("{module}.{}", param.name)).expect("a complete network");
-            *tensor = tensor.select(Axis(0), &outputs);
-            if tensor.ndim() > 1 && tensor.shape()[1] == inputs.len() {
-                *tensor = tensor.select(Axis(1), &inputs);
-            }
-        }
-    }
-    copy
-}
-
-/// Where each entry of a value's feature axis comes from.
-fn positions(spaces: &Spaces, orders: &[Vec<usize>], value: &str) -> Vec<usize> {
-    let axes: &BTreeMap<String, Vec<Segment>> = &spaces.axes;
-    let mut start = 0;
-    let mut all = Vec::new();
-    for segment in &axes[value] {
-        let order = &orders[segment.space];
-        all.extend(order.iter().flat_map(|&f| (0..segment.repeat).map(move |r| start + f * segment.repeat + r)));
-        start += order.len() * segment.repeat;
-    }
-    all
+    let orders = random_orders(&model.graph.spaces().expect("a sound graph"), seed);
+    zipit::apply::permuted(model, &orders).expect("a sound graph")
 }

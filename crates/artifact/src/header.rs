@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-/// Format version of a model.
+/// Format version of a model. New ops and optional metadata come without a new version: a reader refuses an op it does
+/// not know by its name.
 ///
 /// - 1: first.
 pub const MODEL_VERSION: u32 = 1;
@@ -20,7 +21,8 @@ pub const STATS_VERSION: u32 = 2;
 /// - 1: first.
 /// - 2: dense merge maps beside dense unmerge maps.
 /// - 3: the condition number of each unmerge; seeds draw from `ChaCha8`.
-pub const PLAN_VERSION: u32 = 3;
+/// - 4: what averaging leaves of the spread that a norm divides by.
+pub const PLAN_VERSION: u32 = 4;
 /// Format version of a report.
 ///
 /// - 1: first.

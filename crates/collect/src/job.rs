@@ -44,7 +44,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
     // Folding BatchNorm into its convolution changes no value that is observed.
-    let observed: BTreeSet<String> = points.iter().map(|p| p.name.clone()).collect();
+    let observed: BTreeSet<String> = points.iter().map(|p| p.measured.value.clone()).collect();
     let gram = args.gram.map(Gram::kind);
     let layers = if gram.is_some() { layers(models[0], &observed)? } else { vec![] };
     if args.common.dry_run {

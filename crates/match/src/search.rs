@@ -89,9 +89,9 @@ fn rank(
             Some(holdout) => Some(holdout.moments(&problem.points[p].name)?.second_moment()),
             None => None,
         };
-        let score = |(method, together): (&Method, &Option<Vec<Matching>>)| -> anyhow::Result<Vec<f64>> {
+        let score = |(method, together): (&Method, &Vec<Option<Matching>>)| -> anyhow::Result<Vec<f64>> {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
-            let features = problem.align(*method, p, n_groups[p], &moments, together.as_ref().map(|all| &all[p]))?;
+            let features = problem.align(*method, p, n_groups[p], &moments, together[p].as_ref())?;
             let lost = |rule: &UnmergeRule| -> anyhow::Result<f64> {
                 let plan = problem.maps(&features, p, &moments, rule)?;
                 Ok(unseen.as_ref().map_or(plan.summary.reconstruction_error, |g| plan.lost_share(g)))

@@ -3,9 +3,11 @@
 use crate::widths::Override;
 use anyhow::{Context, ensure};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use zipit::graph::MergePoint;
+use zipit::matching::blocks::{Member, match_blocks};
 use zipit::matching::{Matching, Method, cca, match_features, mudsc, weight};
-use zipit::plan::{PlanSettings, PointPlan};
+use zipit::plan::{PlanSettings, PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
 use zipit::{Model, Moments};
@@ -61,7 +63,7 @@ impl Problem<'_> {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
             let moments = self.read(chunk.iter().copied())?;
             let one = |(&p, moments): (&usize, Moments)| {
-                let found = self.at(settings, p, n_groups[p], &moments, together.as_ref().map(|all| &all[p]));
+                let found = self.at(settings, p, n_groups[p], &moments, together[p].as_ref());
                 progress.advance(1);
                 found.with_context(|| format!("`{}`", self.points[p].name))
             };
@@ -115,7 +117,9 @@ impl Problem<'_> {
         moments: &Moments,
         together: Option<&Matching>,
     ) -> anyhow::Result<Aligned> {
-        if let Method::Cca { gamma } = method {
+        if let Method::Cca { gamma } = method
+            && together.is_none()
+        {
             let d = self.points[p].dim;
             ensure!(n_groups == d, "cca always keeps d = {d} features");
             return Ok(Aligned::Mixed(cca::cca(moments, self.n_models, gamma)?));
@@ -139,16 +143,54 @@ impl Problem<'_> {
     ) -> anyhow::Result<PointPlan> {
         let (name, n) = (&self.points[p].name, self.n_models);
         Ok(match features {
-            Aligned::Groups(matching) => PointPlan::new(name, matching, moments, n, rule)?,
+            Aligned::Groups(matching) => {
+                PointPlan::new(name, matching, moments, n, rule, PointNature::from(&self.points[p]))?
+            }
             Aligned::Mixed(maps) => PointPlan::from_maps(name, &maps.merge, &maps.unmerge, moments, n, rule)?,
         })
     }
 
-    /// The matchings of methods that look at all points together.
+    /// The matchings of points that are not matched one by one: all of them, where the method looks at all together, and
+    /// those whose features stand in blocks.
     ///
     /// # Errors
     /// What the method refuses.
-    pub fn together(&self, method: Method, n_groups: &[usize]) -> anyhow::Result<Option<Vec<Matching>>> {
+    pub fn together(&self, method: Method, n_groups: &[usize]) -> anyhow::Result<Vec<Option<Matching>>> {
+        let all = self.all_together(method, n_groups)?;
+        match all {
+            Some(all) => Ok(all.into_iter().map(Some).collect()),
+            None => self.families(method),
+        }
+    }
+
+    /// The matchings of the points whose features stand in blocks, which are matched family by family.
+    ///
+    /// # Errors
+    /// What the method refuses.
+    pub fn families(&self, method: Method) -> anyhow::Result<Vec<Option<Matching>>> {
+        let mut families: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (p, point) in self.points.iter().enumerate() {
+            if let Some(blocks) = point.blocks {
+                families.entry(blocks.family).or_default().push(p);
+            }
+        }
+        let mut matchings = vec![None; self.points.len()];
+        for points in families.into_values() {
+            let name = &self.points[points[0]].name;
+            let moments = self.read(points.iter().copied())?;
+            let members: Vec<Member<'_>> = points
+                .iter()
+                .zip(&moments)
+                .filter_map(|(&p, moments)| Some(Member { moments, blocks: self.points[p].blocks? }))
+                .collect();
+            let method = self.overrides[points[0]].method(method);
+            let found = match_blocks(&method, &members, self.n_models).with_context(|| format!("`{name}`"))?;
+            points.into_iter().zip(found).for_each(|(p, matching)| matchings[p] = Some(matching));
+        }
+        Ok(matchings)
+    }
+
+    fn all_together(&self, method: Method, n_groups: &[usize]) -> anyhow::Result<Option<Vec<Matching>>> {
         let models: Vec<&Model> = self.models.iter().collect();
         Ok(match method {
             Method::Weight { seed } => {

@@ -67,14 +67,17 @@ fn within_budget(
     );
     let progress = stage.progress("budget", "points", problem.points.len() as u64);
     let mut choices: Vec<Vec<Choice>> = Vec::with_capacity(problem.points.len());
+    let blocks = problem.families(settings.method)?;
     for (p, point) in problem.points.iter().enumerate() {
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
         let moments = problem.moments(p)?;
         let at = |n_groups: usize| -> anyhow::Result<Choice> {
-            let solved = problem.at(settings, p, n_groups, &moments, None)?;
+            let solved = problem.at(settings, p, n_groups, &moments, blocks[p].as_ref())?;
             Ok(Choice { n_groups, lost: solved.plan.summary.reconstruction_error })
         };
-        choices.push(widths(point.dim, n).into_par_iter().map(at).collect::<anyhow::Result<_>>()?);
+        // Blocks keep their number and width.
+        let widths = if point.blocks.is_some() { vec![point.dim] } else { widths(point.dim, n) };
+        choices.push(widths.into_par_iter().map(at).collect::<anyhow::Result<_>>()?);
         progress.advance(1);
     }
     let graph = &problem.stats.header().graph;
@@ -158,6 +161,16 @@ impl PointsFile {
 /// A share or a number out of range.
 fn n_groups(point: &MergePoint, n_models: usize, own: Override, keep: Option<f64>) -> anyhow::Result<usize> {
     let joint = n_models * point.dim;
+    if let Some(blocks) = point.blocks {
+        ensure!(
+            own.groups.is_none_or(|n| n == point.dim),
+            "`{}` has its features in {} blocks, which keep their number: it always makes {} groups",
+            point.name,
+            blocks.count,
+            point.dim
+        );
+        return Ok(point.dim);
+    }
     if let Some(n) = own.groups {
         ensure!((1..=joint).contains(&n), "`{}`: groups = {n}; it may have 1 to {joint}", point.name);
         return Ok(n);
@@ -176,9 +189,11 @@ fn n_groups(point: &MergePoint, n_models: usize, own: Override, keep: Option<f64
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use zipit::graph::Measured;
 
     fn point() -> MergePoint {
-        MergePoint { name: "relu".into(), space: 0, dim: 8, layers: 1 }
+        let measured = Measured { value: "relu".into(), features: None };
+        MergePoint { name: "relu".into(), measured, blocks: None, normalised: false, space: 0, dim: 8, layers: 1 }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! are therefore the same, bit for bit, for any number of threads, but not for another batch size.
 
 use crate::forward::{Run, Statistics};
+use crate::ops::features_last;
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
 use crate::refit::patches;
 use crate::{Device, Error, Network, Result};
@@ -62,8 +63,11 @@ pub fn measure(
     let mut stops: Vec<(Stop<'_>, Vec<&mut Moments>)> = Vec::new();
     for (name, moments) in into.iter_mut() {
         let Some(point) = points.iter().find(|point| point.name == *name) else { continue };
-        let Some(at) = nodes.iter().position(|node| node.name == *name) else { continue };
-        let stop = Stop { at: at + 1, value: name, op: None, name, dim: point.dim, alone: false };
+        let measured = &point.measured;
+        let Some(at) = nodes.iter().position(|node| node.name == measured.value) else { continue };
+        let features = measured.features.as_ref().map(|all| all.iter().map(|&j| j as i64).collect());
+        let value = &measured.value;
+        let stop = Stop { at: at + 1, value, op: None, features, name, dim: point.dim, alone: false };
         stops.push((stop, vec![moments]));
     }
     for (name, gram) in grams.iter_mut().filter(|(name, _)| layers.contains(name)) {
@@ -74,6 +78,7 @@ pub fn measure(
             at,
             value: &nodes[at].inputs[0],
             op: Some(&nodes[at].op),
+            features: None,
             name,
             dim,
             alone: matches!(gram, Gram::Own(_)),
@@ -137,6 +142,8 @@ struct Stop<'a> {
     /// What is measured: a value, or the patches of it that a layer reads.
     value: &'a str,
     op: Option<&'a Op>,
+    /// Which of its features, unless all.
+    features: Option<Vec<i64>>,
     /// What it is called.
     name: &'a str,
     /// Numbers per sample and network.
@@ -150,7 +157,13 @@ impl Stop<'_> {
     fn samples(&self, value: &Tensor) -> Result<Tensor> {
         match self.op {
             Some(Op::Conv2d { window, .. }) => Ok(patches(value, window, 1)?.f_squeeze_dim(0)?),
-            _ => samples(value),
+            _ => match &self.features {
+                None => samples(value),
+                Some(features) => {
+                    let picked = Tensor::f_from_slice(features)?.f_to_device(value.device())?;
+                    samples(&value.f_index_select(1, &picked)?)
+                }
+            },
         }
     }
 }
@@ -171,10 +184,11 @@ fn check(
     }
     let shapes = first.graph().shapes()?;
     for point in points {
-        if first.graph().node(&point.name).is_none() {
-            return request(format!("the networks have no value `{}` (is it kept from folding?)", point.name));
+        let measured = &point.measured;
+        if first.graph().node(&measured.value).is_none() {
+            return request(format!("the networks have no value `{}` (is it kept from folding?)", measured.value));
         }
-        let dim = shapes[point.name.as_str()][0];
+        let dim = measured.features.as_ref().map_or(shapes[measured.value.as_str()][0], Vec::len);
         if dim != point.dim {
             return request(format!("`{}` has {dim} features, the merge point says {}", point.name, point.dim));
         }
@@ -245,12 +259,10 @@ fn strip_width(d: i64) -> i64 {
     if d <= 32 { 16 } else { (d / 8).max(32) }
 }
 
-/// `[B, C, H, W]` as `[B·H·W, C]`, a view where the channels lie side by side; `[B, F]` as it is.
-fn samples(value: &Tensor) -> Result<Tensor> {
-    match value.size()[..] {
-        [_, c, _, _] => Ok(value.f_permute([0, 2, 3, 1])?.f_reshape([-1, c])?),
-        _ => Ok(value.shallow_clone()),
-    }
+/// `[B, C, …]` as `[B·positions, C]`, a view where the features lie side by side; `[B, F]` as it is.
+pub(crate) fn samples(value: &Tensor) -> Result<Tensor> {
+    let c = value.size()[1];
+    Ok(features_last(value)?.f_reshape([-1, c])?)
 }
 
 fn floats(tensor: &Tensor) -> Result<Vec<f32>> {

@@ -6,7 +6,7 @@ use crate::parallel::{Failure, InOrder, each_batch, n_workers, read, replicas};
 use crate::{Device, Error, Result};
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
-use zipit::graph::Op;
+use zipit::graph::{Node, Op};
 use zipit::images::ImageBatches;
 use zipit::watch::Watch;
 use zipit::{Graph, Model};
@@ -34,21 +34,20 @@ pub fn reset(model: &Model, batches: &dyn ImageBatches, device: Device, watch: &
     }
     let network = Network::new(model, device)?;
     let n_batches = batches.n_batches();
-    let buffers: Vec<String> = norms
-        .iter()
-        .flat_map(|(module, _)| [format!("{module}.running_mean"), format!("{module}.running_var")])
-        .collect();
+    let buffers: Vec<String> =
+        norms.iter().flat_map(|(node, _)| [node.tensor("running_mean"), node.tensor("running_var")]).collect();
     let workers = replicas(&network, n_workers(device, n_batches));
     let average = InOrder::new(0, Average::default());
     let failure = Failure::default();
     let done = each_batch(workers, 0..n_batches, watch, &failure, |network, batch| {
         let images = read(batches, batch)?;
         let n_images = images.shape()[0];
-        for (module, n_positions) in &norms {
+        for (node, n_positions) in &norms {
             if n_images * n_positions < 2 {
                 return Err(Error::Request(format!(
-                    "batch {batch} has one image and `{module}` one position: a single value has no variance; use \
-                     larger batches"
+                    "batch {batch} has one image and `{}` one position: a single value has no variance; use \
+                     larger batches",
+                    node.name
                 )));
             }
         }
@@ -81,13 +80,11 @@ pub fn reset(model: &Model, batches: &dyn ImageBatches, device: Device, watch: &
     Ok(reset)
 }
 
-/// Module and number of positions (H·W) of each BatchNorm.
-fn norms(graph: &Graph) -> Result<Vec<(String, usize)>> {
+/// Each BatchNorm and its number of positions (H·W).
+fn norms(graph: &Graph) -> Result<Vec<(&Node, usize)>> {
     let shapes = graph.shapes()?;
     let norms = graph.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm2d { .. }));
-    Ok(norms
-        .filter_map(|node| Some((node.module.clone()?, shapes[node.name.as_str()][1..].iter().product())))
-        .collect())
+    Ok(norms.map(|node| (node, shapes[node.name.as_str()][1..].iter().product())).collect())
 }
 
 /// Σ B·statistic and Σ B.

@@ -3,13 +3,12 @@
 use crate::convert::{channels_last, to_tensor};
 use crate::error::first_line;
 use crate::schedule::Schedule;
-use crate::{Device, Error, Result, memory};
+use crate::{Device, Error, Result, memory, ops};
 use ndarray::{Array4, ArrayD};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tch::{TchError, Tensor};
 use zipit::fold::fold_batch_norm;
-use zipit::graph::{Op, Window};
 use zipit::{Graph, Model, StateDict};
 
 /// Which statistics BatchNorm normalises with.
@@ -66,10 +65,7 @@ impl Network {
         let params = graph
             .nodes
             .iter()
-            .map(|node| {
-                let module = node.module.as_deref().unwrap_or_default();
-                node.op.params().iter().map(|p| index[format!("{module}.{}", p.name).as_str()]).collect()
-            })
+            .map(|node| node.op.params().iter().map(|p| index[node.tensor(p.name).as_str()]).collect())
             .collect();
         let tensors = weights.values().map(|w| load(w, device)).collect::<Result<_>>()?;
         Ok(Self {
@@ -275,60 +271,10 @@ impl Run<'_> {
 
     fn value_of(&self, at: usize) -> Result<Tensor, TchError> {
         let network = self.network;
-        let node = &network.graph.nodes[at];
         let step = &network.schedule.steps[at];
-        let param = |i: usize| &network.tensors[network.params[at][i]];
-        let statistics = self.statistics;
-        let mut first = self.paused.values[step.inputs[0]].as_ref().expect("read before it dies").shallow_clone();
-        match &node.op {
-            Op::Conv2d { window, groups, bias, .. } => {
-                let Window { kernel, stride, padding, dilation, .. } = window;
-                let bias = bias.then(|| param(1));
-                let groups = *groups as i64;
-                let mut stride = *stride;
-                // oneDNN 3.7's AVX2 kernel for the gradient of a strided 1×1 convolution of few channels writes beyond
-                // its buffer.
-                if *kernel == [1, 1] && *padding == [0, 0] && stride != [1, 1] && param(0).requires_grad() {
-                    first = first.f_slice(2, 0, None, stride[0] as i64)?.f_slice(3, 0, None, stride[1] as i64)?;
-                    stride = [1, 1];
-                }
-                first.f_conv2d(param(0), bias, pair(stride), pair(*padding), pair(*dilation), groups)
-            }
-            Op::Linear { bias, .. } => first.f_linear(param(0), bias.then(|| param(1))),
-            Op::BatchNorm2d { eps, .. } => {
-                let (training, momentum) = match statistics {
-                    Statistics::Running => (false, 0.0),
-                    Statistics::Batch { momentum } => (true, momentum),
-                };
-                let [weight, bias, mean, var] = [0, 1, 2, 3].map(|i| Some(param(i)));
-                first.f_batch_norm(weight, bias, mean, var, training, momentum, *eps, true)
-            }
-            Op::Relu if step.in_place => first.f_relu_(),
-            Op::Relu => first.f_relu(),
-            Op::MaxPool2d { window: w } => {
-                first.f_max_pool2d(pair(w.kernel), pair(w.stride), pair(w.padding), pair(w.dilation), w.ceil_mode)
-            }
-            Op::AvgPool2d { window: w } => {
-                first.f_avg_pool2d(pair(w.kernel), pair(w.stride), pair(w.padding), w.ceil_mode, true, None)
-            }
-            Op::AdaptiveAvgPool2d { output } => first.f_adaptive_avg_pool2d(pair(*output)),
-            Op::Flatten => first.f_flatten(1, -1),
-            Op::Add => {
-                let mut sum = first;
-                for (i, &other) in step.inputs[1..].iter().enumerate() {
-                    let other = self.paused.values[other].as_ref().expect("read before it dies");
-                    sum = if i > 0 || step.in_place { sum.f_add_(other)? } else { sum.f_add(other)? };
-                }
-                Ok(sum)
-            }
-            Op::Concat => {
-                let all = step.inputs.iter().map(|&i| self.paused.values[i].as_ref().expect("read before it dies"));
-                Tensor::f_cat(&all.collect::<Vec<_>>(), 1)
-            }
-        }
+        let inputs: Vec<&Tensor> =
+            step.inputs.iter().map(|&i| self.paused.values[i].as_ref().expect("read before it dies")).collect();
+        let params: Vec<&Tensor> = network.params[at].iter().map(|&i| &network.tensors[i]).collect();
+        ops::compute(&network.graph.nodes[at].op, &inputs, &params, self.statistics, step.in_place)
     }
-}
-
-fn pair(of: [usize; 2]) -> [i64; 2] {
-    of.map(|n| n as i64)
 }

@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use zipit::graph::Op;
 use zipit::{Graph, StateDict};
 
-/// Weights drawn as He et al. (2015) do: convolutions and linear layers from N(0, 2 / `fan_in`), biases 0; BatchNorm
-/// starts as the identity (weight 1, bias 0, mean 0, variance 1).
+/// Weights drawn as He et al. (2015) do: convolutions and linear layers from N(0, 2 / `fan_in`), biases 0; norms
+/// start as the identity (weight 1, bias 0, mean 0, variance 1), learned tokens and position embeddings at 0.
 ///
 /// # Errors
 /// A malformed graph.
@@ -16,7 +16,6 @@ pub fn initialise(graph: &Graph, seed: u64) -> Result<StateDict> {
     graph.shapes()?;
     let mut weights = StateDict::new();
     for (stream, node) in graph.nodes.iter().enumerate() {
-        let Some(module) = &node.module else { continue };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream as u64);
         for param in node.op.params() {
@@ -27,10 +26,13 @@ pub fn initialise(graph: &Graph, seed: u64) -> Result<StateDict> {
                     let scale = (2.0 / fan_in as f64).sqrt();
                     ArrayD::from_shape_simple_fn(shape, || (scale * normal(&mut rng)) as f32)
                 }
-                (Op::BatchNorm2d { .. }, "weight" | "running_var") => ArrayD::ones(shape),
+                (Op::BatchNorm2d { .. }, "weight" | "running_var")
+                | (Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::LayerScale { .. }, "weight") => {
+                    ArrayD::ones(shape)
+                }
                 _ => ArrayD::zeros(shape),
             };
-            weights.entry(format!("{module}.{}", param.name)).or_insert(tensor);
+            weights.entry(node.tensor(param.name)).or_insert(tensor);
         }
     }
     Ok(weights)

@@ -21,6 +21,7 @@ pub mod forward;
 pub mod images;
 pub mod initialise;
 mod memory;
+mod ops;
 pub mod optim;
 mod parallel;
 pub mod refit;

@@ -27,7 +27,7 @@ impl Schedule {
     /// # Errors
     /// A malformed graph.
     pub fn new(graph: &Graph) -> Result<Self> {
-        graph.shapes()?;
+        let shapes = graph.shapes()?;
         let mut numbers = std::collections::BTreeMap::from([(graph.input.name.as_str(), 0)]);
         numbers.extend(graph.nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i + 1)));
         let inputs: Vec<Vec<usize>> =
@@ -53,7 +53,10 @@ impl Schedule {
             .enumerate()
             .map(|(step, inputs)| Step {
                 in_place: inputs.first().is_some_and(|&first| {
-                    first > 0 && n_reads[first] == 1 && overwrites(&graph.nodes[step].op, &graph.nodes[first - 1])
+                    let read = |name: &String| &shapes[name.as_str()];
+                    let node = &graph.nodes[step];
+                    let alike = node.inputs.iter().all(|name| read(name) == read(&node.inputs[0]));
+                    first > 0 && n_reads[first] == 1 && overwrites(&node.op, &graph.nodes[first - 1], alike)
                 }),
                 release: (0..n_values).filter(|&value| last_use[value] == step).collect(),
                 inputs,
@@ -64,27 +67,60 @@ impl Schedule {
 }
 
 /// Whether `op` may overwrite what `producer` made, being its only reader: the producer must own its result (Flatten
-/// gives a view, and so does a sum of one value) and must not need it for its gradient (ReLU does).
-fn overwrites(op: &Op, producer: &Node) -> bool {
+/// gives a view, and so does a sum of one value) and must not need it for its gradient (ReLU does). `alike`: what it reads
+/// has one shape.
+fn overwrites(op: &Op, producer: &Node, alike: bool) -> bool {
     let free = match producer.op {
         Op::Conv2d { .. } | Op::Linear { .. } | Op::BatchNorm2d { .. } => true,
         Op::Add => producer.inputs.len() > 1,
-        Op::Relu
+        Op::LayerNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::Relu
+        | Op::Activation { .. }
         | Op::MaxPool2d { .. }
         | Op::AvgPool2d { .. }
         | Op::AdaptiveAvgPool2d { .. }
+        | Op::Mean
         | Op::Flatten
-        | Op::Concat => false,
+        | Op::Tokens
+        | Op::SelectToken { .. }
+        | Op::PrependTokens { .. }
+        | Op::PositionEmbedding { .. }
+        | Op::LayerScale { .. }
+        | Op::Affine { .. }
+        | Op::Attention { .. }
+        | Op::Mul
+        | Op::Concat
+        | Op::Slice { .. }
+        | Op::ChannelShuffle { .. }
+        | Op::Pad { .. } => false,
     };
     match op {
-        Op::Relu | Op::Add => free,
+        Op::Relu => free,
+        // A sum may be larger than its first summand, along positions.
+        Op::Add => free && alike,
         Op::Conv2d { .. }
         | Op::Linear { .. }
         | Op::BatchNorm2d { .. }
+        | Op::LayerNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::Activation { .. }
         | Op::MaxPool2d { .. }
         | Op::AvgPool2d { .. }
         | Op::AdaptiveAvgPool2d { .. }
+        | Op::Mean
         | Op::Flatten
-        | Op::Concat => false,
+        | Op::Tokens
+        | Op::SelectToken { .. }
+        | Op::PrependTokens { .. }
+        | Op::PositionEmbedding { .. }
+        | Op::LayerScale { .. }
+        | Op::Affine { .. }
+        | Op::Attention { .. }
+        | Op::Mul
+        | Op::Concat
+        | Op::Slice { .. }
+        | Op::ChannelShuffle { .. }
+        | Op::Pad { .. } => false,
     }
 }

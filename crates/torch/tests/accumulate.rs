@@ -7,7 +7,7 @@ use ndarray::{Array2, Array4, Axis, Ix4};
 use networks::{StopAfter, images, resnet20, with_threads};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use zipit::graph::MergePoint;
+use zipit::graph::{Measured, MergePoint};
 use zipit::images::ImageBatches;
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Model, Moments};
@@ -205,7 +205,8 @@ fn requests_that_make_no_sense_are_refused() {
     assert_eq!(go(&[], &points, 0..1, &mut fresh), "no networks to measure");
     assert_eq!(go(&[&net_a, &net_b], &points, 0..1, &mut fresh), "network 2 has another graph than the first");
     assert_eq!(go(&[&net_a], &points, 0..2, &mut fresh), "batches 0–2 of 1");
-    let elsewhere = MergePoint { name: "nowhere".into(), ..points[0].clone() };
+    let measured = Measured { value: "nowhere".into(), features: None };
+    let elsewhere = MergePoint { measured, ..points[0].clone() };
     assert!(go(&[&net_a], &[elsewhere], 0..1, &mut fresh).contains("no value `nowhere`"));
     let wrong_size = MergePoint { dim: 99, ..points[0].clone() };
     assert!(go(&[&net_a], &[wrong_size], 0..1, &mut fresh).contains("the merge point says 99"));

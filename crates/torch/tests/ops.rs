@@ -152,7 +152,7 @@ fn pooling() {
     let minus: Vec<f32> = x.iter().map(|v| -v).collect();
     let ceil = Window { ceil_mode: true, ..Window::square(2, 2, 0) };
     let max = |window| Op::MaxPool2d { window };
-    let avg = |window| Op::AvgPool2d { window };
+    let avg = |window| Op::AvgPool2d { window, count_include_pad: true };
     let go = |image: &[f32], op| run([1, 3, 3], image, &[("p", op, &["input"])], &[]);
     assert_close(&go(&x, max(Window::square(2, 2, 0))), &[1, 1, 1, 1], &[5.0]);
     assert_close(&go(&x, max(ceil)), &[1, 1, 2, 2], &[5.0, 6.0, 8.0, 9.0]);

@@ -20,10 +20,26 @@ pub struct MacModel {
 #[derive(Debug)]
 struct Layer {
     made: Vec<Segment>,
-    /// `None` where the layer reads one number per feature it makes (depthwise).
-    read: Option<Vec<Segment>>,
+    read: Read,
     /// Multiply-adds per pair of features.
     unit: u64,
+}
+
+/// What each number that a layer makes is a sum of.
+#[derive(Debug)]
+enum Read {
+    /// Everything along an axis.
+    Axis(Vec<Segment>),
+    /// So many numbers of an axis: one (depthwise), or a block's.
+    Block(u64, Vec<Segment>),
+}
+
+impl Read {
+    fn axis(&self) -> &[Segment] {
+        match self {
+            Self::Axis(axis) | Self::Block(_, axis) => axis,
+        }
+    }
 }
 
 impl MacModel {
@@ -35,17 +51,26 @@ impl MacModel {
         let shapes = graph.shapes()?;
         let mut layers = Vec::new();
         for node in &graph.nodes {
-            let kernel = match &node.op {
-                Op::Conv2d { window, .. } => window.kernel[0] * window.kernel[1],
-                Op::Linear { .. } => 1,
-                _ => continue,
-            };
             let positions: usize = shapes[node.name.as_str()][1..].iter().product();
-            layers.push(Layer {
-                made: spaces.axes[&node.name].clone(),
-                read: node.op.mixes().then(|| spaces.axes[&node.inputs[0]].clone()),
-                unit: (kernel * positions) as u64,
-            });
+            let axis = |value: &String| spaces.axes[value].clone();
+            let read = axis(&node.inputs[0]);
+            let mut push = |made, read, unit: usize| layers.push(Layer { made, read, unit: unit as u64 });
+            match &node.op {
+                Op::Conv2d { window, groups, in_channels, .. } => {
+                    let unit = window.kernel[0] * window.kernel[1] * positions;
+                    let whole = *groups == 1;
+                    let read = if whole { Read::Axis(read) } else { Read::Block((in_channels / groups) as u64, read) };
+                    push(axis(&node.name), read, unit);
+                }
+                Op::Linear { .. } => push(axis(&node.name), Read::Axis(read), positions),
+                // Every query meets every key: their products, and the values' weighted sums.
+                Op::Attention { .. } => {
+                    let n_keys: usize = shapes[node.inputs[1].as_str()][1..].iter().product();
+                    push(axis(&node.inputs[1]), Read::Block(1, read.clone()), n_keys * positions);
+                    push(axis(&node.inputs[2]), Read::Block(1, read), n_keys * positions);
+                }
+                _ => {}
+            }
         }
         let dims = spaces.spaces.iter().map(|space| space.dim).collect();
         let fixed = spaces.spaces.iter().map(|space| space.fixed.is_some()).collect();
@@ -64,8 +89,11 @@ impl MacModel {
         self.layers
             .iter()
             .map(|layer| {
-                let read = layer.read.as_ref().map_or(1, |axis| width(axis));
-                let once = shared(&layer.made) && layer.read.as_ref().is_none_or(|axis| one_source(axis));
+                let read = match &layer.read {
+                    Read::Axis(axis) => width(axis),
+                    Read::Block(n, _) => *n,
+                };
+                let once = shared(&layer.made) && one_source(layer.read.axis());
                 let copies = if once { 1 } else { self.n_models as u64 };
                 copies * width(&layer.made) * read * layer.unit
             })
@@ -80,7 +108,7 @@ impl MacModel {
             layers
         };
         let writers = count(|layer| &layer.made);
-        let readers = count(|layer| layer.read.as_ref().unwrap_or(&layer.made));
+        let readers = count(|layer| layer.read.axis());
         writers.iter().zip(readers).map(|(writers, readers)| writers * readers).collect()
     }
 
@@ -163,7 +191,12 @@ pub fn allocate(
     let shortest = if ends_anywhere { 1 } else { points.len() };
     let mut best: Option<(f64, Allocation)> = None;
     let mut least = f64::INFINITY;
+    let kin = |point: &MergePoint| spaces.spaces[point.space].kin;
     for length in (shortest..=points.len()).rev() {
+        let (inside, outside) = points.split_at(length);
+        if outside.iter().any(|other| inside.iter().any(|point| kin(point) == kin(other))) {
+            continue;
+        }
         let (loss, found) = model.shrink(&points[..length], &choices[..length], budget * one);
         least = least.min(found.macs as f64);
         if found.macs as f64 <= budget * one && best.as_ref().is_none_or(|(lowest, _)| loss < *lowest) {
@@ -230,6 +263,7 @@ mod tests {
                 caps_lifted: false,
                 reconstruction_error: 0.0,
                 condition: None,
+                spread: None,
             },
         }
     }

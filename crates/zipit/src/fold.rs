@@ -41,25 +41,23 @@ pub fn fold_batch_norm(graph: &Graph, weights: &StateDict, keep: &BTreeSet<Strin
 
 /// The node that replaces `conv` and `norm`.
 fn folded_pair(conv: &Node, norm: &Node, eps: f64, weights: &mut StateDict) -> Node {
-    let module = |node: &Node| node.module.clone().unwrap_or_default();
-    let per_channel = |name: &str| -> Array1<f64> {
-        weights[&format!("{}.{name}", module(norm))].iter().map(|&x| f64::from(x)).collect()
-    };
+    let per_channel =
+        |name: &str| -> Array1<f64> { weights[&norm.tensor(name)].iter().map(|&x| f64::from(x)).collect() };
     let (gamma, beta) = (per_channel("weight"), per_channel("bias"));
     let (mean, variance) = (per_channel("running_mean"), per_channel("running_var"));
     let scale: Array1<f64> = gamma.iter().zip(&variance).map(|(g, v)| g / (v + eps).sqrt()).collect();
-    let mut weight = weights[&format!("{}.weight", module(conv))].mapv(f64::from);
+    let mut weight = weights[&conv.tensor("weight")].mapv(f64::from);
     for (mut filter, &scale) in weight.axis_iter_mut(Axis(0)).zip(&scale) {
         filter *= scale;
     }
-    let before = match weights.get(&format!("{}.bias", module(conv))) {
+    let before = match weights.get(&conv.tensor("bias")) {
         Some(bias) => bias.iter().map(|&x| f64::from(x)).collect(),
         None => Array1::zeros(scale.len()),
     };
     let bias: Array1<f64> = beta + (before - mean) * scale;
 
-    weights.insert(format!("{}.weight", module(conv)), weight.mapv(|x| x as f32));
-    weights.insert(format!("{}.bias", module(conv)), narrow(&bias));
+    weights.insert(conv.tensor("weight"), weight.mapv(|x| x as f32));
+    weights.insert(conv.tensor("bias"), narrow(&bias));
     let mut pair = Node { name: norm.name.clone(), ..conv.clone() };
     if let Op::Conv2d { bias, .. } = &mut pair.op {
         *bias = true;

@@ -75,7 +75,7 @@ pub struct Selection {
     /// k layers, which stay separate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Bound>,
-    /// Exactly the spaces of these values; excludes the bounds.
+    /// Exactly the spaces of these values, and those that can only be merged together with them; excludes the bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Vec<String>>,
 }
@@ -106,11 +106,12 @@ impl Selection {
         }
         let stop = self.stop_at.as_ref().map(|bound| network.positions(bound)).transpose()?;
         let start = self.start_at.as_ref().map(|bound| network.positions(bound)).transpose()?;
-        let chosen: Vec<MergePoint> = (network.points.iter().enumerate())
+        let within = (network.points.iter().enumerate())
             .filter(|(i, p)| stop.as_ref().is_none_or(|bound| bound.holds_until(*i, p)))
             .filter(|(i, p)| start.as_ref().is_none_or(|bound| bound.holds_from(*i, p)))
-            .map(|(_, p)| p.clone())
+            .map(|(i, _)| i)
             .collect();
+        let chosen = network.with_kin(&within);
         if let (true, Some(stop), Some(start)) = (chosen.is_empty(), &self.stop_at, &self.start_at) {
             return Err(Error::Request(format!(
                 "starting at {start} and stopping at {stop} leaves no merge point between them; {}",
@@ -179,11 +180,7 @@ impl Network<'_> {
                 Err(reason) => reasons.push(reason),
             }
         }
-        if reasons.is_empty() {
-            Ok(chosen.into_iter().map(|i| self.points[i].clone()).collect())
-        } else {
-            Err(self.refusal(&reasons))
-        }
+        if reasons.is_empty() { Ok(self.with_kin(&chosen)) } else { Err(self.refusal(&reasons)) }
     }
 
     /// Indices of the merge points along the value's feature axis, ascending; never empty.
@@ -198,6 +195,13 @@ impl Network<'_> {
             return Err(format!("`{value}` belongs to the network's input or outputs, which are never merged here"));
         }
         Ok(points)
+    }
+
+    /// These points and those that can only be merged together with them.
+    fn with_kin(&self, chosen: &BTreeSet<usize>) -> Vec<MergePoint> {
+        let kin = |point: &MergePoint| self.spaces.spaces[point.space].kin;
+        let merged: BTreeSet<usize> = chosen.iter().map(|&i| kin(&self.points[i])).collect();
+        self.points.iter().filter(|point| merged.contains(&kin(point))).cloned().collect()
     }
 
     fn refusal(&self, reasons: &[String]) -> Error {
@@ -279,12 +283,8 @@ mod tests {
     #[test]
     fn a_concatenation_names_all_its_parts() {
         let mut graph = ArchSpec::new(Arch::ResNet20, 0.25, 3, [32, 32], 10).build().unwrap();
-        graph.nodes.push(crate::graph::Node {
-            name: "cat".into(),
-            op: crate::graph::Op::Concat,
-            inputs: vec!["layer1.0.relu".into(), "layer1.1.relu".into()],
-            module: None,
-        });
+        let parts = vec!["layer1.0.relu".into(), "layer1.1.relu".into()];
+        graph.nodes.push(crate::graph::Node::new("cat", crate::graph::Op::Concat, parts));
         let stop = Selection { stop_at: Some(Bound::Value("cat".into())), ..Selection::default() };
         let start = Selection { start_at: Some(Bound::Value("cat".into())), ..Selection::default() };
         assert_eq!(stop.resolve(&graph).unwrap().len(), 2);

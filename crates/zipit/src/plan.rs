@@ -1,9 +1,10 @@
 //! What `match` decided: for every merged space, which features become one and how they come back.
 
+use crate::graph::MergePoint;
 use crate::matching::{Matching, Method};
 use crate::unmerge::{self, UnmergeRule};
 use crate::{Error, Moments, Result};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2, Axis, Slice};
 use serde::{Deserialize, Serialize};
 
 /// The maps of one merge point.
@@ -25,6 +26,21 @@ pub struct PointPlan {
     pub summary: PointSummary,
 }
 
+/// What the network makes of a merge point's features.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PointNature {
+    /// Features per block, where they stand in blocks: U stays within them.
+    pub block_width: Option<usize>,
+    /// Whether a LayerNorm or GroupNorm reads them.
+    pub normalised: bool,
+}
+
+impl From<&MergePoint> for PointNature {
+    fn from(point: &MergePoint) -> Self {
+        Self { block_width: point.blocks.map(|blocks| point.dim / blocks.count), normalised: point.normalised }
+    }
+}
+
 impl PointPlan {
     /// The maps of the merge point `name`: what `matching` groups of the N·d features measured in `moments`, with U by
     /// `rule`.
@@ -38,6 +54,7 @@ impl PointPlan {
         moments: &Moments,
         n_models: usize,
         rule: &UnmergeRule,
+        nature: PointNature,
     ) -> Result<Self> {
         moments.validate(name)?;
         let n = matching.assignment.len();
@@ -47,11 +64,16 @@ impl PointPlan {
                 moments.n_joint()
             )));
         }
-        let fitted = unmerge::unmerge(rule, &moments.second_moment(), &matching.assignment, matching.n_groups)
-            .map_err(|error| match error {
-                Error::Numbers(reason) => Error::Numbers(format!("`{name}`: {reason}")),
-                other => other,
-            })?;
+        let second_moment = moments.second_moment();
+        let (assignment, n_groups) = (&matching.assignment, matching.n_groups);
+        let fitted = match nature.block_width {
+            Some(width) => unmerge::in_blocks(rule, &second_moment, assignment, n_groups, width),
+            None => unmerge::unmerge(rule, &second_moment, assignment, n_groups),
+        };
+        let fitted = fitted.map_err(|error| match error {
+            Error::Numbers(reason) => Error::Numbers(format!("`{name}`: {reason}")),
+            other => other,
+        })?;
         let d = n / n_models;
         let mut within = vec![0; n_models];
         for &(i, j) in &matching.merges {
@@ -72,6 +94,7 @@ impl PointPlan {
                 caps_lifted: matching.caps_lifted,
                 reconstruction_error: fitted.reconstruction_error,
                 condition: fitted.condition,
+                spread: nature.normalised.then(|| spread(&second_moment, assignment, n_groups, n_models)),
             },
         })
     }
@@ -108,6 +131,7 @@ impl PointPlan {
                 caps_lifted: false,
                 reconstruction_error: fitted.reconstruction_error,
                 condition: fitted.condition,
+                spread: None,
             },
             assignment,
         })
@@ -235,6 +259,32 @@ impl PointPlan {
     }
 }
 
+/// See [`PointSummary::spread`]; 1 where nothing spreads.
+fn spread(second_moment: &Array2<f64>, assignment: &[u32], n_groups: usize, n_models: usize) -> f64 {
+    let n = assignment.len();
+    let d = n / n_models;
+    // E var over d features = tr(G)/d − 1ᵀG1/d².
+    let own: f64 = (0..n_models)
+        .map(|i| Slice::from(i * d..(i + 1) * d))
+        .map(|own| second_moment.slice_axis(Axis(0), own).slice_axis(Axis(1), own).to_owned())
+        .map(|g| g.diag().sum() / d as f64 - g.sum() / (d * d) as f64)
+        .sum::<f64>()
+        / n_models as f64;
+    let mut sizes = vec![0.0; n_groups];
+    assignment.iter().for_each(|&g| sizes[g as usize] += 1.0);
+    let share = |k: usize| 1.0 / sizes[assignment[k] as usize];
+    let (mut trace, mut total) = (0.0, 0.0);
+    for ((j, k), g) in second_moment.indexed_iter() {
+        let merged = g * share(j) * share(k);
+        total += merged;
+        if assignment[j] == assignment[k] {
+            trace += merged;
+        }
+    }
+    let merged = trace / n_groups as f64 - total / (n_groups * n_groups) as f64;
+    if own > 0.0 && merged > 0.0 { (merged / own).sqrt() } else { 1.0 }
+}
+
 /// Mean of R over the pairs of features that share a group.
 fn mean_correlation(assignment: &[u32], n_groups: usize, moments: &Moments) -> Option<f64> {
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); n_groups];
@@ -264,6 +314,10 @@ pub struct PointSummary {
     /// Condition number, from below, of the matrix that the covariance unmerge solved with; `None` where there was
     /// nothing to solve.
     pub condition: Option<f64>,
+    /// √(E var(M z) / mean over models of E var(xⁱ)), var over the features of one sample: what averaging leaves of the
+    /// spread that a LayerNorm or GroupNorm divides by. Only where one reads the space; its weight is multiplied by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
 }
 
 impl PointSummary {
@@ -349,7 +403,7 @@ mod tests {
         moments.add_batch(4, &z.sum_axis(Axis(0)).to_vec(), z.t().dot(&z).view());
         let method = Method::Zip { alpha: 1.0, beta: 0.0 };
         let matching = match_features(&method, &moments, 2, 2).expect("valid");
-        let point = PointPlan::new("relu", &matching, &moments, 2, &rule).expect("valid");
+        let point = PointPlan::new("relu", &matching, &moments, 2, &rule, PointNature::default()).expect("valid");
         Plan { n_models: 2, settings: PlanSettings { method, unmerge: rule }, points: vec![point] }
     }
 
@@ -416,7 +470,8 @@ mod tests {
         let matching = Matching::from_merges(4, vec![(0, 2), (1, 3)], false);
         let mut moments = Moments::zeros(6);
         moments.count = 1;
-        let error = PointPlan::new("relu", &matching, &moments, 2, &COVARIANCE).expect_err("other size");
+        let error = PointPlan::new("relu", &matching, &moments, 2, &COVARIANCE, PointNature::default())
+            .expect_err("other size");
         assert!(error.to_string().contains("`relu`: a matching of 4 features"), "{error}");
     }
 }

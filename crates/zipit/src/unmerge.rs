@@ -6,7 +6,7 @@
 
 use crate::cholesky::Cholesky;
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,42 @@ pub fn unmerge(
             Ok(Unmerge { matrix: None, reconstruction_error: share(lost_by_pinv, energy), condition: None })
         }
     }
+}
+
+/// As [`unmerge`] with features in blocks: those of the merged block b are the groups `b·width` to `(b + 1)·width`, and
+/// every feature is brought back from its own block alone.
+///
+/// # Errors
+/// As [`covariance`].
+///
+/// # Panics
+/// As [`unmerge`]; when the blocks do not divide the groups.
+pub fn in_blocks(
+    rule: &UnmergeRule,
+    second_moment: &Array2<f64>,
+    assignment: &[u32],
+    n_groups: usize,
+    width: usize,
+) -> Result<Unmerge> {
+    rule.validate()?;
+    let mut matrix: Array2<f64> = indicator(assignment, n_groups);
+    let (mut lost, mut dense, mut condition) = (0.0, false, None::<f64>);
+    for block in 0..n_groups / width {
+        let first = block * width;
+        let members: Vec<usize> = (0..assignment.len()).filter(|&k| assignment[k] as usize / width == block).collect();
+        let own: Vec<u32> = members.iter().map(|&k| assignment[k] - first as u32).collect();
+        let g = second_moment.select(Axis(0), &members).select(Axis(1), &members);
+        let found = unmerge(rule, &g, &own, width)?;
+        lost += found.reconstruction_error * g.diag().sum();
+        condition = condition.into_iter().chain(found.condition).reduce(f64::max);
+        let Some(u) = found.matrix else { continue };
+        dense = true;
+        for (row, &k) in u.rows().into_iter().zip(&members) {
+            matrix.row_mut(k).slice_axis_mut(Axis(0), Slice::from(first..first + width)).assign(&row);
+        }
+    }
+    let energy = second_moment.diag().sum();
+    Ok(Unmerge { matrix: dense.then_some(matrix), reconstruction_error: share(lost, energy), condition })
 }
 
 /// The best linear reconstruction of z from M z under a ridge, `[Nd, d']`:

@@ -1,21 +1,22 @@
 //! M·[y¹; …; yᴺ] on tensors.
 
 use crate::Result;
+use crate::ops::{features_first, features_last};
 use tch::Tensor;
 use zipit::apply::{Blend, Blended, Piece};
 
-/// What a blend makes of the models' values at one place, `[B, C, H, W]` or `[B, F]` each: the same with the merged
-/// features. Images stay channels-last.
+/// What a blend makes of the models' values at one place, `[B, C, …]` each: the same with the merged features. Features
+/// stay last in memory.
 pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
     if let Some(i) = blend.own() {
         return Ok(values[i].shallow_clone());
     }
-    let image = values[0].dim() == 4;
-    // Features last: `[B, H, W, C]` or `[B, F]`.
-    let last: Vec<Tensor> = values
-        .iter()
-        .map(|v| if image { v.f_permute([0, 2, 3, 1]) } else { Ok(v.shallow_clone()) })
-        .collect::<Result<_, _>>()?;
+    let mut last: Vec<Tensor> = values.iter().map(features_last).collect::<Result<_, _>>()?;
+    if let Some(order) = &blend.order {
+        let order: Vec<i64> = order.iter().map(|&at| at as i64).collect();
+        let order = Tensor::f_from_slice(&order)?.f_to_device(values[0].device())?;
+        last = last.iter().map(|v| v.f_index_select(-1, &order)).collect::<Result<_, _>>()?;
+    }
     let axis = last[0].dim() as i64 - 1;
     let mut from = 0;
     let mut parts = Vec::new();
@@ -26,7 +27,7 @@ pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
         from += length;
     }
     let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::f_cat(&parts, axis)? };
-    Ok(if image { whole.f_permute([0, 3, 1, 2])? } else { whole })
+    Ok(features_first(&whole)?)
 }
 
 /// One piece, features last.

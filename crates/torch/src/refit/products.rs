@@ -1,5 +1,7 @@
 //! Sums over one batch of a layer's inputs and targets.
 
+use crate::accumulate::samples;
+use crate::ops::features_last;
 use crate::{Error, Result};
 use tch::{Kind, Tensor};
 use zipit::graph::{Node, Op, Window};
@@ -104,21 +106,16 @@ pub(super) struct Moments {
 /// # Errors
 /// Numbers that are not finite.
 pub(super) fn moments(value: &Tensor, models: &[Tensor], name: &str, batch: usize) -> Result<Moments> {
-    let last = |value: &Tensor| -> Result<Tensor> {
-        let c = value.size()[1];
-        let last = if value.dim() == 4 { value.f_permute([0, 2, 3, 1])? } else { value.shallow_clone() };
-        Ok(last.f_reshape([-1, c])?)
-    };
     let both = |value: &Tensor| -> Result<[Vec<f64>; 2]> {
         let value = value.f_to_kind(Kind::Double)?;
         let sum = |of: Tensor| -> Result<Vec<f64>> { numbers(&of.f_sum_dim_intlist(0, false, Kind::Double)?) };
         Ok([sum(value.shallow_clone())?, sum(value.f_square()?)?])
     };
-    let value = last(value)?;
+    let value = samples(value)?;
     let [sum, squares] = both(&value)?;
     let [mut own, mut own_squares] = [vec![], vec![]];
     for model in models {
-        let [a, b] = both(&last(model)?)?;
+        let [a, b] = both(&samples(model)?)?;
         own.extend(a);
         own_squares.extend(b);
     }
@@ -151,9 +148,9 @@ fn inputs(op: &Op, x: &Tensor) -> Result<Tensor> {
         Op::Conv2d { window, groups, .. } => patches(x, window, *groups as i64),
         Op::BatchNorm2d { .. } => {
             let c = x.size()[1];
-            Ok(x.f_permute([1, 0, 2, 3])?.f_reshape([c, -1, 1])?)
+            Ok(x.f_transpose(0, 1)?.f_reshape([c, -1, 1])?)
         }
-        _ => Ok(x.f_unsqueeze(0)?),
+        _ => Ok(samples(x)?.f_unsqueeze(0)?),
     }
 }
 
@@ -179,11 +176,10 @@ pub(crate) fn patches(x: &Tensor, window: &Window, groups: i64) -> Result<Tensor
     Ok(split.f_permute([2, 0, 1, 3])?.f_reshape([groups, -1, positions * c / groups])?)
 }
 
-/// `[G, S, O]` of `[B, G·O, H, W]` or `[B, O]`.
+/// `[G, S, O]` of `[B, G·O, …]`.
 fn targets(design: &Design, y: &Tensor) -> Result<Tensor> {
     let (g, o) = (design.n_groups as i64, design.n_outputs as i64);
-    let last = if y.dim() == 4 { y.f_permute([0, 2, 3, 1])? } else { y.shallow_clone() };
-    let split = last.f_reshape([-1, g, o])?;
+    let split = features_last(y)?.f_reshape([-1, g, o])?;
     Ok(split.f_transpose(0, 1)?.f_contiguous()?)
 }
 

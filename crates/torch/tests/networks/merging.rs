@@ -45,6 +45,7 @@ pub fn plan(
             caps_lifted: false,
             reconstruction_error: 0.0,
             condition: None,
+            spread: None,
         };
         PointPlan { name: point.name, assignment, n_groups, merge: None, unmerge: None, summary }
     });
@@ -319,7 +320,7 @@ pub fn oddities(seed: u64) -> Model {
         ("d", conv(6, 6, 1, 1), &["c.relu"]),
         ("e", conv(6, 6, 3, 1), &["c.relu"]),
         ("sum", Op::Add, &["d", "c.relu", "e"]),
-        ("pool", Op::AvgPool2d { window: Window::square(2, 2, 0) }, &["sum"]),
+        ("pool", Op::AvgPool2d { window: Window::square(2, 2, 0), count_include_pad: true }, &["sum"]),
         ("flatten", Op::Flatten, &["pool"]),
         ("hidden", linear(6 * 4, 7), &["flatten"]),
         ("hidden.relu", Op::Relu, &["hidden"]),

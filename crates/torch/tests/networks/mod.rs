@@ -60,6 +60,7 @@ pub fn graph(shape: [usize; 3], nodes: &[(&str, Op, &[&str])], outputs: &[&str])
                 op: op.clone(),
                 inputs: inputs.iter().map(|&i| i.into()).collect(),
                 module: (!op.params().is_empty()).then(|| (*name).into()),
+                params: std::collections::BTreeMap::new(),
             })
             .collect(),
         outputs: outputs.iter().map(|&o| o.into()).collect(),

@@ -11,6 +11,8 @@ pub struct Blend {
     pub pieces: Vec<Piece>,
     /// The only model that contributes to it, where it is one summand of a merged value.
     pub only: Option<usize>,
+    /// Where in the models' value each number of the pieces is, unless they stand in this order.
+    pub order: Option<Arc<Vec<usize>>>,
 }
 
 /// Part of a feature axis.
@@ -51,7 +53,9 @@ impl Blend {
     #[must_use]
     pub fn own(&self) -> Option<usize> {
         match self.pieces.first()?.made {
-            Blended::Own(i) => self.pieces.iter().all(|p| p.made == Blended::Own(i)).then_some(i),
+            Blended::Own(i) => {
+                (self.order.is_none() && self.pieces.iter().all(|p| p.made == Blended::Own(i))).then_some(i)
+            }
             Blended::Groups(_) | Blended::Dense(_) => None,
         }
     }
@@ -76,6 +80,6 @@ impl Surgery<'_> {
             Role::Part(i) => Some(i),
             Role::Shared | Role::Own(_) => None,
         };
-        Blend { pieces, only }
+        Blend { pieces, only, order: self.spaces.orders.get(value).cloned().map(Arc::new) }
     }
 }

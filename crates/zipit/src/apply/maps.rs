@@ -6,6 +6,7 @@ use crate::plan::{Plan, PointPlan};
 use crate::{Error, Model, Result};
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// M and U of one merged space.
@@ -19,6 +20,8 @@ pub(super) struct Map<'a> {
     /// `[N·d, d']` where dense; otherwise the group indicator.
     unmerge: Option<&'a Array2<f32>>,
     dim: usize,
+    /// What a norm's weight takes for the spread that averaging took (see [`PointPlan::spread`]).
+    pub spread: Option<f64>,
 }
 
 impl Map<'_> {
@@ -83,6 +86,8 @@ impl<'a> Maps<'a> {
                 return Err(misfit("is planned twice".into()));
             }
         }
+        whole_kin(&maps, spaces)?;
+        whole_blocks(&maps, spaces)?;
         if heads == Heads::Merge {
             for output in 0..graph.outputs.len() {
                 for (space, map) in head_maps(models, spaces, output)? {
@@ -140,7 +145,55 @@ fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, 
         merge: point.merge.as_ref(),
         unmerge: point.unmerge.as_ref(),
         dim,
+        spread: point.summary.spread,
     })
+}
+
+/// Refuses a plan that merges some of what belongs together.
+fn whole_kin(maps: &[Option<Map<'_>>], spaces: &Spaces) -> Result<()> {
+    for (space, _) in spaces.spaces.iter().zip(maps).filter(|(_, map)| map.is_some()) {
+        let other = spaces.spaces.iter().zip(maps).find(|(other, map)| other.kin == space.kin && map.is_none());
+        if let Some((other, _)) = other {
+            return Err(Error::Request(format!(
+                "the plan merges `{}` but not `{}`; one layer makes both, or their blocks belong together, so they are \
+                 merged together or not at all",
+                space.name, other.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a plan whose groups or unmerge reach across blocks, or that moves the blocks of one family apart.
+fn whole_blocks(maps: &[Option<Map<'_>>], spaces: &Spaces) -> Result<()> {
+    let mut families: BTreeMap<usize, (Vec<usize>, &str)> = BTreeMap::new();
+    for (space, map) in spaces.spaces.iter().zip(maps) {
+        let (Some(blocks), Some(map)) = (space.blocks, map) else { continue };
+        let width = space.dim / blocks.count;
+        let refuse = |what: &str| {
+            Err(Error::Request(format!(
+                "the plan's merge point `{}`, in blocks of {width} features, {what}",
+                space.name
+            )))
+        };
+        let of = |k: usize| map.group[k] as usize / width;
+        let starts: Vec<usize> = (0..map.group.len()).step_by(width).collect();
+        if !map.n_groups().is_multiple_of(width)
+            || starts.iter().any(|&start| (start..start + width).any(|k| of(k) != of(start)))
+        {
+            return refuse("has groups across blocks");
+        }
+        let crosses = |u: &Array2<f32>| u.indexed_iter().any(|((k, group), &x)| x != 0.0 && group / width != of(k));
+        if map.merge.is_some() || map.unmerge.is_some_and(crosses) {
+            return refuse("has maps that mix features of different blocks");
+        }
+        let own: Vec<usize> = starts.iter().map(|&start| of(start)).collect();
+        let (first, name) = families.entry(blocks.family).or_insert_with(|| (own.clone(), &space.name));
+        if *first != own {
+            return refuse(&format!("moves them otherwise than `{name}`, whose blocks belong to them"));
+        }
+    }
+    Ok(())
 }
 
 /// Class c of every model's head is one group, whatever the order in which a model lists its classes.
@@ -187,5 +240,5 @@ fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(S
 }
 
 fn head_map(group: Vec<u32>, n_models: usize, dim: usize) -> Map<'static> {
-    Map { group: Cow::Owned(group), sizes: vec![n_models; dim], merge: None, unmerge: None, dim }
+    Map { group: Cow::Owned(group), sizes: vec![n_models; dim], merge: None, unmerge: None, dim, spread: None }
 }

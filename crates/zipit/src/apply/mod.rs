@@ -12,12 +12,16 @@
 //! | N copies | merged   | N layers, `Mᵢ Wᵢ`, and the sum of their outputs           |
 //! | N copies | separate | N layers, `Wᵢ`                                            |
 //!
-//! The input is never merged: its U is the identity. Biases, batch normalisation and depthwise weights take M only.
+//! The input is never merged: its U is the identity. Biases, normalisation, depthwise weights and learned tensors take M
+//! only. Grouped convolutions, attentions and GroupNorms keep their blocks whole: a merge moves each block as one, and U
+//! stays within it (docs/ops.md says what happens to every op).
 
 mod blend;
 mod compare;
 mod copies;
 mod maps;
+mod permuted;
+mod resized;
 mod weights;
 
 #[cfg(test)]
@@ -27,6 +31,7 @@ mod tests;
 
 pub use blend::{Blend, Blended, Groups, Piece};
 pub use compare::{check_mergeable, differences};
+pub use permuted::{Orders, permuted, random_orders};
 pub use weights::Role;
 
 use crate::graph::{Graph, Input, Node, Op, Spaces};
@@ -133,9 +138,8 @@ impl<'a> Surgery<'a> {
             .par_iter()
             .with_max_len(1)
             .flat_map_iter(|g| {
-                let module = g.node.module.as_deref().unwrap_or_default();
                 let tensors = if g.node.module.is_some() { self.tensors(g.source, g.role) } else { vec![] };
-                tensors.into_iter().map(move |(param, tensor)| (format!("{module}.{param}"), tensor))
+                tensors.into_iter().map(move |(param, tensor)| (g.node.tensor(param), tensor))
             })
             .collect();
         let merges: Vec<_> =
@@ -166,6 +170,11 @@ impl<'a> Surgery<'a> {
         if shared && reads_shared {
             return vec![Graft { node: Node { op, ..source.clone() }, source, role: Role::Shared }];
         }
+        if shared && matches!(op, Op::Slice { .. }) {
+            // Every copy of what it reads holds the merged features.
+            let inputs = source.inputs.iter().map(|input| self.copy_of(input, 0, prefix)).collect();
+            return vec![Graft { node: Node { op, inputs, ..source.clone() }, source, role: Role::Shared }];
+        }
         let mut grafted: Vec<Graft<'_>> = (0..self.models.len())
             .map(|i| {
                 let node = Node {
@@ -173,41 +182,17 @@ impl<'a> Surgery<'a> {
                     op: op.clone(),
                     inputs: source.inputs.iter().map(|input| self.copy_of(input, i, prefix)).collect(),
                     module: source.module.as_ref().map(|module| own(prefix, i, module)),
+                    params: source.params.clone(),
                 };
                 Graft { node, source, role: if shared { Role::Part(i) } else { Role::Own(i) } }
             })
             .collect();
         if shared {
             let inputs = grafted.iter().map(|g| g.node.name.clone()).collect();
-            let sum = Node { name: name.clone(), op: Op::Add, inputs, module: None };
+            let sum = Node::new(name, Op::Add, inputs);
             grafted.push(Graft { node: sum, source, role: Role::Shared });
         }
         grafted
-    }
-
-    /// The op with the widths of the merged graph.
-    fn resized(&self, node: &Node) -> Op {
-        let width = |value: &str| self.maps.axis_width(&self.spaces.axes[value]);
-        let read = || width(&node.inputs[0]);
-        let made = width(&node.name);
-        match node.op.clone() {
-            Op::Conv2d { window, groups, bias, .. } => Op::Conv2d {
-                in_channels: read(),
-                out_channels: made,
-                window,
-                groups: if groups == 1 { 1 } else { made },
-                bias,
-            },
-            Op::Linear { bias, .. } => Op::Linear { in_features: read(), out_features: made, bias },
-            Op::BatchNorm2d { eps, .. } => Op::BatchNorm2d { num_features: made, eps },
-            op @ (Op::Relu
-            | Op::MaxPool2d { .. }
-            | Op::AvgPool2d { .. }
-            | Op::AdaptiveAvgPool2d { .. }
-            | Op::Flatten
-            | Op::Add
-            | Op::Concat) => op,
-        }
     }
 
     fn copy_of(&self, value: &str, i: usize, prefix: &str) -> String {
@@ -275,5 +260,5 @@ impl<'a> Surgery<'a> {
 }
 
 fn own(prefix: &str, i: usize, name: &str) -> String {
-    format!("{prefix}.{i}.{name}")
+    if name.is_empty() { format!("{prefix}.{i}") } else { format!("{prefix}.{i}.{name}") }
 }

@@ -4,9 +4,9 @@
 
 use crate::{
     Model,
-    graph::{Op, Window},
+    graph::{Activation, Op, Window},
 };
-use ndarray::{Array3, ArrayD, Axis, Ix1, Ix2, Ix3, Ix4, IxDyn, Slice};
+use ndarray::{Array3, ArrayD, ArrayView2, Axis, Dimension, Ix2, Ix3, Ix4, IxDyn, Slice};
 use std::collections::BTreeMap;
 
 /// Every value of the network for one image `[C, H, W]`.
@@ -14,9 +14,7 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
     let mut values = BTreeMap::from([(model.graph.input.name.clone(), image.clone())]);
     for node in &model.graph.nodes {
         let inputs: Vec<&ArrayD<f64>> = node.inputs.iter().map(|name| &values[name]).collect();
-        let param = |name: &str| -> ArrayD<f64> {
-            model.weights[&format!("{}.{name}", node.module.as_ref().unwrap())].mapv(f64::from)
-        };
+        let param = |name: &str| -> ArrayD<f64> { model.weights[&node.tensor(name)].mapv(f64::from) };
         let x = inputs[0];
         let value = match &node.op {
             Op::Conv2d { window, groups, bias, .. } => {
@@ -28,11 +26,34 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
             }
             Op::Linear { bias, .. } => {
                 let weight = param("weight").into_dimensionality::<Ix2>().unwrap();
-                let mut y = weight.dot(&x.view().into_dimensionality::<Ix1>().unwrap()).into_dyn();
+                let flat = x.to_shape((x.shape()[0], x.len() / x.shape()[0])).unwrap();
+                let mut shape = x.shape().to_vec();
+                shape[0] = weight.nrows();
+                let mut y = weight.dot(&flat).into_shape_with_order(IxDyn(&shape)).unwrap();
                 if *bias {
-                    y += &param("bias");
+                    add_per_channel(&mut y, &param("bias"));
                 }
                 y
+            }
+            Op::LayerNorm { eps, bias, .. } => {
+                let (mean, var) = spread(x, Axis(0));
+                let shift = if *bias { param("bias") } else { ArrayD::zeros(IxDyn(&[x.shape()[0]])) };
+                let weight = param("weight");
+                ArrayD::from_shape_fn(x.raw_dim(), |at| {
+                    let place = IxDyn(&at.slice()[1..]);
+                    (x[&at] - mean[&place]) / (var[&place] + eps).sqrt() * weight[[at[0]]] + shift[[at[0]]]
+                })
+            }
+            Op::GroupNorm { num_groups, eps, .. } => {
+                let width = x.len() / num_groups;
+                let rows = x.to_shape((*num_groups, width)).unwrap().to_owned().into_dyn();
+                let (mean, var) = spread(&rows, Axis(1));
+                let (weight, bias) = (param("weight"), param("bias"));
+                let per_group = x.shape()[0] / num_groups;
+                ArrayD::from_shape_fn(x.raw_dim(), |at| {
+                    let g = at[0] / per_group;
+                    (x[&at] - mean[[g]]) / (var[[g]] + eps).sqrt() * weight[[at[0]]] + bias[[at[0]]]
+                })
             }
             Op::BatchNorm2d { eps, .. } => {
                 let [gamma, beta, mean, var] = ["weight", "bias", "running_mean", "running_var"].map(param);
@@ -43,12 +64,45 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
             }
             Op::Relu => x.mapv(|v| v.max(0.0)),
             Op::MaxPool2d { window } => pool(x, window, f64::NEG_INFINITY, f64::max, 1.0),
-            Op::AvgPool2d { window } => {
+            Op::AvgPool2d { window, count_include_pad } => {
+                assert!(count_include_pad, "not modelled here");
                 pool(x, window, 0.0, |a, b| a + b, (window.kernel[0] * window.kernel[1]) as f64)
             }
             Op::AdaptiveAvgPool2d { output } => adaptive(x, *output),
             Op::Flatten => x.to_shape(IxDyn(&[x.len()])).unwrap().to_owned(),
+            Op::Activation { function } => x.mapv(|v| activation(*function, v)),
+            Op::Mean => {
+                let flat = x.to_shape((x.shape()[0], x.len() / x.shape()[0])).unwrap();
+                flat.mean_axis(Axis(1)).unwrap().into_dyn()
+            }
+            Op::Tokens => x.to_shape(IxDyn(&[x.shape()[0], x.len() / x.shape()[0]])).unwrap().to_owned(),
+            Op::SelectToken { index } => x.index_axis(Axis(1), *index).to_owned(),
+            Op::PrependTokens { .. } => {
+                let tokens = param("weight").index_axis_move(Axis(0), 0).reversed_axes();
+                ndarray::concatenate(Axis(1), &[tokens.view(), x.view()]).unwrap()
+            }
+            Op::PositionEmbedding { axis, .. } => x + &learned(&param("weight"), *axis, x),
+            Op::LayerScale { axis, .. } => x * &learned(&param("weight"), *axis, x),
+            Op::Affine { scale, shift } => x.mapv(|v| v * scale + shift),
+            Op::Attention { heads, scale } => attention(&inputs, *heads, *scale),
+            Op::Slice { ranges } => {
+                let parts: Vec<_> = ranges.iter().map(|&[a, b]| x.slice_axis(Axis(0), Slice::from(a..b))).collect();
+                ndarray::concatenate(Axis(0), &parts).unwrap()
+            }
+            Op::ChannelShuffle { groups } => {
+                let per_group = x.shape()[0] / groups;
+                let order: Vec<usize> = (0..x.shape()[0]).map(|k| k % groups * per_group + k / groups).collect();
+                x.select(Axis(0), &order)
+            }
+            Op::Pad { padding: [left, right, top, bottom], value } => {
+                let shape = [x.shape()[0], x.shape()[1] + top + bottom, x.shape()[2] + left + right];
+                ArrayD::from_shape_fn(IxDyn(&shape), |at| {
+                    let inside = at[1].checked_sub(*top).zip(at[2].checked_sub(*left));
+                    inside.and_then(|(r, c)| x.get([at[0], r, c])).copied().unwrap_or(*value)
+                })
+            }
             Op::Add => inputs[1..].iter().fold(x.clone(), |sum, other| sum + *other),
+            Op::Mul => x * inputs[1],
             Op::Concat => {
                 let views: Vec<_> = inputs.iter().map(|v| v.view()).collect();
                 ndarray::concatenate(Axis(0), &views).unwrap()
@@ -63,6 +117,61 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
 pub(crate) fn logits(model: &Model, image: &ArrayD<f64>) -> Vec<Vec<f64>> {
     let values = values(model, image);
     model.graph.outputs.iter().map(|output| values[output].iter().copied().collect()).collect()
+}
+
+/// Mean and variance along an axis.
+fn spread(x: &ArrayD<f64>, axis: Axis) -> (ArrayD<f64>, ArrayD<f64>) {
+    (x.mean_axis(axis).unwrap(), x.var_axis(axis, 0.0))
+}
+
+fn activation(function: Activation, v: f64) -> f64 {
+    let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
+    match function {
+        Activation::Sigmoid => sigmoid(v),
+        Activation::Silu => v * sigmoid(v),
+        Activation::Tanh => v.tanh(),
+        Activation::Hardswish => v * ((v + 3.0).clamp(0.0, 6.0) / 6.0),
+        Activation::Hardsigmoid => (v + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::Relu6 => v.clamp(0.0, 6.0),
+        Activation::LeakyRelu(slope) => v.max(0.0) + slope * v.min(0.0),
+        other => panic!("{other} is not modelled here"),
+    }
+}
+
+/// A learned tensor with its features first, in the shape of a value.
+fn learned(tensor: &ArrayD<f64>, axis: usize, like: &ArrayD<f64>) -> ArrayD<f64> {
+    let mut axes: Vec<usize> = (0..tensor.ndim()).filter(|&i| i != axis).collect();
+    axes.insert(0, axis);
+    let mut first = tensor.clone().permuted_axes(IxDyn(&axes));
+    while first.ndim() > like.ndim() {
+        first = first.index_axis_move(Axis(1), 0);
+    }
+    while first.ndim() < like.ndim() {
+        first.insert_axis_inplace(Axis(1));
+    }
+    first.broadcast(like.raw_dim()).unwrap().to_owned()
+}
+
+fn attention(inputs: &[&ArrayD<f64>], heads: usize, scale: Option<f64>) -> ArrayD<f64> {
+    let [q, k, v] = [0, 1, 2].map(|i| inputs[i].view().into_dimensionality::<Ix2>().unwrap());
+    let per_head = q.nrows() / heads;
+    let scale = scale.unwrap_or(1.0 / (per_head as f64).sqrt());
+    let parts: Vec<_> = (0..heads)
+        .map(|h| {
+            let of = |x: &ArrayView2<'_, f64>| {
+                let rows = x.nrows() / heads;
+                x.slice_axis(Axis(0), Slice::from(h * rows..(h + 1) * rows)).to_owned()
+            };
+            let mut weights = of(&q).t().dot(&of(&k)) * scale;
+            for mut row in weights.rows_mut() {
+                row.mapv_inplace(f64::exp);
+                let sum = row.sum();
+                row /= sum;
+            }
+            of(&v).dot(&weights.t())
+        })
+        .collect();
+    ndarray::concatenate(Axis(0), &parts.iter().map(ndarray::ArrayBase::view).collect::<Vec<_>>()).unwrap().into_dyn()
 }
 
 fn add_per_channel(y: &mut ArrayD<f64>, bias: &ArrayD<f64>) {

@@ -2,7 +2,8 @@
 
 use super::{Surgery, maps::Map};
 use crate::graph::{Node, Op, Segment};
-use ndarray::{Array2, ArrayD, ArrayView2, Axis, CowArray, Ix2, IxDyn, Slice, linalg::general_mat_mul};
+use crate::state_dict::{feature_axis_back, feature_rows};
+use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, Slice, linalg::general_mat_mul};
 use std::ops::Range;
 
 /// Which copy of a layer a node of the merged graph is.
@@ -40,30 +41,50 @@ impl Piece<'_> {
 }
 
 impl Surgery<'_> {
-    /// Parameters and buffers of one copy of `node`, by their names within the module.
+    /// Parameters and buffers of one copy of `node`, by their names within its op.
     pub(super) fn tensors(&self, node: &Node, role: Role) -> Vec<(&'static str, ArrayD<f32>)> {
-        let params = self.resized(node).params();
-        params
+        let op = self.resized(node);
+        op.params()
             .into_iter()
             .map(|param| {
                 let flat = if node.op.mixes() && param.name == "weight" {
-                    self.mixing(node, param.name, role)
+                    self.mixing(node, &op, param.name, role)
                 } else {
                     self.per_feature(node, param.name, role)
                 };
+                let mut shape = param.shape.clone();
+                let features = shape.remove(op.feature_axis());
+                shape.insert(0, features);
                 let numbers = flat.iter().map(|&x| x as f32).collect();
-                let tensor = ArrayD::from_shape_vec(IxDyn(&param.shape), numbers);
-                (param.name, tensor.expect("the merged op's shape is the merged axes' widths"))
+                let tensor = ArrayD::from_shape_vec(IxDyn(&shape), numbers);
+                let tensor = tensor.expect("the merged op's shape is the merged axes' widths");
+                (param.name, feature_axis_back(tensor, op.feature_axis()))
             })
             .collect()
     }
 
-    /// A source tensor as `[first axis, rest]`.
-    fn source(&self, model: usize, node: &Node, param: &str) -> CowArray<'_, f32, Ix2> {
-        let module = node.module.as_deref().expect("a node with parameters has a module");
-        let tensor = &self.models[model].weights[&format!("{module}.{param}")];
-        let rows = tensor.shape()[0];
-        tensor.to_shape((rows, tensor.len() / rows)).expect("the same number of elements")
+    /// A source tensor as `[features made, rest]`, the features in the order of the made value's axis.
+    fn source(&self, model: usize, node: &Node, param: &str) -> Array2<f32> {
+        let tensor = &self.models[model].weights[&node.tensor(param)];
+        let rows = feature_rows(tensor, node.op.feature_axis());
+        match self.spaces.orders.get(&node.name) {
+            Some(order) => rows.select(Axis(0), order),
+            None => rows,
+        }
+    }
+
+    /// A source weight as `[features made, numbers read · kernel]`, as if every feature were read by every other: the
+    /// groups of a convolution stand along the diagonal.
+    fn source_weight(&self, model: usize, node: &Node, param: &str, kernel: usize) -> Array2<f64> {
+        let own = self.source(model, node, param).mapv(f64::from);
+        let whole = spread_groups(own, n_groups(&node.op));
+        match self.spaces.orders.get(&node.inputs[0]) {
+            Some(order) => {
+                let columns: Vec<usize> = order.iter().flat_map(|&at| at * kernel..(at + 1) * kernel).collect();
+                whole.select(Axis(1), &columns)
+            }
+            None => whole,
+        }
     }
 
     /// The pieces of an axis on which one feature occupies `inner` numbers.
@@ -81,16 +102,16 @@ impl Surgery<'_> {
             .collect()
     }
 
-    /// Biases, batch normalisation and depthwise weights: M only.
+    /// Biases, normalisation, depthwise weights, learned tensors: M only.
     fn per_feature(&self, node: &Node, param: &str, role: Role) -> Array2<f64> {
         let axis = &self.spaces.axes[&node.name];
-        let inner = self.source(0, node, param).ncols();
-        let mut merged = Array2::zeros((self.maps.axis_width(axis), inner));
+        let sources: Vec<Array2<f32>> = (0..self.models.len()).map(|i| self.source(i, node, param)).collect();
+        let normalises = matches!(node.op, Op::LayerNorm { .. } | Op::GroupNorm { .. }) && param == "weight";
+        let mut merged = Array2::zeros((self.maps.axis_width(axis), sources[0].ncols()));
         for piece in self.pieces(axis, 1) {
             let models = self.contributors(role, piece.map.is_some());
             for i in models {
-                let source = self.source(i, node, param);
-                let source = source.slice_axis(Axis(0), piece.source());
+                let source = sources[i].slice_axis(Axis(0), piece.source());
                 let mut target = merged.slice_axis_mut(Axis(0), piece.target());
                 if let Some(merge) = piece.map.and_then(|map| map.merge_of(i)) {
                     // A variance stays one when features are mixed with signs: as if they were independent and equal.
@@ -110,11 +131,15 @@ impl Surgery<'_> {
                     sum.zip_mut_with(&numbers, |total, &x| *total += f64::from(x));
                 }
             }
+            let mut target = merged.slice_axis_mut(Axis(0), piece.target());
             if let Some(map) = piece.map.filter(|map| map.merge_of(0).is_none()) {
-                let mut target = merged.slice_axis_mut(Axis(0), piece.target());
                 for (row, mut numbers) in target.rows_mut().into_iter().enumerate() {
                     numbers /= map.sizes[row / piece.run] as f64;
                 }
+            }
+            // Averages spread less than what they are averages of, and the norm would take that away.
+            if let (true, Some(spread)) = (normalises, piece.map.and_then(|map| map.spread)) {
+                target *= spread;
             }
         }
         merged
@@ -130,46 +155,84 @@ impl Surgery<'_> {
         }
     }
 
-    /// Weights of convolutions and Linear layers, `[O', I'·kH·kW]`.
-    fn mixing(&self, node: &Node, param: &str, role: Role) -> Array2<f64> {
-        let made = &self.spaces.axes[&node.name];
-        let read = &self.spaces.axes[&node.inputs[0]];
-        let out_map = match role {
-            Role::Own(_) => None,
-            Role::Shared | Role::Part(_) => self.maps.get(made[0].space),
-        };
+    /// Weights of convolutions and Linear layers, `[O', I'·kH·kW]`, or with groups `[O', I'/groups·kH·kW]`.
+    fn mixing(&self, node: &Node, op: &Op, param: &str, role: Role) -> Array2<f64> {
         let kernel = match &node.op {
             Op::Conv2d { window, .. } => window.kernel[0] * window.kernel[1],
             _ => 1,
         };
-        let pieces = self.pieces(read, kernel);
-        let mut merged = Array2::zeros((self.maps.axis_width(made), self.maps.axis_width(read) * kernel));
-        for i in self.contributors(role, out_map.is_some()) {
-            let source = self.source(i, node, param);
-            if let Some(merge) = out_map.and_then(|map| map.merge_of(i)) {
-                let unmerged = unmerge_columns(&source.mapv(f64::from), &pieces, i, merged.ncols());
-                general_mat_mul(1.0, &merge.mapv(f64::from), &unmerged, 1.0, &mut merged);
-                continue;
-            }
-            let (rows, summed) = sum_rows(source.view(), out_map.map(|map| map.groups_of(i)));
-            let unmerged = unmerge_columns(&summed, &pieces, i, merged.ncols());
-            for (from, &to) in unmerged.rows().into_iter().zip(&rows) {
-                merged.row_mut(to).scaled_add(1.0, &from);
+        let made = self.pieces(&self.spaces.axes[&node.name], 1);
+        let read = self.pieces(&self.spaces.axes[&node.inputs[0]], kernel);
+        let [height, width] = [&made, &read].map(|pieces| pieces.iter().map(|p| p.width * p.run).sum());
+        let mut merged = Array2::zeros((height, width));
+        let merges = matches!(role, Role::Shared | Role::Part(_));
+        // What one layer writes is merged as a whole or not at all.
+        for i in self.contributors(role, merges && made.iter().any(|piece| piece.map.is_some())) {
+            let source = self.source_weight(i, node, param, kernel);
+            for piece in &made {
+                let rows = source.slice_axis(Axis(0), piece.source());
+                let mut target = merged.slice_axis_mut(Axis(0), piece.target());
+                let map = piece.map.filter(|_| merges);
+                if let Some(merge) = map.and_then(|map| map.merge_of(i)) {
+                    let unmerged = unmerge_columns(&rows.to_owned(), &read, i, width);
+                    general_mat_mul(1.0, &merge.mapv(f64::from), &unmerged, 1.0, &mut target);
+                    continue;
+                }
+                let (at, summed) = sum_rows(rows, map.map(|map| map.groups_of(i)));
+                let unmerged = unmerge_columns(&summed, &read, i, width);
+                for (from, &to) in unmerged.rows().into_iter().zip(&at) {
+                    target.row_mut(to).scaled_add(1.0, &from);
+                }
             }
         }
-        if let Some(map) = out_map.filter(|map| map.merge_of(0).is_none()) {
-            for (mut row, &size) in merged.rows_mut().into_iter().zip(&map.sizes) {
-                row /= size as f64;
+        for piece in &made {
+            if let Some(map) = piece.map.filter(|map| merges && map.merge_of(0).is_none()) {
+                let mut target = merged.slice_axis_mut(Axis(0), piece.target());
+                for (mut row, &size) in target.rows_mut().into_iter().zip(&map.sizes) {
+                    row /= size as f64;
+                }
             }
         }
-        merged
+        gather_groups(merged, n_groups(op))
     }
 }
 
+/// The groups of a convolution, 1 for a Linear layer.
+fn n_groups(op: &Op) -> usize {
+    match op {
+        Op::Conv2d { groups, .. } => *groups,
+        _ => 1,
+    }
+}
+
+/// `[O, I/G]` with group g of the outputs reading group g of the inputs, as `[O, I]`.
+fn spread_groups(own: Array2<f64>, groups: usize) -> Array2<f64> {
+    if groups == 1 {
+        return own;
+    }
+    let (height, width) = own.dim();
+    let rows = height / groups;
+    let mut whole = Array2::zeros((height, width * groups));
+    for (o, row) in own.rows().into_iter().enumerate() {
+        let first = o / rows * width;
+        whole.row_mut(o).slice_axis_mut(Axis(0), Slice::from(first..first + width)).assign(&row);
+    }
+    whole
+}
+
+/// The blocks on the diagonal of `[O, I]`, as `[O, I/G]`.
+fn gather_groups(whole: Array2<f64>, groups: usize) -> Array2<f64> {
+    if groups == 1 {
+        return whole;
+    }
+    let [rows, width] = [whole.nrows() / groups, whole.ncols() / groups];
+    Array2::from_shape_fn((whole.nrows(), width), |(o, i)| whole[[o, o / rows * width + i]])
+}
+
 /// Mᵢ Wᵢ before division by the groups' sizes, without its empty rows: which rows, and the rows.
-fn sum_rows(source: ArrayView2<'_, f32>, groups: Option<&[u32]>) -> (Vec<usize>, Array2<f64>) {
+fn sum_rows(source: ArrayView2<'_, f64>, groups: Option<&[u32]>) -> (Vec<usize>, Array2<f64>) {
     let Some(groups) = groups else {
-        return ((0..source.nrows()).collect(), source.mapv(f64::from));
+        return ((0..source.nrows()).collect(), source.to_owned());
     };
     let mut rows: Vec<usize> = groups.iter().map(|&g| g as usize).collect();
     rows.sort_unstable();
@@ -177,7 +240,7 @@ fn sum_rows(source: ArrayView2<'_, f32>, groups: Option<&[u32]>) -> (Vec<usize>,
     let mut summed = Array2::zeros((rows.len(), source.ncols()));
     for (numbers, &group) in source.rows().into_iter().zip(groups) {
         let row = rows.partition_point(|&r| r < group as usize);
-        summed.row_mut(row).zip_mut_with(&numbers, |total, &x| *total += f64::from(x));
+        summed.row_mut(row).scaled_add(1.0, &numbers);
     }
     (rows, summed)
 }

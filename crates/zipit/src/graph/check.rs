@@ -1,12 +1,10 @@
 //! Whether a graph is one: names, order, shapes; and whether weights fit it.
 
-use super::{Graph, Node, Op};
+use super::Graph;
 use crate::{Error, Result, StateDict};
 use std::collections::BTreeMap;
 
-/// Largest number an op may name, and largest value. Far beyond any network, and small enough that no size computed
-/// from a file overflows.
-const MAX_NUMBER: usize = 1 << 28;
+/// Largest value. Far beyond any network, and small enough that no size computed from a file overflows.
 const MAX_VALUE: usize = 1 << 40;
 
 impl Graph {
@@ -22,7 +20,7 @@ impl Graph {
         if !is_sane(&self.input.shape) {
             return Err(Error::Graph(format!("the input's shape {:?} is too large", self.input.shape)));
         }
-        let mut modules: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut tensors: BTreeMap<String, &str> = BTreeMap::new();
         shapes.insert(&self.input.name, self.input.shape.clone());
         for node in &self.nodes {
             if shapes.contains_key(node.name.as_str()) {
@@ -38,15 +36,23 @@ impl Graph {
                     },
                 ));
             }
-            if let Some(module) = &node.module
-                && let Some(other) = modules.insert(module, &node.name)
+            if let Some(unknown) =
+                node.params.keys().find(|name| node.op.params().iter().all(|p| p.name != name.as_str()))
             {
-                return Err(node.op.error(
-                    &node.name,
-                    format!("shares the weights of `{module}` with `{other}`; every layer needs its own"),
-                ));
+                return Err(node.op.error(&node.name, format!("renames `{unknown}`, which it does not have")));
             }
-            check_numbers(node)?;
+            for param in node.op.params() {
+                if let Some(other) = tensors.insert(node.tensor(param.name), &node.name) {
+                    return Err(node.op.error(
+                        &node.name,
+                        format!(
+                            "shares the weights `{}` with `{other}`; every layer needs its own",
+                            node.tensor(param.name)
+                        ),
+                    ));
+                }
+            }
+            node.op.check_numbers().map_err(|reason| node.op.error(&node.name, reason))?;
             let inputs = node
                 .inputs
                 .iter()
@@ -118,40 +124,4 @@ impl Graph {
 
 fn is_sane(shape: &[usize]) -> bool {
     shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n)).is_some_and(|volume| volume <= MAX_VALUE)
-}
-
-/// The numbers an op names, before anything is computed from them.
-fn check_numbers(node: &Node) -> Result<()> {
-    let refuse = |reason: String| Err(node.op.error(&node.name, reason));
-    let (window, mut numbers) = match &node.op {
-        Op::Conv2d { in_channels, out_channels, window, groups, .. } => {
-            (Some(window), vec![*in_channels, *out_channels, *groups])
-        }
-        Op::Linear { in_features, out_features, .. } => (None, vec![*in_features, *out_features]),
-        Op::BatchNorm2d { eps, .. } if !(eps.is_finite() && *eps >= 0.0) => {
-            return refuse(format!("eps {eps} must be a number of at least 0"));
-        }
-        Op::BatchNorm2d { num_features, .. } => (None, vec![*num_features]),
-        Op::MaxPool2d { window } | Op::AvgPool2d { window } => {
-            if (0..2).any(|axis| window.padding[axis] > window.kernel[axis] / 2) {
-                return refuse(format!(
-                    "padding {:?} is more than half of the kernel {:?}",
-                    window.padding, window.kernel
-                ));
-            }
-            (Some(window), vec![])
-        }
-        Op::AdaptiveAvgPool2d { output } => (None, output.to_vec()),
-        Op::Relu | Op::Flatten | Op::Add | Op::Concat => (None, vec![]),
-    };
-    if let Some(w) = window {
-        if [w.kernel, w.stride, w.dilation].concat().contains(&0) {
-            return refuse("a kernel, stride or dilation of 0".into());
-        }
-        numbers.extend([w.kernel, w.stride, w.padding, w.dilation].concat());
-    }
-    match numbers.iter().find(|&&n| n > MAX_NUMBER) {
-        Some(n) => refuse(format!("the number {n} is too large")),
-        None => Ok(()),
-    }
 }

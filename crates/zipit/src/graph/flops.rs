@@ -9,7 +9,7 @@ use std::{iter::Sum, ops::Add};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
-    /// Multiply-adds of the convolutions and Linear layers; what papers call the FLOPs of a network.
+    /// Multiply-adds of the convolutions, Linear layers and attentions; what papers call the FLOPs of a network.
     pub macs: u64,
     /// Learned numbers.
     pub params: u64,
@@ -56,14 +56,34 @@ impl Graph {
                 Op::Conv2d { .. } | Op::Linear { .. } => {
                     volume(&node.op.params()[0].shape).zip(positions).and_then(|(weights, n)| weights.checked_mul(n))
                 }
+                // qᵀk and the weighted sum of v: every query meets every key.
+                Op::Attention { .. } => {
+                    let [keys, values] = [1, 2].map(|i| volume(&shapes[node.inputs[i].as_str()]));
+                    let both = keys.zip(values).and_then(|(keys, values)| keys.checked_add(values));
+                    both.zip(positions).and_then(|(numbers, n)| numbers.checked_mul(n))
+                }
                 Op::BatchNorm2d { .. }
+                | Op::LayerNorm { .. }
+                | Op::GroupNorm { .. }
                 | Op::Relu
+                | Op::Activation { .. }
                 | Op::MaxPool2d { .. }
                 | Op::AvgPool2d { .. }
                 | Op::AdaptiveAvgPool2d { .. }
+                | Op::Mean
                 | Op::Flatten
+                | Op::Tokens
+                | Op::SelectToken { .. }
+                | Op::PrependTokens { .. }
+                | Op::PositionEmbedding { .. }
+                | Op::LayerScale { .. }
+                | Op::Affine { .. }
                 | Op::Add
-                | Op::Concat => Some(0),
+                | Op::Mul
+                | Op::Concat
+                | Op::Slice { .. }
+                | Op::ChannelShuffle { .. }
+                | Op::Pad { .. } => Some(0),
             };
             cost.macs = macs.and_then(|macs| cost.macs.checked_add(macs)).ok_or_else(too_large)?;
         }

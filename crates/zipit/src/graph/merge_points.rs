@@ -1,6 +1,6 @@
 //! Where features can be merged: one point per free space, in the order of the forward pass.
 
-use super::{Graph, SpaceId, Spaces};
+use super::{Blocks, Graph, Measured, SpaceId, Spaces};
 use std::collections::BTreeMap;
 
 /// A free feature space and where it is measured.
@@ -8,8 +8,14 @@ use std::collections::BTreeMap;
 pub struct MergePoint {
     /// Its space.
     pub space: SpaceId,
-    /// The value it is measured at; also the space's name.
+    /// The space's name: the value it is measured at.
     pub name: String,
+    /// Where it is measured.
+    pub measured: Measured,
+    /// The blocks its features stand in.
+    pub blocks: Option<Blocks>,
+    /// Whether a LayerNorm or GroupNorm reads it.
+    pub normalised: bool,
     /// d, features per model.
     pub dim: usize,
     /// Weight layers on the longest path from the input up to its last writer: the 7 of "7/20 layers".
@@ -34,9 +40,17 @@ impl Graph {
             .iter()
             .enumerate()
             .filter(|(_, s)| s.fixed.is_none())
-            .map(|(id, s)| MergePoint { space: id, name: s.name.clone(), dim: s.dim, layers: depths[s.name.as_str()] })
+            .map(|(id, s)| MergePoint {
+                space: id,
+                name: s.name.clone(),
+                measured: s.measured.clone(),
+                blocks: s.blocks,
+                normalised: s.normalised,
+                dim: s.dim,
+                layers: depths[s.measured.value.as_str()],
+            })
             .collect();
-        points.sort_by_key(|p| position[p.name.as_str()]);
+        points.sort_by_key(|p| position[p.measured.value.as_str()]);
         points
     }
 

@@ -15,8 +15,8 @@ mod tests;
 pub use arch::{Arch, ArchSpec, VggHead};
 pub use flops::Cost;
 pub use merge_points::MergePoint;
-pub use op::{Op, Param, Window};
-pub use spaces::{Fixed, Segment, Space, SpaceId, Spaces};
+pub use op::{Activation, Nature, Op, Param, Window};
+pub use spaces::{Blocks, Fixed, Measured, Segment, Space, SpaceId, Spaces};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,9 +41,32 @@ pub struct Node {
     pub op: Op,
     /// Values it reads, in order.
     pub inputs: Vec<String>,
-    /// State-dict prefix of its parameters (`layer1.0.conv1`); `None` for ops without any.
+    /// State-dict prefix of its parameters (`layer1.0.conv1`), empty for those of the network itself; `None` for ops
+    /// without any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
+    /// What its parameters are called within the module, where that is not their own name: an attention's
+    /// `in_proj_weight` is the `weight` of a Linear layer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+}
+
+impl Node {
+    /// A node without parameters.
+    #[must_use]
+    pub fn new(name: impl Into<String>, op: Op, inputs: Vec<String>) -> Self {
+        Self { name: name.into(), op, inputs, module: None, params: BTreeMap::new() }
+    }
+
+    /// State-dict name of a parameter of its op.
+    #[must_use]
+    pub fn tensor(&self, param: &str) -> String {
+        let leaf = self.params.get(param).map_or(param, String::as_str);
+        match self.module.as_deref() {
+            None | Some("") => leaf.to_owned(),
+            Some(module) => format!("{module}.{leaf}"),
+        }
+    }
 }
 
 /// A feed-forward network: an input, nodes in topological order, outputs.
@@ -72,10 +95,8 @@ impl Graph {
     pub fn params(&self) -> BTreeMap<String, Param> {
         let mut params = BTreeMap::new();
         for node in &self.nodes {
-            if let Some(module) = &node.module {
-                for param in node.op.params() {
-                    params.insert(format!("{module}.{}", param.name), param);
-                }
+            for param in node.op.params() {
+                params.insert(node.tensor(param.name), param);
             }
         }
         params

@@ -1,12 +1,21 @@
-//! Feature spaces, derived from the graph by union-find over (value, feature axis).
+//! Feature spaces, derived from the graph by union-find over single features.
 //!
-//! A space is a set of features that must be permuted, merged or kept *together*: Conv and Linear open a new one on
-//! their output; BatchNorm, ReLU, pooling and depthwise convolution keep it; Add ties its inputs; Concat stacks;
-//! Flatten repeats each channel H·W times. One free space is one merge point.
+//! A space is a set of features that must be permuted, merged or kept *together*. Layers with a weight matrix open new
+//! features on their output; what works feature by feature keeps them; sums and products tie them; Concat, Slice and
+//! ChannelShuffle arrange them; Flatten repeats each one H·W times. Features that the same values hold are one space.
+//! One free space is one merge point.
 
-use super::{Graph, Node, Op};
+mod arrange;
+mod blocks;
+mod features;
+
+pub use blocks::Blocks;
+
+use super::{Graph, Nature, Op};
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use arrange::Arranged;
+use features::{Axis, Features};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Index of a space in [`Spaces::spaces`].
 pub type SpaceId = usize;
@@ -27,12 +36,24 @@ pub enum Fixed {
     Input,
     /// Class logits.
     Output,
+    /// In blocks that belong to a fixed space's.
+    Bound,
+}
+
+/// A value, or some of its features, at which a space is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// The value.
+    pub value: String,
+    /// Which of its features, in the space's order; `None`: all of them, as they stand.
+    pub features: Option<Vec<usize>>,
 }
 
 /// One feature space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Space {
-    /// The value it is measured at; the space's name everywhere.
+    /// The value it is measured at; the space's name everywhere. Where no value holds this space alone, the value and
+    /// which of its parts: `cat:1`.
     pub name: String,
     /// d, the number of features.
     pub dim: usize,
@@ -40,6 +61,14 @@ pub struct Space {
     pub fixed: Option<Fixed>,
     /// Every value whose feature axis holds it, in topological order.
     pub values: Vec<String>,
+    /// Where it is measured.
+    pub measured: Measured,
+    /// Whether its features stand in blocks that no merge may cross.
+    pub blocks: Option<Blocks>,
+    /// Spaces of one kin are merged together or not at all: one layer writes them, or their blocks belong together.
+    pub kin: usize,
+    /// Whether a LayerNorm or GroupNorm reads it: the features' common spread matters.
+    pub normalised: bool,
 }
 
 /// The spaces of a graph and, for every value, which of them lie along its feature axis.
@@ -47,35 +76,14 @@ pub struct Space {
 pub struct Spaces {
     /// In the order of their first value.
     pub spaces: Vec<Space>,
-    /// Value name → its feature axis.
+    /// Value name → its feature axis, space after space. After ChannelShuffle this is not the order in which the value
+    /// has its numbers: see `orders`.
     pub axes: BTreeMap<String, Vec<Segment>>,
-}
-
-/// Union-find over provisional spaces of known size.
-#[derive(Default)]
-struct Forest {
-    parent: Vec<usize>,
-    dim: Vec<usize>,
-}
-
-impl Forest {
-    fn open(&mut self, dim: usize) -> usize {
-        self.parent.push(self.parent.len());
-        self.dim.push(dim);
-        self.parent.len() - 1
-    }
-
-    fn root(&self, mut id: usize) -> usize {
-        while self.parent[id] != id {
-            id = self.parent[id];
-        }
-        id
-    }
-
-    fn tie(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.root(a), self.root(b));
-        self.parent[a.max(b)] = a.min(b);
-    }
+    /// For the values whose numbers stand in another order than `axes` says: where in the value each number of the
+    /// axis is.
+    pub orders: BTreeMap<String, Vec<usize>>,
+    /// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is.
+    pub picks: BTreeMap<String, Vec<usize>>,
 }
 
 impl Graph {
@@ -85,69 +93,153 @@ impl Graph {
     /// A graph that is malformed or that cannot be analysed is refused with the node's name and the reason.
     pub fn spaces(&self) -> Result<Spaces> {
         let shapes = self.shapes()?;
-        let mut forest = Forest::default();
-        let mut axes: BTreeMap<&str, Vec<Segment>> = BTreeMap::new();
-        let input_space = forest.open(self.input.shape[0]);
-        axes.insert(&self.input.name, vec![Segment { space: input_space, repeat: 1 }]);
+        let mut features = Features::default();
+        let mut axes: BTreeMap<&str, Axis> =
+            BTreeMap::from([(self.input.name.as_str(), features.open(self.input.shape[0]))]);
         for node in &self.nodes {
-            let axis = derive_axis(node, &shapes, &axes, &mut forest)?;
+            let read: Vec<&Axis> = node.inputs.iter().map(|name| &axes[name.as_str()]).collect();
+            let positions = shapes[node.inputs[0].as_str()][1..].iter().product();
+            let axis =
+                features.derive(&node.op, &read, positions).map_err(|reason| node.op.error(&node.name, reason))?;
             axes.insert(&node.name, axis);
         }
-        self.collect_spaces(&axes, &forest, input_space)
-    }
-
-    /// Numbers the tied spaces in the order of their first value, names them, and marks the fixed ones.
-    fn collect_spaces(
-        &self,
-        provisional: &BTreeMap<&str, Vec<Segment>>,
-        forest: &Forest,
-        input_space: usize,
-    ) -> Result<Spaces> {
-        let mut ids: BTreeMap<usize, SpaceId> = BTreeMap::new();
-        let mut spaces: Vec<Space> = Vec::new();
-        let mut axes: BTreeMap<String, Vec<Segment>> = BTreeMap::new();
-        let values = std::iter::once((self.input.name.as_str(), None))
-            .chain(self.nodes.iter().map(|node| (node.name.as_str(), Some(&node.op))));
-        // Whether a space's name so far is a value after pooling, which any value before pooling replaces.
-        let mut pooled: Vec<bool> = Vec::new();
-        for (value, op) in values {
-            let axis: Vec<Segment> = provisional[value]
-                .iter()
-                .map(|s| {
-                    let root = forest.root(s.space);
-                    let next = spaces.len();
-                    let id = *ids.entry(root).or_insert(next);
-                    if id == next {
-                        let fixed = (root == forest.root(input_space)).then_some(Fixed::Input);
-                        spaces.push(Space { name: String::new(), dim: forest.dim[root], fixed, values: vec![] });
-                        pooled.push(true);
-                    }
-                    Segment { space: id, repeat: s.repeat }
-                })
-                .collect();
-            let after_pooling = match op {
-                Some(Op::MaxPool2d { .. } | Op::AvgPool2d { .. } | Op::AdaptiveAvgPool2d { .. } | Op::Flatten) => true,
-                None
-                | Some(
-                    Op::Conv2d { .. } | Op::Linear { .. } | Op::BatchNorm2d { .. } | Op::Relu | Op::Add | Op::Concat,
-                ) => false,
+        let names: Vec<&str> = self.values().collect();
+        let in_order: Vec<&Axis> = names.iter().map(|name| &axes[name]).collect();
+        let classes = features.classes(&in_order);
+        let mut spaces: Vec<Space> = classes.sizes.iter().map(|&dim| Space::new(dim)).collect();
+        let mut arranged: BTreeMap<&str, Arranged> = BTreeMap::new();
+        let image = Arranged::of(in_order[0], &features, &classes).map_err(Error::Graph)?;
+        arranged.insert(names[0], image);
+        let mut picks = BTreeMap::new();
+        for (node, axis) in self.nodes.iter().zip(&in_order[1..]) {
+            let read: Vec<&Arranged> = node.inputs.iter().map(|name| &arranged[name.as_str()]).collect();
+            let positions = shapes[node.inputs[0].as_str()][1..].iter().product();
+            let found = match node.op.nature() {
+                Nature::Mixing => Arranged::of(axis, &features, &classes),
+                Nature::Keeping if matches!(node.op, Op::Flatten) => Ok(read[0].flattened(positions)),
+                Nature::Keeping => Ok(read[0].clone()),
+                Nature::Attending => Ok(read[2].clone()),
+                Nature::Tying => Arranged::tied(&read),
+                Nature::Arranging if matches!(node.op, Op::Concat) => Ok(Arranged::concatenated(&read, &classes)),
+                Nature::Arranging => Arranged::of(axis, &features, &classes).and_then(|found| {
+                    picks.insert(node.name.clone(), found.picked(read[0], &node.op, &classes)?);
+                    Ok(found)
+                }),
             };
-            for segment in &axis {
-                let space = &mut spaces[segment.space];
-                if space.values.last().is_none_or(|last| last != value) {
-                    space.values.push(value.to_owned());
+            arranged.insert(&node.name, found.map_err(|reason| node.op.error(&node.name, reason))?);
+        }
+        for name in &names {
+            for segment in &arranged[name].segments {
+                let values = &mut spaces[segment.space].values;
+                if values.last().is_none_or(|last| last != name) {
+                    values.push((*name).to_owned());
                 }
             }
-            if let [Segment { space: id, repeat: 1 }] = axis[..]
-                && (!after_pooling || pooled[id])
-            {
-                pooled[id] = after_pooling;
-                value.clone_into(&mut spaces[id].name);
+        }
+        self.check_openings(&arranged)?;
+        self.measure(&mut spaces, &arranged);
+        self.bind(&mut spaces, &arranged)?;
+        self.fix(&mut spaces, &arranged)?;
+        let mut derived = Spaces { spaces, axes: BTreeMap::new(), orders: BTreeMap::new(), picks };
+        for (name, found) in arranged {
+            derived.axes.insert(name.to_owned(), found.segments);
+            if let Some(order) = found.order {
+                derived.orders.insert(name.to_owned(), order);
             }
-            axes.insert(value.to_owned(), axis);
+        }
+        Ok(derived)
+    }
+
+    /// The input and every node's value, in order.
+    fn values(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.input.name.as_str()).chain(self.nodes.iter().map(|node| node.name.as_str()))
+    }
+
+    /// What a layer writes must be features of its own, each once and in the layer's order.
+    fn check_openings(&self, arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
+        for node in self.nodes.iter().filter(|node| node.op.mixes()) {
+            let Arranged { segments, order } = &arranged[node.name.as_str()];
+            let once: BTreeSet<SpaceId> = segments.iter().map(|s| s.space).collect();
+            if once.len() < segments.len() {
+                return Err(node.op.error(&node.name, "its features are tied to each other further on"));
+            }
+            if order.is_some() {
+                return Err(node.op.error(&node.name, "its features are tied to others that stand in another order"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names each space by the value it is measured at: the last that holds nothing else, rather before pooling.
+    fn measure(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>) {
+        // The best place so far: whether the space is alone there and whether it is before pooling.
+        let mut best: Vec<Option<(bool, bool)>> = vec![None; spaces.len()];
+        let ops = std::iter::once(None).chain(self.nodes.iter().map(|node| Some(&node.op)));
+        for (value, op) in self.values().zip(ops) {
+            let Arranged { segments, order } = &arranged[value];
+            let before_pooling = !op.is_some_and(Op::pools);
+            let alone = segments.len() == 1 && order.is_none();
+            let mut start = 0;
+            for (k, segment) in segments.iter().enumerate() {
+                let dim = spaces[segment.space].dim;
+                let found = Some((alone, before_pooling));
+                if segment.repeat == 1 && found >= best[segment.space] {
+                    best[segment.space] = found;
+                    let place = |i: usize| order.as_ref().map_or(i, |order| order[i]);
+                    let space = &mut spaces[segment.space];
+                    space.name = if alone { value.to_owned() } else { format!("{value}:{k}") };
+                    space.measured = Measured {
+                        value: value.to_owned(),
+                        features: (!alone).then(|| (start..start + dim).map(place).collect()),
+                    };
+                }
+                start += dim * segment.repeat;
+            }
+        }
+        for node in &self.nodes {
+            match &node.op {
+                Op::LayerNorm { .. } | Op::GroupNorm { .. } => {
+                    let read = &arranged[node.inputs[0].as_str()].segments;
+                    read.iter().for_each(|segment| spaces[segment.space].normalised = true);
+                }
+                Op::Conv2d { .. }
+                | Op::Linear { .. }
+                | Op::BatchNorm2d { .. }
+                | Op::Relu
+                | Op::Activation { .. }
+                | Op::MaxPool2d { .. }
+                | Op::AvgPool2d { .. }
+                | Op::AdaptiveAvgPool2d { .. }
+                | Op::Mean
+                | Op::Flatten
+                | Op::Tokens
+                | Op::SelectToken { .. }
+                | Op::PrependTokens { .. }
+                | Op::PositionEmbedding { .. }
+                | Op::LayerScale { .. }
+                | Op::Affine { .. }
+                | Op::Attention { .. }
+                | Op::Add
+                | Op::Mul
+                | Op::Concat
+                | Op::Slice { .. }
+                | Op::ChannelShuffle { .. }
+                | Op::Pad { .. } => {}
+            }
+        }
+    }
+
+    /// Marks the spaces of the input and of the outputs, and those whose blocks are bound to them.
+    fn fix(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
+        for segment in &arranged[self.input.name.as_str()].segments {
+            spaces[segment.space].fixed = Some(Fixed::Input);
         }
         for output in &self.outputs {
-            for segment in &axes[output] {
+            let Arranged { segments, order } = &arranged[output.as_str()];
+            if order.is_some() {
+                return Err(Error::Graph(format!("output `{output}` has its logits shuffled")));
+            }
+            for segment in segments {
                 let space = &mut spaces[segment.space];
                 if space.fixed == Some(Fixed::Input) {
                     return Err(Error::Graph(format!("output `{output}` is tied to the input's channels")));
@@ -155,66 +247,27 @@ impl Graph {
                 space.fixed = Some(Fixed::Output);
             }
         }
-        Ok(Spaces { spaces, axes })
+        let fixed: BTreeSet<usize> = spaces.iter().filter(|s| s.fixed.is_some()).map(|s| s.kin).collect();
+        for space in spaces.iter_mut().filter(|s| s.fixed.is_none() && fixed.contains(&s.kin)) {
+            space.fixed = Some(Fixed::Bound);
+        }
+        Ok(())
     }
 }
 
-/// The node's feature axis in terms of provisional spaces.
-fn derive_axis(
-    node: &Node,
-    shapes: &BTreeMap<&str, Vec<usize>>,
-    axes: &BTreeMap<&str, Vec<Segment>>,
-    forest: &mut Forest,
-) -> Result<Vec<Segment>> {
-    let read = |i: usize| &axes[node.inputs[i].as_str()];
-    Ok(match &node.op {
-        Op::Conv2d { groups: 1, out_channels, .. } => {
-            vec![Segment { space: forest.open(*out_channels), repeat: 1 }]
+impl Space {
+    fn new(dim: usize) -> Self {
+        Self {
+            name: String::new(),
+            dim,
+            fixed: None,
+            values: vec![],
+            measured: Measured { value: String::new(), features: None },
+            blocks: None,
+            kin: 0,
+            normalised: false,
         }
-        Op::Linear { out_features, .. } => vec![Segment { space: forest.open(*out_features), repeat: 1 }],
-        Op::Conv2d { groups, in_channels, out_channels, .. } => {
-            if groups == in_channels && in_channels == out_channels {
-                read(0).clone()
-            } else {
-                return Err(node.op.error(
-                    &node.name,
-                    format!(
-                        "{groups} groups of {in_channels} channels to {out_channels}: only ordinary and depthwise \
-                         convolutions can be analysed"
-                    ),
-                ));
-            }
-        }
-        Op::BatchNorm2d { .. }
-        | Op::Relu
-        | Op::MaxPool2d { .. }
-        | Op::AvgPool2d { .. }
-        | Op::AdaptiveAvgPool2d { .. } => read(0).clone(),
-        Op::Flatten => {
-            let positions: usize = shapes[node.inputs[0].as_str()][1..].iter().product();
-            read(0).iter().map(|s| Segment { space: s.space, repeat: s.repeat * positions }).collect()
-        }
-        Op::Add => {
-            let first = read(0).clone();
-            for i in 1..node.inputs.len() {
-                let other = read(i);
-                let shape_of = |axis: &[Segment]| -> Vec<(usize, usize)> {
-                    axis.iter().map(|s| (forest.dim[s.space], s.repeat)).collect()
-                };
-                if shape_of(&first) != shape_of(other) {
-                    return Err(node.op.error(
-                        &node.name,
-                        "its inputs' features are put together from different parts, so they cannot be tied",
-                    ));
-                }
-                for (a, b) in first.iter().zip(other) {
-                    forest.tie(a.space, b.space);
-                }
-            }
-            first
-        }
-        Op::Concat => (0..node.inputs.len()).flat_map(|i| read(i).clone()).collect(),
-    })
+    }
 }
 
 impl Spaces {

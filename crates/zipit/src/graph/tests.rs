@@ -26,6 +26,7 @@ fn graph<const N: usize>(nodes: [(&str, Op, &str); N]) -> Graph {
                 module: (!op.params().is_empty()).then(|| name.into()),
                 op,
                 inputs: inputs.split_whitespace().map(Into::into).collect(),
+                params: std::collections::BTreeMap::new(),
             })
             .collect(),
     }
@@ -100,8 +101,23 @@ fn adding_concatenations_ties_them_part_by_part() {
 #[test]
 fn what_cannot_be_analysed_is_refused_by_name() {
     let refused = |net: &Graph| net.spaces().unwrap_err().to_string();
-    let grouped = graph([("g", conv(2, 4, 2), "x"), ("f", Op::Flatten, "g")]);
-    assert!(refused(&grouped).contains("node `g` (Conv2d): 2 groups of 2 channels to 4"));
+    let parts = graph([
+        ("a", conv(2, 3, 1), "x"),
+        ("b", conv(2, 5, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("g", conv(8, 4, 2), "ab"),
+        ("f", Op::Flatten, "g"),
+    ]);
+    assert!(
+        refused(&parts).contains("node `g` (Conv2d): `ab` has features in blocks that are put together from parts")
+    );
+    let unequal = graph([
+        ("a", conv(2, 8, 1), "x"),
+        ("g", conv(8, 8, 4), "a"),
+        ("h", conv(8, 8, 2), "g"),
+        ("f", Op::Flatten, "h"),
+    ]);
+    assert!(refused(&unequal).contains("node `h` (Conv2d): `g` is in 2 blocks here and in 4 at `g`"));
     let mixed = graph([
         ("a", conv(2, 3, 1), "x"),
         ("b", conv(2, 4, 1), "x"),
@@ -110,7 +126,7 @@ fn what_cannot_be_analysed_is_refused_by_name() {
         ("add", Op::Add, "ab ba"),
         ("f", Op::Flatten, "add"),
     ]);
-    assert!(refused(&mixed).contains("node `add` (Add)"));
+    assert!(refused(&mixed).contains("tied to each other"));
     let through = graph([("f", Op::Flatten, "x")]);
     assert!(refused(&through).contains("output `f` is tied to the input"));
 }
@@ -138,9 +154,9 @@ fn every_malformed_graph_is_an_error() {
     broken(&|g| g.nodes.swap(0, 1), "reads `a`, which no earlier node makes");
     broken(&|g| g.nodes[0].module = None, "no module name");
     broken(&|g| g.nodes[2].module = Some("r".into()), "has no parameters");
-    broken(&|g| g.nodes[1].module = Some("a".into()), "shares the weights of `a` with `a`");
+    broken(&|g| g.nodes[1].module = Some("a".into()), "shares the weights `a.weight` with `a`");
     broken(&|g| g.nodes[1].op = BN(4), "expects 4 channels, is given 3");
-    broken(&|g| g.nodes[4].op = linear(47, 2), "expects [47] features, is given [48]");
+    broken(&|g| g.nodes[4].op = linear(47, 2), "expects 47 features, is given [48]");
     broken(&|g| g.nodes[4].op = linear(48, 0), "empty value");
     broken(&|g| g.nodes[0].op = conv(2, 3, 0), "0 groups");
     broken(&|g| g.nodes[0].op = conv(usize::MAX, 3, 1), "too large");
@@ -148,7 +164,10 @@ fn every_malformed_graph_is_an_error() {
     broken(&|g| g.nodes[2].inputs.push("a".into()), "needs one input, has 2");
     broken(&|g| g.nodes[2].op = Op::MaxPool2d { window: Window::square(9, 1, 0) }, "9×9 window does not fit 4×4");
     broken(&|g| g.nodes[2].op = Op::MaxPool2d { window: Window::square(2, 0, 0) }, "stride or dilation of 0");
-    broken(&|g| g.nodes[2].op = Op::AvgPool2d { window: Window::square(2, 1, 2) }, "more than half");
+    broken(
+        &|g| g.nodes[2].op = Op::AvgPool2d { window: Window::square(2, 1, 2), count_include_pad: true },
+        "more than half",
+    );
     broken(&|g| g.nodes[2].op = Op::AdaptiveAvgPool2d { output: [1 << 20; 2] }, "too large");
     broken(&|g| g.input.shape.clear(), "is empty");
     broken(&|g| g.input.shape = vec![2, usize::MAX, 4], "too large");

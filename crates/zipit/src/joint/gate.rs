@@ -47,15 +47,15 @@ impl Features {
             let pooled = format!("{name}.pool{i}");
             let flat = format!("{name}.flatten{i}");
             let pool = Op::AdaptiveAvgPool2d { output: [1, 1] };
-            model.graph.nodes.push(Node { name: pooled.clone(), op: pool, inputs: vec![value], module: None });
-            model.graph.nodes.push(Node { name: flat.clone(), op: Op::Flatten, inputs: vec![pooled], module: None });
+            model.graph.nodes.push(Node::new(&pooled, pool, vec![value]));
+            model.graph.nodes.push(Node::new(&flat, Op::Flatten, vec![pooled]));
             parts.push(flat);
         }
         let value = if parts.len() == 1 {
             parts.remove(0)
         } else {
             let value = format!("{name}.features");
-            model.graph.nodes.push(Node { name: value.clone(), op: Op::Concat, inputs: parts, module: None });
+            model.graph.nodes.push(Node::new(&value, Op::Concat, parts));
             value
         };
         model.graph.outputs.push(value.clone());
@@ -122,6 +122,7 @@ pub fn gate(features: &Features, logits: &[Array2<f32>], tasks: &[usize]) -> Res
         op: Op::Linear { in_features: x.ncols(), out_features: n_tasks, bias: true },
         inputs: vec![features.value.clone()],
         module: Some(name.clone()),
+        params: std::collections::BTreeMap::new(),
     };
     model.weights.insert(format!("{name}.weight"), ArrayD::zeros(IxDyn(&[n_tasks, x.ncols()])));
     model.weights.insert(format!("{name}.bias"), ArrayD::zeros(IxDyn(&[n_tasks])));
@@ -231,6 +232,7 @@ mod tests {
             module: (!op.params().is_empty()).then(|| name.to_owned()),
             op,
             inputs: vec![input.into()],
+            params: std::collections::BTreeMap::new(),
         };
         let linear = |n: usize| Op::Linear { in_features: n, out_features: 2, bias: true };
         let graph = Graph {

@@ -1,10 +1,11 @@
 //! Which space lies along which axis of every learned tensor, as data: all that matching by weights knows of a network.
 //!
 //! A tensor is read as a matrix `[rows, columns]`: `[O, I·kH·kW]` for a convolution, `[O, I]` for a Linear layer, `[C, 1]`
-//! for biases and batch normalisation, `[C, kH·kW]` for a depthwise convolution. Where an axis is put together from
+//! for biases and normalisation, `[C, kH·kW]` for a depthwise convolution. Where an axis is put together from
 //! several segments (Concat), the matrix falls into blocks of one space by one space.
 
 use crate::graph::{Graph, Segment, SpaceId, Spaces};
+use crate::state_dict::feature_rows;
 use crate::{Model, StateDict};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Slice};
 
@@ -22,6 +23,8 @@ struct Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
     tensor: String,
+    /// Which of its axes the rows are.
+    axis: usize,
     sides: [Side; 2],
 }
 
@@ -67,9 +70,9 @@ impl Layout {
     pub(super) fn new(graph: &Graph, spaces: &Spaces) -> Self {
         let mut blocks = Vec::new();
         for node in &graph.nodes {
-            let Some(module) = &node.module else { continue };
             for param in node.op.params().into_iter().filter(|param| param.learned) {
-                let n_rows = param.shape[0];
+                let axis = node.op.feature_axis();
+                let n_rows = param.shape[axis];
                 let n_columns = param.shape.iter().product::<usize>().checked_div(n_rows).unwrap_or(0);
                 let rows = sides(&spaces.axes[&node.name], spaces, n_rows);
                 let columns = match (node.op.mixes(), param.name) {
@@ -77,8 +80,9 @@ impl Layout {
                     _ => vec![Side { space: None, offset: 0, dim: 1, run: n_columns }],
                 };
                 for row in rows {
-                    let tensor = format!("{module}.{}", param.name);
-                    blocks.extend(columns.iter().map(|&column| Block { tensor: tensor.clone(), sides: [row, column] }));
+                    let tensor = node.tensor(param.name);
+                    let block = |&column: &Side| Block { tensor: tensor.clone(), axis, sides: [row, column] };
+                    blocks.extend(columns.iter().map(block));
                 }
             }
         }
@@ -153,8 +157,12 @@ impl Layout {
 impl Block {
     fn source<'a>(&self, weights: &'a StateDict) -> CowArray<'a, f32, Ix2> {
         let tensor = &weights[&self.tensor];
-        let n_rows = tensor.shape()[0];
-        let mut matrix = tensor.to_shape((n_rows, tensor.len() / n_rows)).expect("the same number of elements");
+        let n_rows = tensor.shape()[self.axis];
+        let mut matrix: CowArray<'a, f32, Ix2> = if self.axis == 0 {
+            tensor.to_shape((n_rows, tensor.len() / n_rows)).expect("the same number of elements")
+        } else {
+            feature_rows(tensor, self.axis).into()
+        };
         for (axis, side) in self.sides.iter().enumerate() {
             matrix.slice_axis_inplace(Axis(axis), Slice::from(side.offset..side.offset + side.dim * side.run));
         }

@@ -1,5 +1,6 @@
 //! Which features become one: a matching assigns each of the N·d joint features to one of d' groups.
 
+pub mod blocks;
 pub mod cca;
 pub mod debug;
 pub mod identity;

@@ -38,8 +38,9 @@ use rand_chacha::ChaCha8Rng;
 ///     op: Op::Linear { in_features: 2, out_features: 2, bias: false },
 ///     inputs: vec![input.into()],
 ///     module: Some(name.into()),
+///     params: BTreeMap::new(),
 /// };
-/// let flatten = Node { name: "x".into(), op: Op::Flatten, inputs: vec!["image".into()], module: None };
+/// let flatten = Node::new("x", Op::Flatten, vec!["image".into()]);
 /// let graph = Graph {
 ///     arch: "mlp".into(),
 ///     input: Input { name: "image".into(), shape: vec![2, 1, 1] },
@@ -125,6 +126,19 @@ pub(super) fn matchable_spaces(models: &[&Model], points: &[MergePoint]) -> Resu
     }
     let graph = &models[0].graph;
     let spaces = graph.spaces()?;
+    if let Some(space) = spaces.spaces.iter().find(|space| space.blocks.is_some()) {
+        return Err(Error::Request(format!(
+            "weights cannot be matched here: `{}` is in blocks (a grouped convolution, attention heads), which this \
+             method does not know; use `zip`, `ward`, `average`, `permute` or `identity`",
+            space.name
+        )));
+    }
+    if let Some(value) = spaces.orders.keys().next() {
+        return Err(Error::Request(format!(
+            "weights cannot be matched here: `{value}` is shuffled, which this method does not know; use `zip`, `ward`, \
+             `average`, `permute` or `identity`"
+        )));
+    }
     let known = graph.merge_points(&spaces);
     for (i, point) in points.iter().enumerate() {
         if !known.contains(point) {

@@ -21,7 +21,7 @@ pub struct Design {
 }
 
 impl Design {
-    /// `None` for ops without parameters.
+    /// `None` for ops whose parameters are no unknowns: those without any, norms of each sample, learned tensors.
     #[must_use]
     pub fn of(op: &Op) -> Option<Self> {
         match *op {
@@ -34,13 +34,28 @@ impl Design {
                 Some(Self { n_groups: 1, n_inputs: in_features, n_outputs: out_features })
             }
             Op::BatchNorm2d { num_features, .. } => Some(Self { n_groups: num_features, n_inputs: 1, n_outputs: 1 }),
-            Op::Relu
+            Op::LayerNorm { .. }
+            | Op::GroupNorm { .. }
+            | Op::Relu
+            | Op::Activation { .. }
             | Op::MaxPool2d { .. }
             | Op::AvgPool2d { .. }
             | Op::AdaptiveAvgPool2d { .. }
+            | Op::Mean
             | Op::Flatten
+            | Op::Tokens
+            | Op::SelectToken { .. }
+            | Op::PrependTokens { .. }
+            | Op::PositionEmbedding { .. }
+            | Op::LayerScale { .. }
+            | Op::Affine { .. }
+            | Op::Attention { .. }
             | Op::Add
-            | Op::Concat => None,
+            | Op::Mul
+            | Op::Concat
+            | Op::Slice { .. }
+            | Op::ChannelShuffle { .. }
+            | Op::Pad { .. } => None,
         }
     }
 }
@@ -57,7 +72,7 @@ pub fn give_bias(node: &mut Node) {
 /// # Panics
 /// When the weights do not fit the node.
 pub(super) fn unknowns(node: &Node, weights: &StateDict) -> (Array2<f64>, Array1<f64>) {
-    let get = |param: &str| weights.get(&format!("{}.{param}", node.module.as_deref().unwrap_or_default()));
+    let get = |param: &str| weights.get(&node.tensor(param));
     let vector = |tensor: &ArrayD<f32>| -> Array1<f64> { tensor.iter().map(|&x| f64::from(x)).collect() };
     let bias = |n: usize| get("bias").map_or_else(|| Array1::zeros(n), &vector);
     let weight = get("weight").expect("a weight");
@@ -80,8 +95,8 @@ pub(super) fn unknowns(node: &Node, weights: &StateDict) -> (Array2<f64>, Array1
 /// Puts `(W, b)` into the node, which gets a bias if it had none, and into the weights.
 pub(super) fn store(node: &mut Node, weights: &mut StateDict, w: &Array2<f64>, b: &Array1<f64>) {
     give_bias(node);
-    let module = node.module.clone().unwrap_or_default();
-    let mut set = |param: &str, tensor: ArrayD<f32>| weights.insert(format!("{module}.{param}"), tensor);
+    let names = node.clone();
+    let mut set = |param: &str, tensor: ArrayD<f32>| weights.insert(names.tensor(param), tensor);
     let vector = |values: Vec<f64>| ArrayD::from_shape_fn(IxDyn(&[values.len()]), |i| values[i[0]] as f32);
     set("bias", vector(b.to_vec()));
     match node.op {

@@ -1,5 +1,6 @@
 //! The layers of a merged network that are solved again, in order.
 
+use super::Design;
 use crate::Graph;
 use crate::apply::{Blend, Blended, Grafted, Piece, Role};
 use crate::graph::{Node, Op};
@@ -42,7 +43,7 @@ pub(super) enum Exact {
     No,
 }
 
-/// Every layer with parameters whose output is not already what it should be, in the order of the merged graph.
+/// Every layer with unknowns ([`Design`]) whose output is not already what it should be, in the order of the merged graph.
 ///
 /// A layer that writes a sum and is the last of its layers to do so takes the sum's target minus what is already there;
 /// summands that are computed only after it count as exact.
@@ -55,7 +56,7 @@ pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
     let (places, sources) = (place(merged), place(graph));
     let exact = exactness(grafted);
     let mut layers: Vec<Layer> = (merged.nodes.iter().enumerate())
-        .filter(|(_, node)| node.module.is_some())
+        .filter(|(_, node)| Design::of(&node.op).is_some())
         .map(|(i, _)| {
             let origin = &grafted.origins[i];
             let (input, target) = (input(grafted, &places, i), origin.blend.clone());
@@ -63,9 +64,9 @@ pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
         })
         .collect();
     for summands in sums(merged, &places) {
-        let writers = summands.iter().filter(|&&i| merged.nodes[i].module.is_some());
+        let writers = summands.iter().filter(|&&i| Design::of(&merged.nodes[i].op).is_some());
         let Some(&last) = writers.max() else { continue };
-        let layer = layers.iter_mut().find(|layer| layer.node == last).expect("a node with parameters");
+        let layer = layers.iter_mut().find(|layer| layer.node == last).expect("a layer with unknowns");
         layer.others = summands
             .iter()
             .filter(|&&i| {
@@ -96,7 +97,7 @@ pub(super) fn input(grafted: &Grafted, places: &BTreeMap<&str, usize>, i: usize)
 /// The input, which is every model's own.
 fn image(graph: &Graph) -> Blend {
     let dim = graph.input.shape[0];
-    Blend { pieces: vec![Piece { dim, width: dim, repeat: 1, made: Blended::Own(0) }], only: None }
+    Blend { pieces: vec![Piece { dim, width: dim, repeat: 1, made: Blended::Own(0) }], only: None, order: None }
 }
 
 /// The sums of the graph as the nodes that write them, sums of sums taken together. Only what nobody else reads is a
@@ -116,7 +117,8 @@ fn sums(graph: &Graph, places: &BTreeMap<&str, usize>) -> Vec<Vec<usize>> {
             // A layer that others read too cannot make up for this sum.
             summands.retain(|&i| {
                 let node = &graph.nodes[i];
-                node.module.is_none() || readers[node.name.as_str()].len() == 1 && !graph.outputs.contains(&node.name)
+                Design::of(&node.op).is_none()
+                    || readers[node.name.as_str()].len() == 1 && !graph.outputs.contains(&node.name)
             });
             summands
         })
@@ -147,12 +149,7 @@ pub(super) fn exactness(grafted: &Grafted) -> Vec<Exact> {
     for (node, origin) in graph.nodes.iter().zip(&grafted.origins) {
         let read: Vec<Exact> = node.inputs.iter().map(|name| of[name.as_str()]).collect();
         let own = read.iter().all(|e| *e == Exact::Own);
-        let linear = match node.op {
-            Op::Conv2d { .. } | Op::Linear { .. } | Op::BatchNorm2d { .. } | Op::Relu | Op::MaxPool2d { .. } => own,
-            Op::AvgPool2d { .. } | Op::AdaptiveAvgPool2d { .. } | Op::Flatten | Op::Add | Op::Concat => {
-                !read.contains(&Exact::No)
-            }
-        };
+        let linear = if node.op.is_linear_in_features() { !read.contains(&Exact::No) } else { own };
         let found = match origin.role {
             _ if own && origin.blend.own().is_some() => Exact::Own,
             // What mixes models' own values without parameters is no blend of them yet.

@@ -31,7 +31,7 @@ pub use sums::{Ridge, Solution, Sums, solve};
 use crate::apply::{Blended, Grafted, Groups, Heads, graft};
 use crate::fold::fold_batch_norm;
 use crate::plan::Plan;
-use crate::{Error, Model, Result};
+use crate::{Error, Graph, Model, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -51,7 +51,10 @@ pub enum Outcome {
 /// # Errors
 /// As [`apply`](crate::apply::apply).
 pub fn graft_folded(models: &[&Model], plan: &Plan, heads: Heads) -> Result<(Vec<Model>, Grafted)> {
-    let keep: BTreeSet<String> = plan.points.iter().map(|point| point.name.clone()).collect();
+    let keep = match models.first() {
+        Some(model) => measured_values(&model.graph, plan)?,
+        None => BTreeSet::new(),
+    };
     let fold = |model: &&Model| -> Result<Model> {
         let (graph, weights) = fold_batch_norm(&model.graph, &model.weights, &keep)?;
         Ok(Model { graph, weights, tasks: model.tasks.clone(), preprocess: model.preprocess.clone(), joint: None })
@@ -59,6 +62,13 @@ pub fn graft_folded(models: &[&Model], plan: &Plan, heads: Heads) -> Result<(Vec
     let folded = models.iter().map(fold).collect::<Result<Vec<_>>>()?;
     let grafted = graft(&folded.iter().collect::<Vec<_>>(), plan, heads)?;
     Ok((folded, grafted))
+}
+
+/// The values at which the plan's points are measured: those that folding must keep, for the points to keep their names.
+fn measured_values(graph: &Graph, plan: &Plan) -> Result<BTreeSet<String>> {
+    let points = graph.merge_points(&graph.spaces()?);
+    let planned = points.into_iter().filter(|point| plan.points.iter().any(|p| p.name == point.name));
+    Ok(planned.map(|point| point.measured.value).collect())
 }
 
 /// The same merge with targets in which model i's features count `weights[i]` times in each group's average: M of the

@@ -2,7 +2,7 @@
 //! standard deviation that its members have on average. Averaging features that do not agree fully shrinks them; this
 //! puts their size right and leaves everything else.
 
-use super::design::{store, unknowns};
+use super::design::{Design, store, unknowns};
 use crate::apply::{Blend, Blended, Grafted, Piece, Role};
 use crate::graph::{Graph, Op};
 use crate::{Error, Model, Result};
@@ -49,7 +49,7 @@ pub fn sites(grafted: &Grafted, graph: &Graph) -> Vec<Site> {
     for (i, node) in nodes.iter().enumerate() {
         let origin = &grafted.origins[i];
         match origin.role {
-            Role::Shared | Role::Own(_) if node.module.is_some() => {
+            Role::Shared | Role::Own(_) if Design::of(&node.op).is_some() => {
                 if exact[i] != super::layers::Exact::Own {
                     sites.push(site(i, vec![i]));
                 }
@@ -59,7 +59,7 @@ pub fn sites(grafted: &Grafted, graph: &Graph) -> Vec<Site> {
                 let read: Vec<usize> =
                     node.inputs.iter().filter_map(|name| places.get(name.as_str()).copied()).collect();
                 let is_part = |&i: &usize| {
-                    nodes[i].module.is_some()
+                    Design::of(&nodes[i].op).is_some()
                         && matches!(grafted.origins[i].role, Role::Part(_))
                         && grafted.origins[i].source == origin.source
                 };

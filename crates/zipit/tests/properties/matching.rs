@@ -107,7 +107,7 @@ proptest! {
         ] {
             let matching = match_features(&method, &features.moments(), 2, d).unwrap();
             prop_assert_eq!(&matching.assignment, &expected, "{:?}", method);
-            let plan = PointPlan::new("copy", &matching, &features.moments(), 2, &UnmergeRule::Pinv).unwrap();
+            let plan = PointPlan::new("copy", &matching, &features.moments(), 2, &UnmergeRule::Pinv, zipit::plan::PointNature::default()).unwrap();
             prop_assert!(plan.summary.reconstruction_error < 1e-6);
             prop_assert_eq!(plan.summary.across, d);
             prop_assert!(plan.summary.mean_correlation.unwrap() > 1.0 - 1e-5);
@@ -138,7 +138,7 @@ proptest! {
         let (n_models, n) = (features.n_models, features.z.ncols());
         let d = n / n_models;
         let matching = match_features(&Method::Identity, &features.moments(), n_models, d).unwrap();
-        let plan = PointPlan::new("identity", &matching, &features.moments(), n_models, &UnmergeRule::Pinv).unwrap();
+        let plan = PointPlan::new("identity", &matching, &features.moments(), n_models, &UnmergeRule::Pinv, zipit::plan::PointNature::default()).unwrap();
         let average = Array2::from_shape_fn((d, n), |(g, k)| if k % d == g { 1.0 / n_models as f32 } else { 0.0 });
         prop_assert_eq!(plan.merge_matrix(), average);
     }

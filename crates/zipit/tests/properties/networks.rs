@@ -40,6 +40,7 @@ pub fn oddities() -> Graph {
                 module: (!op.params().is_empty()).then(|| name.into()),
                 op,
                 inputs: inputs.split(' ').map(Into::into).collect(),
+                params: std::collections::BTreeMap::new(),
             })
             .collect(),
         outputs: vec!["head".into()],

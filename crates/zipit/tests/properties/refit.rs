@@ -13,7 +13,7 @@ use zipit::{Model, Moments, Preprocess, StateDict, Task};
 
 fn linear(n_inputs: usize, n_outputs: usize) -> Node {
     let op = Op::Linear { in_features: n_inputs, out_features: n_outputs, bias: true };
-    Node { name: "fc".into(), op, inputs: vec!["x".into()], module: Some("fc".into()) }
+    Node { module: Some("fc".into()), ..Node::new("fc", op, vec!["x".into()]) }
 }
 
 /// `fc` with the given weights.
@@ -173,9 +173,9 @@ fn chain(d: usize, one: &Array2<f64>, two: (&Array2<f64>, &Array1<f64>)) -> Mode
         op: Op::Linear { in_features: d, out_features: n, bias: name == "two" },
         inputs: vec![input.into()],
         module: Some(name.into()),
+        params: std::collections::BTreeMap::new(),
     };
-    let plain =
-        |name: &str, op: Op, input: &str| Node { name: name.into(), op, inputs: vec![input.into()], module: None };
+    let plain = |name: &str, op: Op, input: &str| Node::new(name, op, vec![input.into()]);
     let graph = Graph {
         arch: "chain".into(),
         input: Input { name: "x".into(), shape: vec![d, 1, 1] },
@@ -211,6 +211,7 @@ fn plan(d: usize, groups: &[u32]) -> Plan {
         caps_lifted: false,
         reconstruction_error: 0.0,
         condition: None,
+        spread: None,
     };
     let points = ["one.relu", "two.relu"].map(|name| PointPlan {
         name: name.into(),

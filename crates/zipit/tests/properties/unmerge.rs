@@ -22,7 +22,9 @@ fn plan(features: &Features, kept: f64, rule: UnmergeRule) -> PointPlan {
     let method = Method::Zip { alpha: 0.7, beta: 0.5 };
     let moments = features.moments();
     let matching = match_features(&method, &moments, features.n_models, n_groups).unwrap();
-    let point = PointPlan::new("point", &matching, &moments, features.n_models, &rule).unwrap();
+    let point =
+        PointPlan::new("point", &matching, &moments, features.n_models, &rule, zipit::plan::PointNature::default())
+            .unwrap();
     let settings = PlanSettings { method, unmerge: rule };
     let plan = Plan { n_models: features.n_models, settings, points: vec![point] };
     plan.validate().unwrap();

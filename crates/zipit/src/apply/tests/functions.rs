@@ -1,9 +1,7 @@
 //! What merged networks compute.
 
-use super::networks::{
-    duplicated, duplication, identity, image, model, oddities, permutation, permuted, plan, rng, thicken, zoo,
-};
-use crate::apply::{Heads, apply, reference::logits};
+use super::networks::{duplicated, duplication, identity, image, model, modern, oddities, plan, rng, thicken, zoo};
+use crate::apply::{Heads, apply, permuted, random_orders, reference::logits};
 use crate::{Model, graph::Graph};
 use proptest::prelude::*;
 use rand::RngExt;
@@ -20,11 +18,13 @@ fn error(merged: &Model, models: &[&Model]) -> f64 {
 
 #[test]
 fn nothing_merged_is_the_ensemble_exactly() {
-    for graph in zoo() {
+    for graph in zoo().into_iter().chain(modern()) {
         let models = [1, 2, 3].map(|seed| model(&graph, seed));
         let models: Vec<&Model> = models.iter().collect();
         let merged = apply(&models, &identity(&graph, 3, |_| false), Heads::Separate).unwrap();
-        assert_eq!(error(&merged, &models), 0.0, "{}", graph.arch);
+        // Shuffled features stand in another order, in which sums round otherwise.
+        let bound = if graph.arch == "shuffled" { 1e-12 } else { 0.0 };
+        assert!(error(&merged, &models) <= bound, "{}", graph.arch);
     }
 }
 
@@ -129,17 +129,17 @@ fn arbitrary_graph() -> impl Strategy<Value = Graph> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     /// Permuted copies of one network, matched by the true permutations in any set of spaces, compute its function.
     #[test]
     fn permuted_copies_give_the_function_back(
-        graph in arbitrary_graph(), n in 2..4_usize, seed in any::<u64>(), density in 0.0..1.5_f64,
+        graph in prop::sample::select([zoo(), modern()].concat()), n in 2..4_usize, seed in any::<u64>(), density in 0.0..1.5_f64,
     ) {
         let spaces = graph.spaces().unwrap();
         let original = model(&graph, seed);
-        let origins: Vec<_> = (0..n).map(|i| permutation(&spaces, seed ^ (i as u64 + 1))).collect();
-        let models: Vec<Model> = origins.iter().map(|o| permuted(&original, &spaces, o)).collect();
+        let origins: Vec<_> = (0..n).map(|i| random_orders(&spaces, seed ^ (i as u64 + 1))).collect();
+        let models: Vec<Model> = origins.iter().map(|o| permuted(&original, o).unwrap()).collect();
         let models: Vec<&Model> = models.iter().collect();
         prop_assert!(error(&original, &[models[0]]) < 1e-9);
         let mut coin = rng(seed);

@@ -1,12 +1,12 @@
 //! Random networks, copies of them with permuted features, and plans that are right by construction.
 
-use crate::graph::{Arch, ArchSpec, Graph, Input, Node, Op, Segment, Spaces, VggHead, Window};
+use crate::graph::{Activation, Arch, ArchSpec, Graph, Input, Node, Op, Segment, Spaces, VggHead, Window};
 use crate::matching::Method;
 use crate::plan::{Plan, PlanSettings, PointPlan, PointSummary};
 use crate::unmerge::UnmergeRule;
 use crate::{Model, Preprocess, Task};
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub fn oddities() -> Graph {
         bias: groups > 1,
     };
     let bn = |c| Op::BatchNorm2d { num_features: c, eps: 1e-3 };
-    let pool = Op::AvgPool2d { window: Window::square(3, 2, 1) };
+    let pool = Op::AvgPool2d { window: Window::square(3, 2, 1), count_include_pad: true };
     let linear = |i, o, bias| Op::Linear { in_features: i, out_features: o, bias };
     let nodes = [
         ("bn0", bn(2), "x"),
@@ -79,10 +79,145 @@ pub fn oddities() -> Graph {
                 module: (!op.params().is_empty()).then(|| format!("net.{name}")),
                 op,
                 inputs: inputs.split(' ').map(Into::into).collect(),
+                params: std::collections::BTreeMap::new(),
             })
             .collect(),
         outputs: vec!["head".into(), "early".into()],
     }
+}
+
+/// What newer networks are made of, which no builder makes: groups of channels, attention heads, norms of each sample,
+/// gates, learned tokens and scales, features split and shuffled.
+pub fn modern() -> Vec<Graph> {
+    vec![grouped(), transformer(), shuffled()]
+}
+
+fn network(arch: &str, shape: [usize; 3], nodes: Vec<(&str, Op, &str)>, output: &str) -> Graph {
+    let node = |(name, op, inputs): (&str, Op, &str)| Node {
+        module: (!op.params().is_empty()).then(|| format!("net.{name}")),
+        ..Node::new(name, op, inputs.split(' ').map(Into::into).collect())
+    };
+    Graph {
+        arch: arch.into(),
+        input: Input { name: "x".into(), shape: shape.to_vec() },
+        nodes: nodes.into_iter().map(node).collect(),
+        outputs: vec![output.into()],
+    }
+}
+
+fn conv(i: usize, o: usize, kernel: usize, groups: usize) -> Op {
+    Op::Conv2d {
+        in_channels: i,
+        out_channels: o,
+        window: Window::square(kernel, 1, kernel / 2),
+        groups,
+        bias: groups > 1,
+    }
+}
+
+fn linear(i: usize, o: usize) -> Op {
+    Op::Linear { in_features: i, out_features: o, bias: true }
+}
+
+fn activation(function: Activation) -> Op {
+    Op::Activation { function }
+}
+
+/// Grouped convolutions that keep and that change the width of their blocks, a depthwise multiplier, GroupNorm, a gate.
+fn grouped() -> Graph {
+    let norm = |groups, c| Op::GroupNorm { num_groups: groups, num_features: c, eps: 1e-3 };
+    let nodes = vec![
+        ("stem", conv(2, 6, 3, 1), "x"),
+        ("pad", Op::Pad { padding: [1, 0, 0, 1], value: 0.5 }, "stem"),
+        ("a", conv(6, 8, 1, 1), "pad"),
+        ("a.act", activation(Activation::Hardswish), "a"),
+        ("groups", conv(8, 12, 3, 4), "a.act"),
+        ("groups.norm", norm(4, 12), "groups"),
+        ("pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, "groups.norm"),
+        ("squeeze", conv(12, 3, 1, 1), "pool"),
+        ("squeeze.act", activation(Activation::Silu), "squeeze"),
+        ("excite", conv(3, 12, 1, 1), "squeeze.act"),
+        ("gate", activation(Activation::Sigmoid), "excite"),
+        ("gated", Op::Mul, "groups.norm gate"),
+        ("b", conv(12, 6, 1, 1), "gated"),
+        ("scale", Op::LayerScale { shape: vec![6, 1, 1], axis: 0 }, "b"),
+        ("add", Op::Add, "scale pad"),
+        ("c", conv(6, 5, 1, 1), "add"),
+        ("multiplier", conv(5, 10, 3, 5), "c"),
+        ("norm", norm(1, 10), "multiplier"),
+        ("mean", Op::Mean, "norm"),
+        ("head", linear(10, 3), "mean"),
+    ];
+    network("grouped", [2, 5, 4], nodes, "head")
+}
+
+/// Two blocks of a vision transformer: one with a fused, one with three projections.
+fn transformer() -> Graph {
+    let norm = || Op::LayerNorm { num_features: 8, eps: 1e-5, bias: true };
+    let slice = |from, to| Op::Slice { ranges: vec![[from, to]] };
+    let attention = || Op::Attention { heads: 2, scale: None };
+    let nodes = vec![
+        ("patches", conv(2, 8, 1, 1), "x"),
+        ("tokens", Op::Tokens, "patches"),
+        ("class", Op::PrependTokens { num_tokens: 1, num_features: 8 }, "tokens"),
+        ("embedded", Op::PositionEmbedding { shape: vec![1, 13, 8], axis: 2 }, "class"),
+        ("norm1", norm(), "embedded"),
+        ("qkv", linear(8, 22), "norm1"),
+        ("q", slice(0, 8), "qkv"),
+        ("k", slice(8, 16), "qkv"),
+        ("v", slice(16, 22), "qkv"),
+        ("attention", attention(), "q k v"),
+        ("projection", linear(6, 8), "attention"),
+        ("scale", Op::LayerScale { shape: vec![8], axis: 0 }, "projection"),
+        ("add1", Op::Add, "embedded scale"),
+        ("norm2", norm(), "add1"),
+        ("up", linear(8, 9), "norm2"),
+        ("act", activation(Activation::Tanh), "up"),
+        ("down", linear(9, 8), "act"),
+        ("add2", Op::Add, "add1 down"),
+        ("q2", linear(8, 4), "add2"),
+        ("k2", linear(8, 4), "add2"),
+        ("v2", linear(8, 6), "add2"),
+        ("attention2", attention(), "q2 k2 v2"),
+        ("projection2", linear(6, 8), "attention2"),
+        ("add3", Op::Add, "add2 projection2"),
+        ("norm3", norm(), "add3"),
+        ("token", Op::SelectToken { index: 0 }, "norm3"),
+        ("head", linear(8, 3), "token"),
+    ];
+    network("transformer", [2, 3, 4], nodes, "head")
+}
+
+/// Three units of a ShuffleNet: features split, some of them worked on, put together and shuffled.
+fn shuffled() -> Graph {
+    let slice = |from, to| Op::Slice { ranges: vec![[from, to]] };
+    let shuffle = || Op::ChannelShuffle { groups: 2 };
+    let nodes = vec![
+        ("left", conv(2, 6, 3, 1), "x"),
+        ("right", conv(2, 6, 1, 1), "x"),
+        ("both", Op::Concat, "left right"),
+        ("shuffle", shuffle(), "both"),
+        ("keep1", slice(0, 6), "shuffle"),
+        ("work1", slice(6, 12), "shuffle"),
+        ("a1", conv(6, 6, 1, 1), "work1"),
+        ("relu1", Op::Relu, "a1"),
+        ("depthwise", conv(6, 6, 3, 6), "relu1"),
+        ("join1", Op::Concat, "keep1 depthwise"),
+        ("shuffle1", shuffle(), "join1"),
+        ("depthwise1", conv(12, 12, 3, 12), "shuffle1"),
+        ("keep2", slice(0, 6), "depthwise1"),
+        ("work2", slice(6, 12), "depthwise1"),
+        ("a2", conv(6, 6, 3, 1), "work2"),
+        ("join2", Op::Concat, "keep2 a2"),
+        ("shuffle2", shuffle(), "join2"),
+        ("last", conv(12, 7, 1, 1), "shuffle2"),
+        ("mean", Op::Mean, "last"),
+        ("flat", Op::Flatten, "shuffle2"),
+        ("also", linear(12 * 12, 4), "flat"),
+        ("summary", Op::Concat, "mean also"),
+        ("head", linear(11, 3), "summary"),
+    ];
+    network("shuffled", [2, 3, 4], nodes, "head")
 }
 
 /// Random weights that keep values of order one.
@@ -130,18 +265,6 @@ pub fn unmoved(spaces: &Spaces) -> Origins {
     spaces.spaces.iter().map(|s| (0..s.dim).collect()).collect()
 }
 
-/// A random permutation of every free space.
-pub fn permutation(spaces: &Spaces, seed: u64) -> Origins {
-    let mut rng = rng(seed);
-    let mut origins = unmoved(spaces);
-    for (origin, space) in origins.iter_mut().zip(&spaces.spaces) {
-        if space.fixed.is_none() {
-            origin.shuffle(&mut rng);
-        }
-    }
-    origins
-}
-
 /// Some features of every free space become copies of others.
 pub fn duplication(spaces: &Spaces, seed: u64) -> Origins {
     let mut rng = rng(seed);
@@ -168,32 +291,19 @@ fn moved(axis: &[Segment], origins: &Origins) -> Vec<usize> {
     positions
 }
 
-/// What features are made of moves; with `readers`, so do the weights that read them (a permutation then keeps the
-/// function).
-fn rewire(model: &Model, spaces: &Spaces, origins: &Origins, readers: bool) -> Model {
+/// A network in which feature j equals feature `origin[j]` everywhere.
+pub fn duplicated(model: &Model, spaces: &Spaces, origins: &Origins) -> Model {
     let mut copy = model.clone();
     for node in &model.graph.nodes {
         for param in node.op.params() {
-            let tensor = copy.weights.get_mut(&format!("{}.{}", node.module.as_ref().unwrap(), param.name)).unwrap();
+            let tensor = copy.weights.get_mut(&node.tensor(param.name)).unwrap();
             *tensor = tensor.select(Axis(0), &moved(&spaces.axes[&node.name], origins));
-            if node.op.mixes() && readers && param.name == "weight" {
-                *tensor = tensor.select(Axis(1), &moved(&spaces.axes[&node.inputs[0]], origins));
-            }
         }
     }
     copy
 }
 
-pub fn permuted(model: &Model, spaces: &Spaces, origins: &Origins) -> Model {
-    rewire(model, spaces, origins, true)
-}
-
-/// A network in which feature j equals feature `origin[j]` everywhere.
-pub fn duplicated(model: &Model, spaces: &Spaces, origins: &Origins) -> Model {
-    rewire(model, spaces, origins, false)
-}
-
-/// A plan over the free spaces that `chosen` accepts; `label(space, i, j)` says what model i's feature j is.
+/// A plan over the free spaces that `chosen` accepts, kin by kin; `label(space, i, j)` says what model i's feature j is.
 pub fn plan(
     graph: &Graph,
     n_models: usize,
@@ -201,10 +311,11 @@ pub fn plan(
     mut label: impl FnMut(usize, usize, usize) -> usize,
 ) -> Plan {
     let spaces = graph.spaces().unwrap();
+    let mut kin = BTreeMap::new();
     let points = graph
         .merge_points(&spaces)
         .into_iter()
-        .filter(|point| chosen(&point.name))
+        .filter(|point| *kin.entry(spaces.spaces[point.space].kin).or_insert_with(|| chosen(&point.name)))
         .map(|point| {
             let mut groups = BTreeMap::new();
             let assignment: Vec<u32> = (0..n_models * point.dim)
@@ -221,6 +332,7 @@ pub fn plan(
                 caps_lifted: false,
                 reconstruction_error: 0.0,
                 condition: None,
+                spread: None,
             };
             PointPlan { name: point.name, assignment, n_groups, merge: None, unmerge: None, summary }
         })

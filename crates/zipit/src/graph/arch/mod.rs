@@ -235,7 +235,7 @@ impl Builder {
     fn push(&mut self, name: &str, op: Op, inputs: &[&str]) -> String {
         let module = (!op.params().is_empty()).then(|| name.to_owned());
         let inputs = inputs.iter().map(|&input| input.to_owned()).collect();
-        self.nodes.push(Node { name: name.to_owned(), op, inputs, module });
+        self.nodes.push(Node { module, ..Node::new(name, op, inputs) });
         name.to_owned()
     }
 
