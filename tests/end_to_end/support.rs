@@ -59,7 +59,26 @@ pub fn max_difference(x: &ArrayD<f32>, y: &ArrayD<f32>) -> f32 {
 
 /// The weights as any other program would store them: safetensors with no word of ours.
 pub fn foreign_safetensors(network: &zipit::Model) -> Vec<u8> {
+    safetensors(network, &[])
+}
+
+/// A network as another program exports it: with its graph, and no word of who made it but `environment`.
+pub fn exported(network: &zipit::Model) -> Vec<(&'static str, String)> {
+    vec![
+        ("format", "pt".to_owned()),
+        ("zipit.graph", serde_json::to_string(&network.graph).unwrap()),
+        ("zipit.tasks", serde_json::to_string(&network.tasks).unwrap()),
+        ("zipit.preprocess", serde_json::to_string(&network.preprocess).unwrap()),
+        ("zipit.environment", json!({ "torch": "2.11.0", "factory": "nets.py:build" }).to_string()),
+    ]
+}
+
+/// The weights as safetensors with this metadata.
+pub fn safetensors(network: &zipit::Model, metadata: &[(&str, String)]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), metadata.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect());
+    }
     let mut data: Vec<u8> = Vec::new();
     for (name, tensor) in &network.weights {
         let start = data.len();

@@ -315,16 +315,21 @@ impl<'a> Container<'a> {
         Ok(Self { header: Header::new(&metadata, bytes.len() as u64), tensors })
     }
 
-    /// Compares the content with the digest that was written with it.
-    pub(crate) fn verify(&self, path: &Path) -> Result<()> {
-        let written = self.header.text(path, DIGEST)?;
+    /// The digest of the content, see [`Digest`].
+    pub(crate) fn digest(&self) -> String {
         let mut digest =
             Digest::of_metadata(self.header.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         for (name, info) in &self.header.tensors {
             digest.tensor(name, info.dtype, &info.shape);
             digest.0.update_rayon(self.bytes(name));
         }
-        if digest.hex() == written {
+        digest.hex()
+    }
+
+    /// Compares the content with the digest that was written with it.
+    pub(crate) fn verify(&self, path: &Path) -> Result<()> {
+        let written = self.header.text(path, DIGEST)?;
+        if self.digest() == written {
             Ok(())
         } else {
             Err(Error::damaged(

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`model`], [`stats`], [`plan`], [`report`], [`dataset`], [`checkpoint`]: one kind of file each, read and written;
+//! - [`exported`]: a network that another program exported with its graph, not yet a model of ours;
 //! - [`header`]: what every one of them says about itself: kind, format version, provenance;
 //! - [`sniff`](sniff()): what a file is, ours or somebody else's, so that a wrong file is refused by its name;
 //! - [`scratch`]: room beyond memory, in a file without a name;
@@ -18,6 +19,7 @@ pub mod checkpoint;
 mod container;
 pub mod dataset;
 pub mod error;
+pub mod exported;
 mod hdf;
 pub mod header;
 mod json;

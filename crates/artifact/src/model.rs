@@ -11,9 +11,9 @@ use zipit::joint::Joint;
 use zipit::{Graph, Model, Preprocess, StateDict, Task};
 
 const FORMAT: &str = "format";
-const GRAPH: &str = "zipit.graph";
-const TASKS: &str = "zipit.tasks";
-const PREPROCESS: &str = "zipit.preprocess";
+pub(crate) const GRAPH: &str = "zipit.graph";
+pub(crate) const TASKS: &str = "zipit.tasks";
+pub(crate) const PREPROCESS: &str = "zipit.preprocess";
 const JOINT: &str = "zipit.joint";
 
 /// A BatchNorm's counter: PyTorch writes it, nothing here needs it.
@@ -147,10 +147,20 @@ pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> 
 pub struct Foreign {
     /// The floating-point tensors, in f32.
     pub weights: StateDict,
-    /// What was left out, one text per tensor: `bn1.num_batches_tracked (I64 [])`.
-    pub dropped: Vec<String>,
+    /// What was left out, by name, and its type and shape: `I64 []`.
+    pub dropped: BTreeMap<String, String>,
     /// The file's own metadata.
     pub metadata: BTreeMap<String, String>,
+    /// BLAKE3 of the content, however its header is spelled: what a model's `zipit.digest` is.
+    pub digest: String,
+}
+
+impl Foreign {
+    /// Whether it is none of somebody else's, but a model of ours.
+    #[must_use]
+    pub fn is_model(&self) -> bool {
+        self.metadata.get(container::KIND).is_some_and(|kind| kind == Kind::Model.code())
+    }
 }
 
 /// Reads any safetensors file: F16, BF16, F32 and F64 become f32; tensors of other types are left out and listed.
@@ -161,15 +171,21 @@ pub struct Foreign {
 pub fn read_foreign_safetensors(path: &Path) -> Result<Foreign> {
     let bytes = container::read_bytes(path, Kind::Safetensors)?;
     let container = Container::parse(path, Kind::Safetensors, &bytes)?;
-    let mut foreign =
-        Foreign { weights: StateDict::new(), dropped: vec![], metadata: container.header.metadata.clone() };
+    let mut foreign = Foreign {
+        weights: StateDict::new(),
+        dropped: BTreeMap::new(),
+        metadata: container.header.metadata.clone(),
+        digest: container.digest(),
+    };
     for (name, info) in &container.header.tensors {
         match info.dtype {
             Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => {
                 let tensor = container.f32(name).map_err(|e| Error::contents(path, Kind::Safetensors, &e))?;
                 foreign.weights.insert(name.clone(), tensor);
             }
-            other => foreign.dropped.push(format!("{name} ({other} {:?})", info.shape)),
+            other => {
+                foreign.dropped.insert(name.clone(), format!("{other} {:?}", info.shape));
+            }
         }
     }
     Ok(foreign)

@@ -1,6 +1,9 @@
-//! `import`: a PyTorch checkpoint in, a model file out. Needs no LibTorch and executes no pickle.
+//! `import`: a PyTorch checkpoint, or a network exported with its graph, in; a model file out. Needs no LibTorch and
+//! executes no pickle.
 
+mod checkpoint;
 mod classes;
+mod exported;
 mod preprocess;
 mod pytorch;
 mod source;
@@ -8,43 +11,50 @@ mod unwrap;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use classes::classes;
-use preprocess::{ForChannels, PreprocessArgs};
+use preprocess::PreprocessArgs;
 use source::Source;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use zipit::graph::{Arch, ArchSpec};
-use zipit::{Model, Task};
+use zipit::Model;
+use zipit::graph::Arch;
+use zipit_artifact::exported::Exported;
 use zipit_artifact::header::{InputRef, hash_file};
 use zipit_artifact::model;
-use zipit_stage::{Common, HasCommon, Stage};
+use zipit_stage::{Common, HasCommon, Stage, Usage};
 
 /// Make a model file from a PyTorch checkpoint (.pt, .pth, .safetensors).
 ///
-/// Width, input channels and the kind of head are read off the tensors.
+/// Of the architectures that --arch knows, width, input channels and the kind of head are read off the tensors. Any
+/// other network is exported with its graph first (`scripts/zipit_torch.py export`), and imported without --arch.
 ///
 /// Example: import digits.pth --arch resnet20 --classes 0-9 --size 32 --mean 0.1307 --std 0.3081 -o digits.safetensors
 #[derive(Debug, Parser)]
 #[command(name = "import", version)]
 struct Args {
-    /// A state dict saved by torch.save (bare or nested), or a .safetensors file
+    /// A state dict saved by torch.save (bare or nested), or a .safetensors file; or an exported network
     checkpoint: PathBuf,
     /// resnet20, resnet32, resnet56 (CIFAR layout), `vgg11_bn`, `vgg16_bn`, resnet18, resnet34, resnet50 (torchvision)
+    /// [default: the graph in the file]
     #[arg(long)]
-    arch: Arch,
-    /// Class names in logit order, or indices such as 5-9, as the data set spells them
-    #[arg(long, value_delimiter = ',', required_unless_present = "classes_file")]
+    arch: Option<Arch>,
+    /// Class names in logit order, or indices such as 5-9, as the data set spells them; of several tasks one after the
+    /// other [default for an exported network: its own]
+    #[arg(long, value_delimiter = ',')]
     classes: Vec<String>,
     /// A text file with one class name a line
     #[arg(long, conflicts_with = "classes")]
     classes_file: Option<PathBuf>,
-    /// What the task is called [default: the checkpoint's file name]
+    /// What the task is called; of a network with several, once for each [default: an exported network's own, else the
+    /// checkpoint's file name]
     #[arg(long)]
-    task: Option<String>,
+    task: Vec<String>,
     /// Where in the checkpoint the weights are (`state_dict`, model, ema, …) [default: found by name]
-    #[arg(long)]
+    #[arg(long, requires = "arch")]
     key: Option<String>,
+    /// The checkpoint that an exported network's weights are from, for the provenance [default: the exported file]
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "arch")]
+    source: Vec<PathBuf>,
     #[command(flatten)]
     preprocess: PreprocessArgs,
     /// The model file to write
@@ -65,27 +75,23 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let source = Source::open(&args.checkpoint)?;
-    let input = InputRef {
-        name: args.checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        kind: "checkpoint".to_owned(),
-        blake3: hash_file(&args.checkpoint)?,
-        provenance: None,
-    };
-    let provenance = stage.provenance(vec![input], [].into());
+    let Imported { model, sources, environment } = read(args)?;
+    let inputs = sources.iter().map(|path| input(path)).collect::<anyhow::Result<_>>()?;
+    let provenance = stage.provenance(inputs, environment);
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
-    let model = model(args, &source).with_context(|| format!("{} as {}", args.checkpoint.display(), args.arch))?;
-    let n_params = model.graph.cost()?.params;
-    let task = &model.tasks[0];
+    let tasks: Vec<String> = model
+        .tasks
+        .iter()
+        .map(|task| format!("task `{}` with {} classes ({})", task.name, task.classes.len(), task.classes.join(", ")))
+        .collect();
     let told = format!(
-        "{}, {n_params} parameters, input {:?}, task `{}` with {} classes ({})",
+        "{}, {} parameters, input {:?}, {}",
         model.graph.arch,
+        model.graph.cost()?.params,
         model.graph.input.shape,
-        task.name,
-        task.classes.len(),
-        task.classes.join(", ")
+        tasks.join("; ")
     );
     if args.common.dry_run {
         return stage.print(&format!("{told}; would write {}\n", args.out.display()));
@@ -95,44 +101,47 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     stage.print(&format!("{}: {told}\n", args.out.display()))
 }
 
-fn model(args: &Args, source: &Source) -> anyhow::Result<Model> {
-    let preprocess = args.preprocess.resolve(args.arch)?;
-    let shapes = source.shapes();
-    // Names do not depend on width, channels or classes.
-    let names = ArchSpec::new(args.arch, 1.0, 3, preprocess.size, 10).build()?;
-    let expected: BTreeSet<String> = names.params().into_keys().collect();
-    let prefix = unwrap::find_prefix(&shapes.keys().copied().collect(), &expected, args.key.as_deref())?;
-    if !prefix.is_empty() {
-        tracing::info!("took the tensors under `{}`", prefix.trim_end_matches('.'));
+/// What was imported, from which files, made by what.
+struct Imported {
+    model: Model,
+    sources: Vec<PathBuf>,
+    environment: BTreeMap<String, String>,
+}
+
+fn read(args: &Args) -> anyhow::Result<Imported> {
+    let source = Source::open(&args.checkpoint)?;
+    let own = vec![args.checkpoint.clone()];
+    if let Some(arch) = args.arch {
+        let model = checkpoint::model(args, arch, &source)
+            .with_context(|| format!("{} as {arch}", args.checkpoint.display()))?;
+        return Ok(Imported { model, sources: own, environment: BTreeMap::new() });
     }
-    let (inside, outside): (Vec<_>, Vec<_>) = shapes.into_iter().partition(|(name, _)| name.starts_with(&prefix));
-    if !outside.is_empty() {
-        tracing::info!("left {} other tensors in the checkpoint alone ({} …)", outside.len(), outside[0].0);
-    }
-    let (counters, tensors): (Vec<_>, Vec<_>) = inside.into_iter().partition(|(name, _)| source.is_counter(name));
-    if !counters.is_empty() {
-        tracing::info!("left {} integer buffers out ({} …)", counters.len(), counters[0].0);
-    }
-    let tensors: BTreeMap<&str, Vec<usize>> =
-        tensors.into_iter().map(|(name, shape)| (&name[prefix.len()..], shape)).collect();
-    let spec = ArchSpec::infer(args.arch, preprocess.size, &tensors)?;
-    let graph = spec.build()?;
-    graph.check_tensor_shapes(&tensors)?;
-    let preprocess = preprocess.for_channels(graph.input.shape[0])?;
-    let classes = classes(args)?;
-    let n_logits = spec.n_classes;
+    let unknown = Usage(format!(
+        "{} does not say which network its tensors belong to: name one that zipit knows with --arch ({}), or export a \
+         network of your own with its graph (scripts/zipit_torch.py export) and import that",
+        args.checkpoint.display(),
+        Arch::ALL.map(Arch::name).join(", ")
+    ));
+    let Source::Safetensors(file) = source else { return Err(unknown.into()) };
     ensure!(
-        classes.len() == n_logits,
-        "the network has {n_logits} logits but --classes names {}: give one name per logit, in order",
-        classes.len()
+        !file.is_model(),
+        "{} is a zipit model already: use it as it is (--arch takes its weights alone)",
+        args.checkpoint.display()
     );
-    let weights = tensors
-        .keys()
-        .map(|name| Ok(((*name).to_owned(), source.read(&format!("{prefix}{name}"))?)))
-        .collect::<anyhow::Result<_>>()?;
-    let stem = args.checkpoint.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let tasks = vec![Task { name: args.task.clone().unwrap_or(stem), classes }];
-    let model = Model { graph, weights, tasks, preprocess, joint: None };
-    model.validate()?;
-    Ok(model)
+    let Some(exported) = Exported::of(&args.checkpoint, &file)? else { return Err(unknown.into()) };
+    let mut environment = exported.environment.clone();
+    // Where the checkpoint stands for it, the exported file's own content would not be told.
+    environment.insert("exported".to_owned(), file.digest.clone());
+    let model = exported::model(args, exported, file).with_context(|| format!("{}", args.checkpoint.display()))?;
+    let sources = if args.source.is_empty() { own } else { args.source.clone() };
+    Ok(Imported { model, sources, environment })
+}
+
+fn input(path: &Path) -> anyhow::Result<InputRef> {
+    Ok(InputRef {
+        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        kind: "checkpoint".to_owned(),
+        blake3: hash_file(path)?,
+        provenance: None,
+    })
 }

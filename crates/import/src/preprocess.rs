@@ -12,16 +12,16 @@ const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.
 #[derive(Debug, Clone, Args)]
 pub struct PreprocessArgs {
     /// Image size the network was trained on: 32 or 28x32 (height x width) [default: torchvision networks 224]
-    #[arg(long, value_parser = parse_size)]
+    #[arg(long, value_parser = parse_size, requires = "arch")]
     size: Option<[usize; 2]>,
     /// Length of the shorter side before the centre crop [default: torchvision networks at 224: 256, else no crop]
-    #[arg(long)]
+    #[arg(long, requires = "arch")]
     resize: Option<usize>,
     /// Mean per channel of values in 0…1 [default: torchvision networks ImageNet's]
-    #[arg(long, value_delimiter = ',', requires = "std")]
+    #[arg(long, value_delimiter = ',', requires_all = ["std", "arch"])]
     mean: Vec<f32>,
     /// Standard deviation per channel
-    #[arg(long, value_delimiter = ',', requires = "mean")]
+    #[arg(long, value_delimiter = ',', requires_all = ["mean", "arch"])]
     std: Vec<f32>,
 }
 

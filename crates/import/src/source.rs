@@ -6,29 +6,22 @@ use ndarray::ArrayD;
 use pytorch_reader::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
-use zipit::StateDict;
 use zipit_artifact::header::Kind;
-use zipit_artifact::model;
+use zipit_artifact::model::{self, Foreign};
 
 /// Tensors by their names in the file.
 pub enum Source {
     /// `torch.save`: read tensor by tensor.
     PyTorch(BTreeMap<String, Tensor>),
-    /// Safetensors: already f32, integer tensors left out.
-    Safetensors(StateDict),
+    /// Safetensors: already f32.
+    Safetensors(Foreign),
 }
 
 impl Source {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(match zipit_artifact::sniff(path)? {
             Kind::PytorchZip | Kind::Pickle => Self::PyTorch(pytorch::open(path)?),
-            Kind::Safetensors | Kind::Model => {
-                let file = model::read_foreign_safetensors(path)?;
-                if !file.dropped.is_empty() {
-                    tracing::info!("left {} integer tensors out ({} …)", file.dropped.len(), file.dropped[0]);
-                }
-                Self::Safetensors(file.weights)
-            }
+            Kind::Safetensors | Kind::Model => Self::Safetensors(model::read_foreign_safetensors(path)?),
             other => bail!(
                 "{} is {other}; import reads a state dict saved by torch.save (.pt, .pth) or a .safetensors file",
                 path.display()
@@ -36,25 +29,32 @@ impl Source {
         })
     }
 
+    /// Shapes of the floating-point tensors.
     pub fn shapes(&self) -> BTreeMap<&str, Vec<usize>> {
         match self {
-            Self::PyTorch(tensors) => tensors.iter().map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect(),
-            Self::Safetensors(tensors) => tensors.iter().map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect(),
+            Self::PyTorch(tensors) => {
+                let floats = tensors.iter().filter(|(_, t)| !pytorch::is_integer(t));
+                floats.map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect()
+            }
+            Self::Safetensors(file) => file.weights.iter().map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect(),
         }
     }
 
-    /// Whether it only counts (`num_batches_tracked`).
-    pub fn is_counter(&self, name: &str) -> bool {
+    /// What the other tensors hold: counters (`num_batches_tracked`) and indices, which no network here has.
+    pub fn others(&self) -> BTreeMap<&str, String> {
         match self {
-            Self::PyTorch(tensors) => tensors.get(name).is_some_and(pytorch::is_integer),
-            Self::Safetensors(_) => false,
+            Self::PyTorch(tensors) => {
+                let others = tensors.iter().filter(|(_, t)| pytorch::is_integer(t));
+                others.map(|(n, t)| (n.as_str(), format!("{:?} {:?}", t.dtype(), t.shape()))).collect()
+            }
+            Self::Safetensors(file) => file.dropped.iter().map(|(n, what)| (n.as_str(), what.clone())).collect(),
         }
     }
 
     pub fn read(&self, name: &str) -> anyhow::Result<ArrayD<f32>> {
         match self {
             Self::PyTorch(tensors) => pytorch::read(tensors.get(name).context("asked for a tensor that is there")?),
-            Self::Safetensors(tensors) => tensors.get(name).cloned().context("asked for a tensor that is there"),
+            Self::Safetensors(file) => file.weights.get(name).cloned().context("asked for a tensor that is there"),
         }
     }
 }

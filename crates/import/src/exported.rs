@@ -1,0 +1,48 @@
+//! A network that was exported with its graph: the file says everything, the command line may rename.
+
+use crate::Args;
+use crate::checkpoint::leave_out;
+use crate::classes::classes;
+use anyhow::ensure;
+use zipit::{Model, Task};
+use zipit_artifact::exported::Exported;
+use zipit_artifact::model::Foreign;
+
+/// The network that `exported` describes and whose tensors `file` holds.
+pub fn model(args: &Args, exported: Exported, file: Foreign) -> anyhow::Result<Model> {
+    let Exported { graph, mut tasks, preprocess, .. } = exported;
+    rename(&mut tasks, &args.task, &classes(args)?)?;
+    let params = graph.params();
+    let others = file.dropped.iter().map(|(name, what)| (name.as_str(), what.clone())).collect();
+    leave_out(&others, |name| params.contains_key(name))?;
+    let model = Model { graph, weights: file.weights, tasks, preprocess, joint: None };
+    model.validate()?;
+    Ok(model)
+}
+
+/// New names for all tasks, or for all classes of all tasks in the order of the outputs.
+fn rename(tasks: &mut [Task], names: &[String], classes: &[String]) -> anyhow::Result<()> {
+    if !names.is_empty() {
+        ensure!(
+            names.len() == tasks.len(),
+            "the network has {} task(s) but --task names {}: give it once per task, in order",
+            tasks.len(),
+            names.len()
+        );
+        tasks.iter_mut().zip(names).for_each(|(task, name)| task.name.clone_from(name));
+    }
+    if !classes.is_empty() {
+        let n_logits: usize = tasks.iter().map(|task| task.classes.len()).sum();
+        ensure!(
+            classes.len() == n_logits,
+            "the network has {n_logits} logits but --classes names {}: give one name per logit, in order",
+            classes.len()
+        );
+        let mut rest = classes.iter();
+        for task in tasks {
+            let n = task.classes.len();
+            task.classes = rest.by_ref().take(n).cloned().collect();
+        }
+    }
+    Ok(())
+}
