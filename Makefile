@@ -295,10 +295,17 @@ refit: $(DEMO)/sources/test.json $(REFITTED:%=$(DEMO)/%/test.json) $(WAYS:%=$(DE
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint docs deny bench clean
-test: build ## Run all tests
+.PHONY: test test-full architectures lint docs deny bench clean
+test: build .venv-python/ready ## Run all tests
 	cargo nextest run --release --locked --workspace
 	cargo test --release --locked --workspace --doc
+	cd scripts && ../.venv-python/bin/python -m pytest -q tests
+
+test-full: build .venv-python/ready ## Every promised architecture at its full image size
+	ZIPIT_FULL=1 cargo nextest run --release --locked -p zipit-tests architectures::
+
+architectures: ## Print the table of architectures that the last tests took through everything
+	@.venv-python/bin/python scripts/architectures.py table runs/architectures/small
 
 lint: .venv/ready ## Format, clippy and the crate walls
 	cargo fmt --all --check

@@ -1,6 +1,7 @@
 //! The pipeline as a user runs it: every test goes through the binaries.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod architectures;
 mod bad_input;
 mod exported;
 mod gate;

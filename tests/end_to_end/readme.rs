@@ -4,11 +4,16 @@ use crate::support::tiny_graph;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use zipit_tests::{Workplace, binary, repository, write_idx};
+use zipit_tests::{Workplace, binary, repository, write_cifar, write_idx};
 
 /// The lines after `$ ` in the README's console blocks.
 fn commands() -> Vec<String> {
-    let text = fs::read_to_string(repository().join("README.md")).unwrap();
+    commands_of("README.md")
+}
+
+/// The lines after `$ ` in the console blocks of a page.
+fn commands_of(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
     let mut commands = Vec::new();
     let mut inside = false;
     for line in text.lines() {
@@ -52,6 +57,50 @@ fn merging_your_own_two_checkpoints() {
     // The result is what the README says it is: an ordinary file with PyTorch's names.
     let merged = crate::support::tensors(&place, "recalibrated.safetensors");
     assert!(merged.contains_key("conv1.weight") && tiny_graph().params().contains_key("conv1.weight"));
+}
+
+/// A small network of torchvision's, as somebody's own file would make it, and a checkpoint of each task.
+const MY_NETS: &str = r#"
+import torch
+from torchvision.models import mobilenet_v2
+
+def build():
+    return mobilenet_v2(num_classes=3, width_mult=0.25)
+
+if __name__ == "__main__":
+    for seed, name in enumerate(["cats", "dogs"]):
+        torch.manual_seed(seed)
+        torch.save(build().state_dict(), f"{name}.pth")
+"#;
+
+#[test]
+fn your_two_checkpoints_in_five_commands() {
+    let python = repository().join(".venv-python/bin/python");
+    if !python.exists() {
+        eprintln!("skipped: exporting needs the full PyTorch; `make setup-python` installs it");
+        return;
+    }
+    let place = Workplace::new();
+    fs::create_dir_all(place.path("target")).unwrap();
+    for name in [".venv-python", "scripts"] {
+        std::os::unix::fs::symlink(repository().join(name), place.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(binary("import").parent().unwrap(), place.path("target/release")).unwrap();
+    write_cifar(&place.path("images"), 100);
+    let names = "tabby siamese persian beagle poodle husky bird fish cow horse";
+    fs::write(place.path("images/batches.meta.txt"), names.replace(' ', "\n") + "\n").unwrap();
+    fs::write(place.path("my_nets.py"), MY_NETS).unwrap();
+    bash(&place, ".venv-python/bin/python my_nets.py");
+
+    let commands = commands_of("docs/your-networks.md");
+    assert_eq!(commands.len(), 8, "five, and three that look at the result");
+    for command in &commands {
+        bash(&place, command);
+    }
+    let back = "import sys; sys.path.insert(0, 'scripts'); import torch, zipit_torch; \
+                net = zipit_torch.load('both.safetensors'); y = net(torch.zeros(2, 3, 32, 32)); \
+                assert {k: tuple(v.shape) for k, v in y.items()} == {'cats': (2, 3), 'dogs': (2, 3)}, y";
+    bash(&place, &format!(".venv-python/bin/python -c \"{back}\""));
 }
 
 #[test]

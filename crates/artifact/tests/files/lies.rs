@@ -186,8 +186,8 @@ type PlanLie = fn(&mut forge::Plan);
 #[test]
 fn plans() {
     let lies: [(PlanLie, &str); 24] = [
-        (|p| p.version = 4, "a zipit plan of format version 4, this zipit reads version 3: use a newer zipit"),
-        (|p| p.version = 2, "format version 2, this zipit reads version 3: make the file again"),
+        (|p| p.version = 5, "a zipit plan of format version 5, this zipit reads version 4: use a newer zipit"),
+        (|p| p.version = 3, "format version 3, this zipit reads version 4: make the file again"),
         (|p| p.codec[0] = 2, "its codec is 2, expected 1"),
         (|p| p.lengths = Some([u64::MAX, 1, 0]), "its sections do not fill it"),
         (|p| p.lengths = Some([u64::MAX, 2, u64::MAX]), "its sections do not fill it"),

@@ -1,0 +1,114 @@
+//! Every promised architecture, from PyTorch through the binaries and back: it traces, our forward is PyTorch's, a merge
+//! with a permuted copy of itself gives the function back, a merge of two networks of different weights runs end to end,
+//! and what comes out loads in PyTorch and runs as ONNX.
+//!
+//! Needs the full PyTorch (`make setup-python`); without it the tests say so and pass. `ZIPIT_FULL=1` takes full-size images.
+
+use crate::support::{max_difference, tensors, write};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+use zipit_artifact::model;
+use zipit_tests::{Workplace, binary, permuted, repository, write_cifar};
+
+/// |Δlogit| relative to the largest logit.
+const TOLERANCE: f32 = 1e-3;
+
+/// `scripts/architectures.py ARGS…`; the JSON it prints.
+fn python(place: &Workplace, args: &[&str]) -> Value {
+    let binaries = binary("import").parent().expect("a folder").to_owned();
+    let ran = Command::new(interpreter())
+        .arg(repository().join("scripts/architectures.py"))
+        .args(args)
+        .arg("--bin")
+        .arg(binaries)
+        .current_dir(place.path(""))
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .expect("Python runs");
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{args:?}: {said}{}", String::from_utf8_lossy(&ran.stderr));
+    serde_json::from_str(said.lines().last().unwrap_or_default()).expect("a line of JSON")
+}
+
+fn interpreter() -> PathBuf {
+    repository().join(".venv-python/bin/python")
+}
+
+fn architecture(name: &str) {
+    if !interpreter().exists() {
+        eprintln!("skipped: {name} needs the full PyTorch; `make setup-python` installs it");
+        return;
+    }
+    let full = std::env::var_os("ZIPIT_FULL").is_some();
+    let place = Workplace::new();
+    write_cifar(&place.path("data"), 160);
+    let mut arguments = vec!["export", name, "."];
+    if full {
+        arguments.push("--full");
+    }
+    let mut row = python(&place, &arguments);
+
+    // Statistics of the images, as in a trained network: otherwise deep features are dead, and no twin can be told.
+    place.ok("recalibrate", "one.safetensors --data data --images 120 -o a.safetensors");
+    let a = model::read(&place.path("a.safetensors")).unwrap().model;
+    let mut copy = permuted(&a, 7);
+    "copy".clone_into(&mut copy.tasks[0].name);
+    write(&place, "copy", &copy);
+    place.ok("collect", "a.safetensors copy.safetensors --data data --images 120 -o copies.h5");
+    place.ok("match", "copies.h5 --method permute --unmerge pinv -o copies.bin");
+    place.ok("apply", "copies.bin a.safetensors copy.safetensors -o same.safetensors");
+    place.ok("eval", "a.safetensors same.safetensors --data data --split train --images 120 --logits logits.safetensors");
+    let logits = tensors(&place, "logits.safetensors");
+    let original = &logits["a/first"];
+    let size = original.iter().fold(0_f32, |m, x| m.max(x.abs()));
+    let mut worst = 0_f32;
+    for head in ["same/first", "same/copy"] {
+        worst = worst.max(max_difference(original, &logits[head]) / size);
+    }
+    assert!(worst <= TOLERANCE, "{name}: merged with its permuted copy it is off by {worst} of its largest logit");
+
+    place.ok("collect", "a.safetensors two.safetensors --data data --images 120 -o stats.h5");
+    place.ok("match", "stats.h5 -o plan.bin");
+    place.ok("apply", "plan.bin a.safetensors two.safetensors -o zipped.safetensors");
+    place.ok("recalibrate", "zipped.safetensors --data data --images 120 -o merged.safetensors");
+    let back = python(&place, &["check", "merged.safetensors"]);
+
+    let spaces = a.graph.spaces().unwrap();
+    row["nodes"] = a.graph.nodes.len().into();
+    row["spaces"] = a.graph.merge_points(&spaces).len().into();
+    row["permuted"] = worst.into();
+    row["load"] = back["load"].clone();
+    row["onnx"] = back["onnx"].clone();
+    let folder = repository().join("runs/architectures").join(if full { "full" } else { "small" });
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!("{name}.json")), row.to_string()).unwrap();
+}
+
+macro_rules! architectures {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                architecture(stringify!($name));
+            }
+        )*
+
+        #[test]
+        fn none_is_forgotten() {
+            if !interpreter().exists() {
+                return;
+            }
+            let script = repository().join("scripts/architectures.py");
+            let listed = Command::new(interpreter()).arg(script).arg("list").output().unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            assert_eq!(listed.lines().collect::<Vec<_>>(), [$(stringify!($name)),*]);
+        }
+    };
+}
+
+architectures! {
+    resnet18 resnet34 resnet50 resnet101 wide_resnet50_2 resnext50_32x4d vgg11 vgg11_bn vgg16 vgg16_bn alexnet densenet121
+    mobilenet_v2 mobilenet_v3_large efficientnet_b0 shufflenet_v2_x1_0 googlenet inception_v3 convnext_tiny regnet_y_400mf
+    vit_b_16 vit_small timm_vit_tiny_patch16_224 timm_efficientnet_lite0 timm_resnet18d timm_convnext_atto
+}
