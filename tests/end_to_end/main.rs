@@ -12,6 +12,7 @@ mod libtorch_free;
 mod matchings;
 mod multiheaded;
 mod permuted_copy;
+mod predict;
 mod readme;
 mod refit;
 mod refit_refused;

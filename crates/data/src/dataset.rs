@@ -196,6 +196,18 @@ impl Dataset {
         (0..self.len()).filter(|&i| wanted[self.labels[i] as usize]).collect()
     }
 
+    /// The file that holds one image and no other, relative to the data set's folder: only class folders have such.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Dataset::len`].
+    #[must_use]
+    pub fn file(&self, index: usize) -> Option<&Path> {
+        match &self.images {
+            Images::Files(paths) => Some(paths[index].strip_prefix(&self.path).unwrap_or(&paths[index])),
+            Images::Memory { .. } | Images::Hdf5 { .. } => None,
+        }
+    }
+
     /// `[C, H, W]` of one image as it is stored. Class folders may hold images of several sizes, the others do not.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod folder;
 mod hdf;
 mod idx;
 mod listing;
+pub mod numpy;
 mod preprocess;
 mod raster;
 mod sample;

@@ -163,6 +163,16 @@ impl ImageSet {
         })
     }
 
+    /// What each image is called: its file in a tree of class folders, else its number in the split, from 0; of several
+    /// data sets, after the data set's name.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.places.iter().map(|&(d, i)| {
+            let dataset = &self.datasets[d];
+            let name = dataset.file(i).map_or_else(|| i.to_string(), |file| file.display().to_string());
+            if self.datasets.len() > 1 { format!("{}/{name}", dataset.name()) } else { name }
+        })
+    }
+
     /// For every image, the task whose data it is from: the one with the image's class; where tasks share classes, the
     /// data sets' own order, if there are as many data sets as tasks.
     ///

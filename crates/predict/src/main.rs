@@ -1,0 +1,90 @@
+//! `predict`: a network and images in; logits, or what it takes the images for, out.
+
+mod arrays;
+mod choice;
+mod dataset;
+
+use anyhow::Context;
+use clap::Parser;
+use ndarray::Array2;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use zipit::images::ImageBatches;
+use zipit_artifact::model::{self, ModelFile};
+use zipit_data::Split;
+use zipit_stage::{Common, HasCommon, Stage, Usage};
+use zipit_torch::{Device, Network, batch_size, evaluate};
+
+/// Run a network on images: logits of arrays, or predictions for a data set.
+///
+/// With --images, an array [B, C, H, W] of preprocessed images, the logits of every task go under its name into an .npz
+/// archive that NumPy opens (a gate's as `gate`). With --data, every image of the data set, read as in the other stages,
+/// gets a line of CSV: its class as the data set has it, for each task the likeliest class and its probability, and the
+/// joint choice over all tasks if the network has a rule for it (see `gate`).
+///
+/// Example: predict network.safetensors --data data/fashion-mnist -o predictions.csv
+#[derive(Debug, Parser)]
+#[command(name = "predict", version)]
+struct Args {
+    /// A merged or single network
+    model: PathBuf,
+    /// Preprocessed images as numpy.save wrote them: float32 or float64, [B, C, H, W]
+    #[arg(long, value_name = "NPY", requires = "out", conflicts_with_all = ["data", "split"])]
+    images: Option<PathBuf>,
+    /// A data set: IDX files, CIFAR batches, class folders or an HDF5 file; may be given several times
+    #[arg(long, value_name = "PATH")]
+    data: Vec<PathBuf>,
+    /// Of the data set: train, val (every tenth training image, which `train` leaves out) or test [default: test]
+    #[arg(long)]
+    split: Option<Split>,
+    /// Images per batch [default: what is fastest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    batch_size: Option<u64>,
+    /// Where the network runs: cpu, cuda or cuda:i
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// The .npz file to write, or with --data the .csv file [default: stdout]
+    #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+fn main() -> ExitCode {
+    zipit_stage::run(run)
+}
+
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    if args.images.is_none() && args.data.is_empty() {
+        return Err(Usage("what is to be predicted? give --images or --data".to_owned()).into());
+    }
+    let file = model::read(&args.model)?;
+    if let Some(out) = &args.out {
+        stage.may_replace(out)?;
+    }
+    match (&args.images, &args.out) {
+        (Some(images), Some(out)) => arrays::predict(args, stage, &file, images, out),
+        _ => dataset::predict(args, stage, &file),
+    }
+}
+
+impl Args {
+    fn batch_size(&self, file: &ModelFile) -> anyhow::Result<usize> {
+        Ok(self.batch_size.map_or_else(|| batch_size(&file.model.graph, self.device), |n| Ok(n as usize))?)
+    }
+
+    /// The logits of every output, `[n, classes]`.
+    fn logits(&self, stage: &Stage, file: &ModelFile, images: &dyn ImageBatches) -> anyhow::Result<Vec<Array2<f32>>> {
+        let progress = stage.progress("predict", "images", images.n_images() as u64);
+        Network::folded(&file.model, &BTreeSet::new(), self.device)
+            .and_then(|network| evaluate::logits(&network, images, &progress))
+            .with_context(|| format!("{}", file.path.display()))
+    }
+}
