@@ -179,7 +179,7 @@ fn space_label(spaces: &Spaces, value: &str, marks: Option<&Marks>) -> (String, 
             match (space.fixed, marks.map(|marks| marks.notes.get(&space.name))) {
                 (Some(Fixed::Input), _) => text += ", fixed: input",
                 (Some(Fixed::Output), _) => text += ", fixed: output",
-                (Some(Fixed::Bound), _) => text += ", fixed: its blocks are a fixed space's",
+                (Some(Fixed::Bound), _) => text += ", fixed: its blocks belong to a fixed space's",
                 (None, Some(Some(note))) => {
                     text += &format!(", {note}");
                     border = Border::Thick;
