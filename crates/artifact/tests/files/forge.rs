@@ -134,7 +134,7 @@ pub fn plan(change: impl FnOnce(&mut Plan)) -> Vec<u8> {
     let (header, rest) = bytes[40..bytes.len() - 32].split_at(length(16));
     let (assignments, dense) = rest.split_at(length(24));
     let mut parts = Plan {
-        version: 3,
+        version: 4,
         codec: [1, 0, 0, 0],
         header: serde_json::from_slice(header).unwrap(),
         assignments: assignments.to_vec(),

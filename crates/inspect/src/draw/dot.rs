@@ -19,8 +19,9 @@ pub fn dot(picture: &Picture) -> String {
         }
         text += "  }\n";
     }
-    for (from, to) in &picture.arrows {
-        text += &format!("  n{from} -> n{to};\n");
+    for arrow in &picture.arrows {
+        let look = if arrow.bundle { " [style=dashed]" } else { "" };
+        text += &format!("  n{} -> n{}{look};\n", arrow.from, arrow.to);
     }
     text + "}\n"
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use zipit::Graph;
-use zipit::graph::{Fixed, Node, Spaces};
+use zipit::graph::{Fixed, Node, Op, Spaces};
 
 /// What is known of the feature spaces beside the graph.
 pub struct Marks {
@@ -20,8 +20,7 @@ pub struct Picture {
     /// What it shows, and how to read it.
     pub title: Vec<String>,
     pub cards: Vec<Card>,
-    /// From card to card.
-    pub arrows: Vec<(usize, usize)>,
+    pub arrows: Vec<Arrow>,
     /// Titles of the frames.
     pub frames: Vec<String>,
     /// Number of nodes of the graph.
@@ -36,6 +35,14 @@ pub struct Card {
     pub fill: String,
     pub border: Border,
     pub frame: Option<usize>,
+}
+
+/// From card to card.
+pub struct Arrow {
+    pub from: usize,
+    pub to: usize,
+    /// Not what `from` makes goes along it, but all that `from` reads.
+    pub bundle: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +74,7 @@ impl Picture {
         // Value → the card that makes it.
         let mut made: BTreeMap<&str, usize> = BTreeMap::from([(graph.input.name.as_str(), 0)]);
         let readers = graph.readers();
-        for (node, &owner) in graph.nodes.iter().zip(&owners) {
+        for (i, (node, &owner)) in graph.nodes.iter().zip(&owners).enumerate() {
             let row = line(&node.name, node.op.kind());
             let at = match continued(graph, &spaces, &readers, node) {
                 Some(before) if chains[made[before]].owner == owner => {
@@ -78,10 +85,13 @@ impl Picture {
                 }
                 _ => {
                     let at = chains.len();
-                    let mut from: Vec<usize> = node.inputs.iter().map(|input| made[input.as_str()]).collect();
-                    from.sort_unstable();
-                    from.dedup();
-                    arrows.extend(from.into_iter().map(|from| (from, at)));
+                    let bundle = bundle(&graph.nodes[..i], node);
+                    let rest = &node.inputs[bundle.map_or(0, |first| first.inputs.len())..];
+                    let from: BTreeSet<usize> = rest.iter().map(|input| made[input.as_str()]).collect();
+                    arrows.extend(from.into_iter().map(|from| Arrow { from, to: at, bundle: false }));
+                    if let Some(first) = bundle {
+                        arrows.push(Arrow { from: made[first.name.as_str()], to: at, bundle: true });
+                    }
                     chains.push(Chain { owner, last: &node.name, rows: vec![row] });
                     at
                 }
@@ -123,6 +133,9 @@ impl Picture {
         } else if !models.is_empty() {
             title.push("thick border: shared by all models; dashed: one model's own".to_owned());
         }
+        if arrows.iter().any(|arrow| arrow.bundle) {
+            title.push("dashed arrow: not what the upper one makes but all that it reads".to_owned());
+        }
         let frames = models.iter().map(|i| format!("model {i} alone")).collect();
         Ok(Self { title, cards, arrows, frames, n_nodes: graph.nodes.len() })
     }
@@ -158,6 +171,14 @@ fn continued<'a>(
     (alone && !seen && same).then_some(before)
 }
 
+/// The last earlier Concat whose inputs, three or more, are the first ones of this Concat: in a densely connected network
+/// one arrow then stands for many.
+fn bundle<'a>(earlier: &'a [Node], node: &Node) -> Option<&'a Node> {
+    let is_concat = |node: &Node| matches!(node.op, Op::Concat);
+    let begins = |first: &Node| first.inputs.len() > 2 && node.inputs.starts_with(&first.inputs);
+    earlier.iter().rev().find(|first| is_concat(node) && is_concat(first) && begins(first))
+}
+
 /// Every column as wide as its widest entry.
 fn aligned(rows: &[[String; 3]]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -190,7 +211,11 @@ fn space_label(spaces: &Spaces, value: &str, marks: Option<&Marks>) -> (String, 
             text
         })
         .collect();
-    (parts.join(" + "), border)
+    let label = match &parts[..] {
+        [first, .., last] if parts.len() > 3 => format!("{} spaces: {first} + … + {last}", parts.len()),
+        _ => parts.join(" + "),
+    };
+    (label, border)
 }
 
 /// A light colour that neighbouring spaces do not share; grey where all features are fixed.

@@ -31,10 +31,11 @@ pub fn svg(picture: &Picture) -> String {
     }
     let mut right: f64 = picture.title.iter().map(|line| width(line)).fold(0.0, f64::max) + MARGIN;
     let mut bottom = top;
-    for &(from, to) in &picture.arrows {
+    for arrow in &picture.arrows {
+        let (from, to) = (arrow.from, arrow.to);
         let points = placed.edge(&card(from), &card(to), None).map(|label| label.points.clone()).unwrap_or_default();
         right = points.iter().map(|p| p.x).fold(right, f64::max);
-        body += &curve(&points, top);
+        body += &curve(&points, top, arrow.bundle);
     }
     for (i, drawn) in picture.cards.iter().enumerate() {
         let rect = at(&card(i));
@@ -88,8 +89,8 @@ fn place(picture: &Picture) -> Graph<NodeLabel, EdgeLabel> {
             graph.set_parent(&card(i), Some(&frame(f)));
         }
     }
-    for &(from, to) in &picture.arrows {
-        graph.set_edge(card(from), card(to), Some(EdgeLabel::default()), None);
+    for arrow in &picture.arrows {
+        graph.set_edge(card(arrow.from), card(arrow.to), Some(EdgeLabel::default()), None);
     }
     let options = LayoutOptions {
         nodesep: 24.0,
@@ -138,7 +139,7 @@ fn escaped(line: &str) -> String {
 }
 
 /// A line from point to point whose corners are rounded.
-fn curve(points: &[Point], top: f64) -> String {
+fn curve(points: &[Point], top: f64, dashed: bool) -> String {
     let ([first, .., last], n) = (points, points.len()) else { return String::new() };
     let mut path = format!("M{:.1} {:.1}", first.x, first.y + top);
     for i in 1..n - 1 {
@@ -149,5 +150,8 @@ fn curve(points: &[Point], top: f64) -> String {
     if n == 2 {
         path += &format!(" L{:.1} {:.1}", last.x, last.y + top);
     }
-    format!("<path d=\"{path}\" fill=\"none\" stroke=\"#444\" stroke-width=\"1.2\" marker-end=\"url(#tip)\"/>\n")
+    let dashes = if dashed { " stroke-dasharray=\"5 3\"" } else { "" };
+    format!(
+        "<path d=\"{path}\"{dashes} fill=\"none\" stroke=\"#444\" stroke-width=\"1.2\" marker-end=\"url(#tip)\"/>\n"
+    )
 }
