@@ -58,7 +58,10 @@ fn architecture(name: &str) {
     place.ok("collect", "a.safetensors copy.safetensors --data data --images 120 -o copies.h5");
     place.ok("match", "copies.h5 --method permute --unmerge pinv -o copies.bin");
     place.ok("apply", "copies.bin a.safetensors copy.safetensors -o same.safetensors");
-    place.ok("eval", "a.safetensors same.safetensors --data data --split train --images 120 --logits logits.safetensors");
+    place.ok(
+        "eval",
+        "a.safetensors same.safetensors --data data --split train --images 120 --logits logits.safetensors",
+    );
     let logits = tensors(&place, "logits.safetensors");
     let original = &logits["a/first"];
     let size = original.iter().fold(0_f32, |m, x| m.max(x.abs()));

@@ -3,6 +3,7 @@
 
 mod architectures;
 mod bad_input;
+mod drawings;
 mod exported;
 mod gate;
 mod golden;
@@ -12,6 +13,7 @@ mod libtorch_free;
 mod matchings;
 mod multiheaded;
 mod permuted_copy;
+mod precision;
 mod predict;
 mod readme;
 mod refit;

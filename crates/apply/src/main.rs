@@ -8,7 +8,7 @@ use zipit::apply::apply;
 use zipit::graph::Cost;
 use zipit_artifact::model::{self, ModelFile};
 use zipit_stage::merging::MergeArgs;
-use zipit_stage::{Common, HasCommon, Stage};
+use zipit_stage::{Common, HasCommon, PrecisionArg, Stage};
 
 /// Merge the models as the plan says: one network, one output per task.
 ///
@@ -18,6 +18,8 @@ use zipit_stage::{Common, HasCommon, Stage};
 struct Args {
     #[command(flatten)]
     merge: MergeArgs,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// The merged network to write
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
     out: PathBuf,
@@ -58,7 +60,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if args.common.dry_run {
         return stage.print(&format!("{summary}; would write {}\n", args.out.display()));
     }
-    model::write(&args.out, &merged, &provenance)?;
+    model::write_as(&args.out, &merged, args.precision.given(files[0].precision), &provenance)?;
     stage.record(&args.out);
     stage.print(&format!("{}: {summary}\n", args.out.display()))
 }

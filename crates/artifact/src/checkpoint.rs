@@ -3,7 +3,7 @@
 
 use crate::container::{self, Container, Values};
 use crate::header::CHECKPOINT_VERSION;
-use crate::{Error, Kind, Provenance, Result, json};
+use crate::{Error, Kind, Precision, Provenance, Result, json};
 use ndarray::ArrayD;
 use safetensors::tensor::Dtype;
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         .iter()
         .map(|(name, tensor)| {
             let values = match tensor {
-                Tensor::F32(a) => Values::F32(a),
+                Tensor::F32(a) => Values::Floats(a, Precision::F32),
                 Tensor::F64(a) => Values::F64(a),
                 Tensor::I64(a) => Values::I64(a),
             };

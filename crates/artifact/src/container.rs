@@ -1,7 +1,8 @@
 //! The safetensors container of models and training checkpoints: a header written by ourselves, sorted, so that the
 //! same content gives the same bytes, and a digest over metadata and tensors.
 
-use crate::{Error, Kind, Provenance, Result, atomic, json};
+use crate::{Error, Kind, Precision, Provenance, Result, atomic, json};
+use half::{bf16, f16};
 use ndarray::{Array, ArrayD};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde::Serialize;
@@ -25,7 +26,8 @@ const MAX_HEADER: u64 = 100_000_000;
 /// A tensor to be written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Values<'a> {
-    F32(&'a ArrayD<f32>),
+    /// Rounded to the nearest number of the type.
+    Floats(&'a ArrayD<f32>, Precision),
     F64(&'a ArrayD<f64>),
     I64(&'a ArrayD<i64>),
 }
@@ -33,7 +35,7 @@ pub(crate) enum Values<'a> {
 impl Values<'_> {
     fn dtype(self) -> Dtype {
         match self {
-            Self::F32(_) => Dtype::F32,
+            Self::Floats(_, precision) => precision.dtype(),
             Self::F64(_) => Dtype::F64,
             Self::I64(_) => Dtype::I64,
         }
@@ -41,7 +43,7 @@ impl Values<'_> {
 
     fn shape(&self) -> &[usize] {
         match self {
-            Self::F32(a) => a.shape(),
+            Self::Floats(a, _) => a.shape(),
             Self::F64(a) => a.shape(),
             Self::I64(a) => a.shape(),
         }
@@ -49,7 +51,9 @@ impl Values<'_> {
 
     fn n_bytes(self) -> usize {
         match self {
-            Self::F32(a) => a.len() * 4,
+            Self::Floats(a, Precision::F16 | Precision::Bf16) => a.len() * 2,
+            Self::Floats(a, Precision::F32) => a.len() * 4,
+            Self::Floats(a, Precision::F64) => a.len() * 8,
             Self::F64(a) => a.len() * 8,
             Self::I64(a) => a.len() * 8,
         }
@@ -57,7 +61,10 @@ impl Values<'_> {
 
     fn write(self, to: &mut dyn Write) -> io::Result<()> {
         match self {
-            Self::F32(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
+            Self::Floats(a, Precision::F16) => write_all(to, a.iter().map(|&x| f16::from_f32(x).to_le_bytes())),
+            Self::Floats(a, Precision::Bf16) => write_all(to, a.iter().map(|&x| bf16::from_f32(x).to_le_bytes())),
+            Self::Floats(a, Precision::F32) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
+            Self::Floats(a, Precision::F64) => write_all(to, a.iter().map(|&x| f64::from(x).to_le_bytes())),
             Self::F64(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
             Self::I64(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
         }
@@ -195,6 +202,13 @@ impl Header {
             tensors: metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect(),
             n_bytes,
         }
+    }
+
+    /// The type of most floating-point numbers.
+    pub(crate) fn precision(&self) -> Precision {
+        let counts =
+            self.tensors.values().filter_map(|info| Some((Precision::of(info.dtype)?, info.shape.iter().product())));
+        Precision::mostly(counts)
     }
 
     /// Whether zipit wrote it, or somebody who kept our metadata.
@@ -354,8 +368,8 @@ impl<'a> Container<'a> {
         let values: Vec<f32> = match dtype {
             Dtype::F32 => numbers(bytes).map(f32::from_le_bytes).collect(),
             Dtype::F64 => numbers(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
-            Dtype::F16 => numbers(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => numbers(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::F16 => numbers(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => numbers(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             other => return Err(format!("`{name}` holds {other}, expected floating-point numbers")),
         };
         shaped(name, shape, values)

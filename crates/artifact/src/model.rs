@@ -3,7 +3,7 @@
 
 use crate::container::{self, Container, Header, Values};
 use crate::header::MODEL_VERSION;
-use crate::{Error, InputRef, Kind, Provenance, Result, json};
+use crate::{Error, InputRef, Kind, Precision, Provenance, Result, json};
 use safetensors::tensor::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub struct ModelFile {
     pub blake3: String,
     /// The network.
     pub model: Model,
+    /// How most of its numbers are stored.
+    pub precision: Precision,
     /// Who made it and from what.
     pub provenance: Provenance,
 }
@@ -57,6 +59,8 @@ pub struct ModelHeader {
     pub provenance: Provenance,
     /// Shape of every tensor, by name.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// How most of its numbers are stored.
+    pub precision: Precision,
     /// Size of the file in bytes.
     pub n_bytes: u64,
 }
@@ -75,12 +79,13 @@ pub fn read(path: &Path) -> Result<ModelFile> {
     for name in header.shapes.keys() {
         weights.insert(name.clone(), container.f32(name).map_err(|e| Error::contents(path, Kind::Model, &e))?);
     }
-    let ModelHeader { graph, tasks, preprocess, joint, provenance, .. } = header;
+    let ModelHeader { graph, tasks, preprocess, joint, provenance, precision, .. } = header;
     let model = Model { graph, weights, tasks, preprocess, joint };
     model.validate().map_err(|e| Error::contents(path, Kind::Model, &e))?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(&bytes);
-    Ok(ModelFile { path: path.to_owned(), blake3: hasher.finalize().to_hex().to_string(), model, provenance })
+    let blake3 = hasher.finalize().to_hex().to_string();
+    Ok(ModelFile { path: path.to_owned(), blake3, model, precision, provenance })
 }
 
 /// Reads everything but the weights: fast whatever the model's size. The weights are not verified.
@@ -114,6 +119,7 @@ fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
             .filter(|(name, info)| !(info.dtype == Dtype::I64 && name.ends_with(COUNTER)))
             .map(|(name, info)| (name.clone(), info.shape.clone()))
             .collect(),
+        precision: raw.precision(),
         n_bytes: raw.n_bytes,
     };
     header.graph.shapes().map_err(|e| unusable(e.to_string()))?;
@@ -122,13 +128,22 @@ fn header(path: &Path, raw: &Header) -> Result<ModelHeader> {
     Ok(header)
 }
 
-/// Writes a model. The same model and provenance give the same bytes.
+/// Writes a model, its numbers in f32. The same model and provenance give the same bytes.
 ///
 /// # Errors
 /// A model that does not [`validate`](Model::validate), or a file that cannot be written.
 pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> {
+    write_as(path, model, Precision::F32, provenance)
+}
+
+/// Writes a model, its numbers rounded to the nearest ones of `precision`.
+///
+/// # Errors
+/// As [`write`]; a number that `precision` cannot hold.
+pub fn write_as(path: &Path, model: &Model, precision: Precision, provenance: &Provenance) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     model.validate().map_err(|e| unwritable(e.to_string()))?;
+    precision.check(path, &model.weights)?;
     let mut metadata = BTreeMap::from([
         (FORMAT, "pt".to_owned()),
         (GRAPH, json::encode("graph", &model.graph).map_err(unwritable)?),
@@ -138,7 +153,8 @@ pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> 
     if let Some(joint) = &model.joint {
         metadata.insert(JOINT, json::encode("joint prediction", joint).map_err(unwritable)?);
     }
-    let tensors = model.weights.iter().map(|(name, tensor)| (name.as_str(), Values::F32(tensor))).collect();
+    let tensors =
+        model.weights.iter().map(|(name, tensor)| (name.as_str(), Values::Floats(tensor, precision))).collect();
     container::write(path, (Kind::Model, MODEL_VERSION), metadata, &tensors, provenance)
 }
 
@@ -147,6 +163,8 @@ pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> 
 pub struct Foreign {
     /// The floating-point tensors, in f32.
     pub weights: StateDict,
+    /// How most of them are stored.
+    pub precision: Precision,
     /// What was left out, by name, and its type and shape: `I64 []`.
     pub dropped: BTreeMap<String, String>,
     /// The file's own metadata.
@@ -173,6 +191,7 @@ pub fn read_foreign_safetensors(path: &Path) -> Result<Foreign> {
     let container = Container::parse(path, Kind::Safetensors, &bytes)?;
     let mut foreign = Foreign {
         weights: StateDict::new(),
+        precision: container.header.precision(),
         dropped: BTreeMap::new(),
         metadata: container.header.metadata.clone(),
         digest: container.digest(),

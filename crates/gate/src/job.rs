@@ -53,7 +53,7 @@ pub fn gate(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         .with_context(|| format!("{}", args.models[0].display()))?;
     drop(progress);
     let (gated, solution) = fit(&features, &logits, &tasks)?;
-    model::write(&args.out, &gated, &provenance)?;
+    model::write_as(&args.out, &gated, args.precision.given(files[0].precision), &provenance)?;
     stage.record(&args.out);
     let heads = gated.joint.iter().flat_map(|joint| &joint.heads).zip(&gated.tasks);
     let heads: Vec<String> =

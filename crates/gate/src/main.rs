@@ -6,7 +6,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use zipit_stage::images::ImageArgs;
-use zipit_stage::{Common, HasCommon};
+use zipit_stage::{Common, HasCommon, PrecisionArg};
 use zipit_torch::Device;
 
 /// Let a network with several heads say which head to believe.
@@ -25,6 +25,8 @@ struct Args {
     models: Vec<PathBuf>,
     #[command(flatten)]
     images: ImageArgs,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Where the networks run: cpu, cuda or cuda:i
     #[arg(long, default_value = "cpu")]
     device: Device,

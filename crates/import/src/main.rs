@@ -20,8 +20,8 @@ use zipit::Model;
 use zipit::graph::Arch;
 use zipit_artifact::exported::Exported;
 use zipit_artifact::header::{InputRef, hash_file};
-use zipit_artifact::model;
-use zipit_stage::{Common, HasCommon, Stage, Usage};
+use zipit_artifact::{Precision, model};
+use zipit_stage::{Common, HasCommon, PrecisionArg, Stage, Usage};
 
 /// Make a model file from a PyTorch checkpoint (.pt, .pth, .safetensors).
 ///
@@ -57,6 +57,8 @@ struct Args {
     source: Vec<PathBuf>,
     #[command(flatten)]
     preprocess: PreprocessArgs,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// The model file to write
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
     out: PathBuf,
@@ -75,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let Imported { model, sources, environment } = read(args)?;
+    let Imported { model, precision, sources, environment } = read(args)?;
     let inputs = sources.iter().map(|path| input(path)).collect::<anyhow::Result<_>>()?;
     let provenance = stage.provenance(inputs, environment);
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
@@ -96,7 +98,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if args.common.dry_run {
         return stage.print(&format!("{told}; would write {}\n", args.out.display()));
     }
-    model::write(&args.out, &model, &provenance)?;
+    model::write_as(&args.out, &model, args.precision.given(precision), &provenance)?;
     stage.record(&args.out);
     stage.print(&format!("{}: {told}\n", args.out.display()))
 }
@@ -104,17 +106,19 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 /// What was imported, from which files, made by what.
 struct Imported {
     model: Model,
+    precision: Precision,
     sources: Vec<PathBuf>,
     environment: BTreeMap<String, String>,
 }
 
 fn read(args: &Args) -> anyhow::Result<Imported> {
     let source = Source::open(&args.checkpoint)?;
+    let precision = source.precision();
     let own = vec![args.checkpoint.clone()];
     if let Some(arch) = args.arch {
         let model = checkpoint::model(args, arch, &source)
             .with_context(|| format!("{} as {arch}", args.checkpoint.display()))?;
-        return Ok(Imported { model, sources: own, environment: BTreeMap::new() });
+        return Ok(Imported { model, precision, sources: own, environment: BTreeMap::new() });
     }
     let unknown = Usage(format!(
         "{} does not say which network its tensors belong to: name one that zipit knows with --arch ({}), or export a \
@@ -134,7 +138,7 @@ fn read(args: &Args) -> anyhow::Result<Imported> {
     environment.insert("exported".to_owned(), file.digest.clone());
     let model = exported::model(args, exported, file).with_context(|| format!("{}", args.checkpoint.display()))?;
     let sources = if args.source.is_empty() { own } else { args.source.clone() };
-    Ok(Imported { model, sources, environment })
+    Ok(Imported { model, precision, sources, environment })
 }
 
 fn input(path: &Path) -> anyhow::Result<InputRef> {

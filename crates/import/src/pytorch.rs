@@ -6,6 +6,7 @@ use ndarray::{ArrayD, IxDyn};
 use pytorch_reader::{DType, PytorchReader, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
+use zipit_artifact::Precision;
 
 /// A checkpoint's tensors by name, unread.
 pub fn open(path: &Path) -> anyhow::Result<BTreeMap<String, Tensor>> {
@@ -15,9 +16,20 @@ pub fn open(path: &Path) -> anyhow::Result<BTreeMap<String, Tensor>> {
     Ok(reader.into_tensors().into_iter().collect())
 }
 
+/// How the tensor's numbers are stored; `None` for integers.
+pub fn precision(tensor: &Tensor) -> Option<Precision> {
+    match tensor.dtype() {
+        DType::F64 => Some(Precision::F64),
+        DType::F32 => Some(Precision::F32),
+        DType::F16 => Some(Precision::F16),
+        DType::BF16 => Some(Precision::Bf16),
+        _ => None,
+    }
+}
+
 /// Whether the tensor only counts or indexes (`num_batches_tracked`): no parameter of any network here.
 pub fn is_integer(tensor: &Tensor) -> bool {
-    !matches!(tensor.dtype(), DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+    precision(tensor).is_none()
 }
 
 /// Reads a tensor as f32.

@@ -6,6 +6,7 @@ use ndarray::ArrayD;
 use pytorch_reader::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
+use zipit_artifact::Precision;
 use zipit_artifact::header::Kind;
 use zipit_artifact::model::{self, Foreign};
 
@@ -37,6 +38,18 @@ impl Source {
                 floats.map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect()
             }
             Self::Safetensors(file) => file.weights.iter().map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect(),
+        }
+    }
+
+    /// How most of the floating-point numbers are stored.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::PyTorch(tensors) => {
+                let counts =
+                    tensors.values().filter_map(|t| Some((pytorch::precision(t)?, t.shape().iter().product())));
+                Precision::mostly(counts)
+            }
+            Self::Safetensors(file) => file.precision,
         }
     }
 

@@ -104,13 +104,14 @@ fn network(path: &Path) -> anyhow::Result<Description> {
     if let Some(gate) = file.model.graph.outputs.get(file.model.tasks.len()) {
         facts.push(("gate", format!("at `{gate}`: one logit per task")));
     }
+    facts.push(("stored as", file.precision.to_string()));
     let p = &file.model.preprocess;
     let resize = p.resize.map(|r| format!("shorter side to {r}, ")).unwrap_or_default();
     facts.push(("preprocessing", format!("{resize}{}×{}, mean {:?}, std {:?}", p.size[0], p.size[1], p.mean, p.std)));
     Ok(Description {
         facts,
         table: Some(spaces_table(&file.model.graph)?),
-        json: json!({ "graph": file.model.graph, "tasks": file.model.tasks, "preprocess": p, "joint": file.model.joint, "provenance": file.provenance }),
+        json: json!({ "dtype": file.precision.to_string(), "graph": file.model.graph, "tasks": file.model.tasks, "preprocess": p, "joint": file.model.joint, "provenance": file.provenance }),
         provenance: Some(file.provenance),
     })
 }

@@ -11,7 +11,7 @@ use zipit::joint::without_gate;
 use zipit_artifact::model::{self, ModelFile};
 use zipit_data::Split;
 use zipit_stage::images::{ImageArgs, tasks_of};
-use zipit_stage::{Common, HasCommon, Stage};
+use zipit_stage::{Common, HasCommon, PrecisionArg, Stage};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Device, batch_norm};
 
@@ -31,6 +31,8 @@ struct Args {
     /// Use images of every class, not only those of the network's tasks (the authors do, for the networks to be merged)
     #[arg(long)]
     all_classes: bool,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Where the network runs: cpu, cuda or cuda:i
     #[arg(long, default_value = "cpu")]
     device: Device,
@@ -90,7 +92,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let network = batch_norm::reset(&file.model, &batches, args.device, &progress)
         .with_context(|| format!("{}", args.model.display()))?;
     drop(progress);
-    model::write(&args.out, &network, &provenance)?;
+    model::write_as(&args.out, &network, args.precision.given(file.precision), &provenance)?;
     stage.record(&args.out);
     stage.print(&format!("{}: {told}\n", args.out.display()))
 }

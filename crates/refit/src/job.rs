@@ -60,7 +60,7 @@ pub fn refit(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     };
     let Some((outputs, Refitted { network, report, fitted_to })) = done else { return Ok(()) };
     network.validate()?;
-    model::write(&args.out, &network, &outputs.provenance)?;
+    model::write_as(&args.out, &network, args.precision.given(files[0].precision), &outputs.provenance)?;
     if let Some(path) = &args.report {
         report_file::write(path, &report, &outputs.provenance)?;
         stage.record(path);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
-use zipit_stage::{Common, Format, HasCommon};
+use zipit_stage::{Common, Format, HasCommon, PrecisionArg};
 use zipit_torch::Device;
 
 /// Merge the models as the plan says, then solve every layer again by least squares on unlabelled images.
@@ -47,6 +47,8 @@ struct Args {
     /// How much each model's features count where they are averaged, in the order of the plan [default: all the same]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Where the networks run: cpu, cuda or cuda:i
     #[arg(long, default_value = "cpu")]
     device: Device,

@@ -6,6 +6,7 @@
 //! - [`progress`] is a bar on a terminal and one plain line every 30 s elsewhere;
 //! - [`provenance`] says who made a file, from what, and whether it is still up to date;
 //! - `images` (a feature) chooses the images of the stages that read some;
+//! - [`precision`] is how the weights of models are stored;
 //! - [`merging`] reads a plan and the models it is about;
 //! - [`manifest`] keeps what a run cost, beside its outputs;
 //! - [`table`] prints results for people and for programs.
@@ -16,11 +17,13 @@ mod exit;
 pub mod images;
 pub mod manifest;
 pub mod merging;
+pub mod precision;
 pub mod progress;
 pub mod provenance;
 pub mod table;
 
 pub use args::{Common, HasCommon};
 pub use exit::{Stage, Usage, run};
+pub use precision::PrecisionArg;
 pub use progress::Progress;
 pub use table::{Format, Table};

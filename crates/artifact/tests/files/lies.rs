@@ -34,7 +34,7 @@ type SafetensorsLie = fn(&mut Safetensors);
 
 #[test]
 fn models() {
-    let lies: [(SafetensorsLie, &str); 22] = [
+    let lies: [(SafetensorsLie, &str); 24] = [
         (|f| drop(f.metadata.remove("zipit.graph")), "`zipit.graph` is missing in its metadata"),
         (|f| drop(f.metadata.remove("zipit.tasks")), "`zipit.tasks` is missing"),
         (|f| drop(f.metadata.remove("zipit.preprocess")), "`zipit.preprocess` is missing"),
@@ -67,6 +67,16 @@ fn models() {
         (
             |f| drop(f.tensors.insert("fc.bias".into(), Tensor { dtype: "I64", shape: vec![2], bytes: vec![0; 16] })),
             "`fc.bias` holds I64, expected floating-point numbers",
+        ),
+        (
+            |f| drop(f.tensors.insert("fc.bias".into(), Tensor { dtype: "C64", shape: vec![2], bytes: vec![0; 16] })),
+            "`fc.bias` holds C64, expected floating-point numbers",
+        ),
+        (
+            |f| {
+                drop(f.tensors.insert("fc.bias".into(), Tensor { dtype: "F8_E4M3", shape: vec![2], bytes: vec![0; 2] }))
+            },
+            "`fc.bias` holds F8_E4M3, expected floating-point numbers",
         ),
         (
             |f| drop(f.metadata.insert("zipit.preprocess".into(), r#"{"size":[4,4],"mean":[null],"std":[1]}"#.into())),

@@ -8,5 +8,6 @@ mod foreign;
 mod forge;
 mod layers;
 mod lies;
+mod precision;
 mod provenance;
 mod round_trip;

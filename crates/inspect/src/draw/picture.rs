@@ -116,7 +116,7 @@ impl Picture {
         let mut title = vec![
             title.to_owned(),
             format!("{}: {} nodes, {n_free} free feature spaces", graph.arch, graph.nodes.len()),
-            "colour and # number: feature space; grey: fixed from outside".to_owned(),
+            "colour and # number: feature space; grey: fixed, never merged".to_owned(),
         ];
         if let Some(marks) = marks {
             title.push(format!("thick border: {}; dashed: {}", marks.thick, marks.dashed));
@@ -153,7 +153,9 @@ fn continued<'a>(
     let before = before.as_str();
     let alone = readers.get(before).is_some_and(|readers| readers.len() == 1);
     let seen = before == graph.input.name || graph.outputs.iter().any(|output| output == before);
-    (alone && !seen && spaces.axes[before] == spaces.axes[&node.name]).then_some(before)
+    let same =
+        spaces.axes[before] == spaces.axes[&node.name] && spaces.orders.get(before) == spaces.orders.get(&node.name);
+    (alone && !seen && same).then_some(before)
 }
 
 /// Every column as wide as its widest entry.
