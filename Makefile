@@ -43,7 +43,8 @@ help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 # ---- what is merged: networks, their data, where the trunk may end --------------------------------------------------
-# PAIR=fashion is the demo. Others: vgg11 (the same images), five (five tasks of two classes), cifar10 (class folders of
+# PAIR=fashion is the demo. Others: vgg11 (the same images), mobilenet and vit (trained and exported by PyTorch, see
+# `foreign`), five (five tasks of two classes), cifar10 (class folders of
 # JPEG copies under runs/data/cifar10, see data/README.md).
 
 PAIR ?= fashion
@@ -58,18 +59,24 @@ named = $(1:%=data/checkpoints/%.safetensors)
 CHECKPOINTS_fashion = $(call named,fashion_0-4_seed$(FIRST) fashion_5-9_seed$(SECOND))
 CHECKPOINTS_vgg11 := $(call named,fashion_vgg11_0-4_seed1 fashion_vgg11_5-9_seed2)
 CHECKPOINTS_five := $(call named,fashion_0-1_seed11 fashion_2-3_seed12 fashion_4-5_seed13 fashion_6-7_seed14 fashion_8-9_seed15)
+CHECKPOINTS_mobilenet := $(call named,fashion_mobilenet_0-4_seed1 fashion_mobilenet_5-9_seed2)
+CHECKPOINTS_vit := $(call named,fashion_vit_0-4_seed1 fashion_vit_5-9_seed2)
 CHECKPOINTS_cifar10 := $(call named,cifar10_0-4_seed1 cifar10_5-9_seed2)
 CHECKPOINTS = $(CHECKPOINTS_$(PAIR))
 N = $(words $(CHECKPOINTS))
 DATA_fashion := $(FASHION)
 DATA_vgg11 := $(FASHION)
 DATA_five := $(FASHION)
+DATA_mobilenet := $(FASHION)
+DATA_vit := $(FASHION)
 DATA_cifar10 := runs/data/cifar10
 DATA = $(DATA_$(PAIR))
 # Layers after which a stage ends, of all layers.
 STAGES_fashion := 7of20 13of20
 STAGES_vgg11 := 4of9 6of9
 STAGES_five := 7of20 13of20
+STAGES_mobilenet := 18of53 36of53
+STAGES_vit := 9of18 13of18
 STAGES_cifar10 := 7of20 13of20
 NAME_fashion = seeds$(SEEDS)
 NAME = $(or $(NAME_$(PAIR)),$(PAIR))
@@ -78,6 +85,27 @@ NAME = $(or $(NAME_$(PAIR)),$(PAIR))
 checkpoints: build ## Train the demo's two networks again (a quarter of an hour on a core; interrupt and resume as you like)
 	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 0-4 --seed $(FIRST) -o $(firstword $(CHECKPOINTS_fashion))
 	$(BIN)/train $(TRAIN) --data $(FASHION) --classes 5-9 --seed $(SECOND) -o $(lastword $(CHECKPOINTS_fashion))
+
+# Networks that no code here built or trained: torchvision's MobileNetV2 at half width and a vision transformer of 4 layers.
+LOW := T-shirt/top,Trouser,Pullover,Dress,Coat
+HIGH := Sandal,Shirt,Sneaker,Bag,Ankle boot
+EPOCHS_mobilenet := 4
+EPOCHS_vit := 8
+ZIPIT_TORCH := .venv-python/bin/python scripts/zipit_torch.py
+
+.PHONY: foreign
+foreign: build .venv-python/ready ## Train and export the networks of PAIR=mobilenet and PAIR=vit again (half an hour)
+	@mkdir -p runs/foreign
+	for net in mobilenet vit; do \
+		case $$net in mobilenet) factory=mobilenet_v2 epochs=$(EPOCHS_mobilenet);; vit) factory=vit epochs=$(EPOCHS_vit);; esac; \
+		for task in 0-4_seed1 5-9_seed2; do \
+			classes=$${task%_*}; seed=$${task#*seed}; to=runs/foreign/$${net}_$$task.pth; \
+			[ -e $$to ] || .venv-python/bin/python scripts/train_foreign.py --arch $$factory --classes $$classes --seed $$seed --epochs $$epochs --threads 2 -o $$to; \
+			case $$classes in 0-4) names="$(LOW)";; *) names="$(HIGH)";; esac; \
+			$(ZIPIT_TORCH) export scripts/foreign_nets.py:$$factory --checkpoint $$to --size 28 --mean 0.286 --std 0.353 --channels 1 \
+				--task "fashion-mnist $$classes" --classes "$$names" --bin $(BIN) -o data/checkpoints/fashion_$${net}_$$task.safetensors; \
+		done; \
+	done
 
 runs/data/cifar10:
 	@echo "$@ is not there: it takes CIFAR-10 as class folders of images, train/CLASS/*.jpg and test/CLASS/*.jpg" >&2; exit 1

@@ -1,0 +1,123 @@
+"""Export: a module of PyTorch's becomes a plain model file."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from torch import nn
+
+from . import checkpoint as checkpoints
+from . import lower_arithmetic, lower_layers, lower_views, network  # noqa: F401 (the lower_* modules register their handlers)
+from .errors import ZipitError
+from .graph import Json, tensor_names
+from .lower import lower
+from .model_file import Model
+from .trace import trace
+
+TOLERANCE = 1e-4
+CHECK_IMAGES = 4
+
+
+def tolerance(reference: torch.Tensor) -> float:
+    """The largest acceptable difference from these logits."""
+    return TOLERANCE * max(1.0, float(reference.abs().max()))
+
+
+def convert(
+    module: nn.Module,
+    *,
+    arch: str,
+    preprocess: Json,
+    classes: Sequence[Sequence[str]],
+    tasks: Sequence[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    key: str | None = None,
+    environment: dict[str, str] | None = None,
+) -> tuple[Model, nn.Module]:
+    """A module (with a checkpoint's weights, if one is given) as a model, and the f32 module in evaluation mode that it
+    was made from."""
+    original = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    module = copy.deepcopy(module).cpu().float()
+    if checkpoint is not None:
+        original = checkpoints.fill(module, checkpoints.read(checkpoint, key), checkpoint)
+    channels = len(preprocess["mean"])
+    traced = trace(module, (channels, *preprocess["size"]))
+    graph, n_logits = lower(traced, arch)
+    tensors = {name: original[name] if name in original else module.get_buffer(name) for name in tensor_names(graph)}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ZipitError(f"{name}: its numbers are {tensor.dtype}; weights are floating point")
+        if not tensor.isfinite().all():
+            raise ZipitError(f"{name}: has numbers that are not finite")
+    model = Model(
+        graph,
+        _tasks(n_logits, classes, tasks or traced.output_names),
+        preprocess,
+        tensors,
+        versions() | (environment or {}),
+    )
+    return model, module
+
+
+def _tasks(n_logits: list[int], classes: Sequence[Sequence[str]], tasks: Sequence[str] | None) -> list[Json]:
+    n = len(n_logits)
+    if len(classes) != n:
+        raise ZipitError(f"the network has {n} output{'s' * (n > 1)}, but classes are named for {len(classes)}")
+    names = list(tasks) if tasks else ["task"] if n == 1 else [f"task{i + 1}" for i in range(n)]
+    if len(names) != n or len(set(names)) != n:
+        raise ZipitError(f"{n} different task names are needed, one per output in order; given: {', '.join(names)}")
+    for name, logits, own in zip(names, n_logits, classes, strict=True):
+        if len(own) != logits:
+            raise ZipitError(
+                f"task `{name}` has {logits} logits, but {len(own)} classes are named: one per logit, in order"
+            )
+        if len(set(own)) != len(own):
+            raise ZipitError(f"task `{name}`: a class is named twice")
+    return [{"name": name, "classes": list(own)} for name, own in zip(names, classes, strict=True)]
+
+
+def versions() -> dict[str, str]:
+    """Of what computed this."""
+    found = {}
+    for package in ("torch", "torchvision", "timm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@torch.no_grad()
+def logits(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Every output of a module, in order."""
+    leaves = torch.utils._pytree.tree_leaves(module.eval()(images))
+    return [leaf.float() for leaf in leaves]
+
+
+def random_images(model: Model, n: int = CHECK_IMAGES) -> torch.Tensor:
+    """Images as the network sees them, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, *model.graph["input"]["shape"], generator=generator)
+
+
+def difference(found: Sequence[torch.Tensor], reference: Sequence[torch.Tensor], what: str) -> float:
+    """max |Δ| over all outputs; too large a one is an error."""
+    worst = 0.0
+    for a, b in zip(found, reference, strict=True):
+        if a.shape != b.shape:
+            raise ZipitError(f"{what} gives {list(a.shape)} where PyTorch gives {list(b.shape)}")
+        delta = float((a - b).abs().max())
+        worst = max(worst, delta)
+        if not delta <= tolerance(b):
+            raise ZipitError(f"{what} differs from PyTorch by max |Δ| {delta:.1e}, more than {tolerance(b):.1e}")
+    return worst
+
+
+def check_round_trip(model: Model, module: nn.Module) -> float:
+    """max |Δ| between a module and what is built from its model."""
+    images = random_images(model)
+    return difference(logits(network.build(model), images), logits(module, images), "the exported graph")

@@ -1,0 +1,318 @@
+"""ATen calls → our ops: runs through the traced graph once, keeping for every tensor what it is to us.
+
+Views are remembered and not written down (see `axes`); a step is emitted when numbers are computed. The handlers of the
+single functions are in `lower_views`, `lower_layers` and `lower_arithmetic`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx
+
+from .axes import BATCH, FEATURES, REPEATED, AxesError, Layout
+from .errors import LoweringError, ZipitError
+from .graph import GraphBuilder, Json, Site
+from .trace import BATCH_SIZE, Trace, function_name
+from .values import Scores, Stored, Value, View
+
+Handler = Callable[["Call"], Any]
+HANDLERS: dict[str, Handler] = {}
+
+
+def lowers(*functions: str) -> Callable[[Handler], Handler]:
+    """Marks the handler of these ATen functions (`relu` stands for `relu_` too)."""
+
+    def register(handler: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys(functions, handler))
+        return handler
+
+    return register
+
+
+@dataclass
+class Call:
+    """One call of an ATen function, as its handler sees it."""
+
+    lowering: Lowering
+    node: fx.Node
+    site: Site
+    args: dict[str, Any]
+    """By the name in the function's schema, defaults filled in; tensors are Views."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result in PyTorch."""
+        return tuple(self.node.meta["val"].shape)
+
+    @property
+    def becomes_image(self) -> bool:
+        """See `Trace.becomes_image`."""
+        return self.lowering.trace.becomes_image(self.node)
+
+    def refuse(self, reason: str) -> LoweringError:
+        """To be raised."""
+        return LoweringError(self.site.name, self.site.op, reason)
+
+    def tensor(self, name: str = "self") -> View:
+        """An argument that is computed from the image."""
+        return self.computed(self.args[name], name)
+
+    def computed(self, value: Any, name: str = "other") -> View:
+        """Something given that must be computed from the image."""
+        if isinstance(value, Scores):
+            raise self.refuse("attention scores can only be scaled, normalised and applied to values")
+        if not isinstance(value, View):
+            raise self.refuse(f"`{name}` is not a tensor of the network")
+        if value.is_stored:
+            raise self.refuse(
+                f"computes something from the parameter `{value.base.name}` alone; parameters must be stored as used"
+            )
+        return value
+
+    def parameter(self, name: str) -> str:
+        """State-dict name of an argument that is a parameter, as it is stored."""
+        value = self.args[name]
+        if value is None:
+            raise self.refuse(f"has no {name}: it must be affine, with parameters that a merge can change")
+        if not (isinstance(value, View) and value.is_stored and value.layout.is_identity):
+            raise self.refuse(f"its {name} is computed in the forward pass, not stored as used")
+        return value.base.name
+
+    def pair(self, name: str) -> list[int]:
+        """An argument that is one number for both spatial axes, or one for each."""
+        value = self.args[name]
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        return [int(v) for v in (values * 2 if len(values) == 1 else values)]
+
+    def emit(
+        self,
+        op: Json,
+        inputs: list[View],
+        layout: Layout,
+        params: dict[str, str] | None = None,
+        name: str | None = None,
+    ) -> View:
+        """Adds a node that reads the inputs' values; the result has `layout`."""
+        if params:
+            self.lowering.refuse_shared(self, params)
+        made = self.lowering.builder.emit(name or self.site.name, op, [view.base.name for view in inputs], params)
+        return View(Value(made), layout)
+
+    def derived(self, kind: str, view: View, op: Json, layout: Layout) -> View:
+        """Adds a node that a view turned out to be, or that serves another one."""
+        site = view.site or self.site
+        name = site.path if site.leaf and site.path and view.site else site.part(kind)
+        return replace(self.emit(op, [view], layout, name=name), site=view.site)
+
+    def features(self, view: View, index: int) -> View:
+        """The view with axis `index` exactly the features of its value, after the flatten or shuffle pending there."""
+        layout = view.layout
+        index = layout.axis(index)
+        axis = layout.axes[index]
+        everything = [FEATURES, *view.positions]
+        if axis == layout.whole(FEATURES):
+            return view
+        if len(everything) > 1 and axis == layout.all_of(everything):
+            return self._flatten(view, index)
+        swapped = len(axis) == 2 and axis[0].dim == axis[1].dim == FEATURES and axis[0].stride == 1
+        if swapped and axis[0].size * axis[1].size == layout.dims[FEATURES]:
+            op = {"op": "channel_shuffle", "groups": axis[1].size}
+            return self.derived("channel_shuffle", view, op, layout.with_axis(index, layout.whole(FEATURES)))
+        raise self.refuse(self._not_features(view, index))
+
+    def _not_features(self, view: View, index: int) -> str:
+        dims = view.layout.used([index])
+        shape = list(view.layout.shape)
+        if BATCH in dims:
+            return f"axis {index} of {shape} mixes images of the batch"
+        if dims and FEATURES not in dims:
+            return f"axis {index} of {shape} is positions, not features: weights that mix positions cannot be merged"
+        if dims - {FEATURES, REPEATED}:
+            return f"axis {index} of {shape} interleaves features with positions; flatten has the features first"
+        return f"axis {index} of {shape} is not the features of the value in their order"
+
+    def _flatten(self, view: View, index: int) -> View:
+        dims = view.layout.dims
+        axes = Layout.of((dims[BATCH], prod(dims[FEATURES:])))
+        kept = [axes.whole(FEATURES) if i == index else axis for i, axis in enumerate(view.layout.axes)]
+        return self.derived("flatten", view, {"op": "flatten"}, Layout(axes.dims, tuple(kept)))
+
+    def vector(self, view: View, index: int) -> View:
+        """`features`, and a value [C, 1, 1] seen as [B, C] becomes [C], unless it is given its positions back."""
+        view = self.features(view, index)
+        if view.ndim == 2 and view.positions and not view.has_positions() and not self.becomes_image:
+            return self._flatten(view, view.layout.axis(index))
+        return view
+
+    def tokens(self, view: View, index: int) -> View:
+        """The view with axis `index` all the positions of its value, as one dim."""
+        layout = view.layout
+        index = layout.axis(index)
+        if not view.positions or layout.axes[index] != layout.all_of(view.positions):
+            raise self.refuse(f"axis {index} of {list(layout.shape)} is not all the positions in their order")
+        if len(view.positions) == 1:
+            return view
+        merged = Layout.of((*layout.dims[: FEATURES + 1], prod(layout.dims[FEATURES + 1 :])))
+        axes = [merged.whole(FEATURES + 1) if i == index else axis for i, axis in enumerate(layout.axes)]
+        return self.derived("tokens", view, {"op": "tokens"}, Layout(merged.dims, tuple(axes)))
+
+    def settled(self, view: View) -> View:
+        """The view with pending flattens, shuffles and merges written down, for ops that compare two values."""
+        features = [i for i, axis in enumerate(view.layout.axes) if any(a.dim == FEATURES for a in axis)]
+        if len(features) == 1:
+            view = self.vector(view, features[0])
+            others = [i for i in range(view.ndim) if i != features[0] and BATCH not in view.layout.used([i])]
+            if view.ndim == 3 and len(others) == 1 and view.positions:
+                view = self.tokens(view, others[0])
+        return view
+
+    def image(self, name: str = "self") -> View:
+        """An argument that must be [B, C, H, W], the axes of a value."""
+        view = self.tensor(name)
+        if view.ndim != 4:
+            raise self.refuse(f"needs images [B, C, H, W], is given {list(view.layout.shape)}")
+        view = self.features(view, 1)
+        if not view.layout.is_identity:
+            raise self.refuse(f"axes of {list(view.layout.shape)} are not batch, features, height and width")
+        return view
+
+
+class Lowering:
+    """The traced graph's tensors, and our graph as it grows."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        shape = tuple(trace.input.meta["val"].shape)
+        self.builder = GraphBuilder(trace.input.name, shape[1:])
+        self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input.name), Layout.of(shape))}
+
+    def run(self, arch: str) -> tuple[Json, list[int]]:
+        """The graph, and the number of logits of each output."""
+        position = {node: i for i, node in enumerate(self.trace.graph.nodes)}
+        for node in self.trace.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "call_function":
+                self._env[node] = self._call_or_reason(node, position)
+            elif node.op != "output":
+                raise ZipitError(f"{node.name}: {node.op} {node.target}: not a plain computation on the image")
+        outputs = [self._output(node) for node in self.trace.outputs]
+        names = [view.base.name for view in outputs]
+        if len(set(names)) < len(names):
+            raise ZipitError(f"the network returns `{names[0]}` more than once; each output is one task's")
+        graph = self.builder.finish(arch, names)
+        if not all(self.builder.node(name) for name in names):
+            raise ZipitError("the network returns its input")
+        return graph, [view.layout.dims[FEATURES] for view in outputs]
+
+    def refuse_shared(self, call: Call, params: dict[str, str]) -> None:
+        """Tied weights are one tensor under two names."""
+        for tensor in params.values():
+            if other := self.trace.shared.get(tensor):
+                raise call.refuse(f"`{tensor}` and `{other}` are one tensor; shared weights cannot be merged")
+
+    def _placeholder(self, node: fx.Node) -> None:
+        if name := self.trace.stored.get(node.name):
+            self._env[node] = View(Stored(name), Layout.of(tuple(node.meta["val"].shape)))
+        elif (constant := self.trace.constants.get(node.name)) is not None and constant.numel() == 1:
+            self._env[node] = constant.item()
+
+    def _call_or_reason(self, node: fx.Node, position: dict[fx.Node, int]) -> Any:
+        """What cannot be lowered matters only if an output is computed from it, unlike weights of attention."""
+        try:
+            return self._call(node, position)
+        except LoweringError as error:
+            if changes_its_input(node) and not isinstance(self._env.get(node.args[0]), LoweringError):
+                raise
+            return error
+
+    def _call(self, node: fx.Node, position: dict[fx.Node, int]) -> Any:
+        site = self.trace.site(node)
+        call = Call(self, node, site, {})
+        if function_name(node) == "getitem":
+            call.site = self.trace.site(node.args[0])
+            call.args = {"piece": self._known(call, node.args[0])[node.args[1]]}
+            handler: Handler = HANDLERS["getitem"]
+        else:
+            found = HANDLERS.get(site.op) if isinstance(node.target, torch._ops.OpOverload) else None
+            if found is None:
+                raise call.refuse(self._unknown(node))
+            handler = found
+            call.args = self._arguments(call)
+        try:
+            result = handler(call)
+        except AxesError as error:
+            raise call.refuse(str(error)) from error
+        if changes_its_input(node):
+            result = self._overwrite(call, result, position)
+        return result
+
+    def _unknown(self, node: fx.Node) -> str:
+        """Why a function that has no handler cannot be one."""
+        inputs = [self._env.get(n) for n in node.all_input_nodes]
+        parameter = next((v.base.name for v in inputs if isinstance(v, View) and v.is_stored), None)
+        if not inputs:
+            return "makes a constant tensor (a mask, a grid), which no op of a model file takes"
+        if parameter and not any(isinstance(v, View) and not v.is_stored for v in inputs):
+            return f"computes something from the parameter `{parameter}` alone; parameters must be stored as used"
+        return "no op of a model file does this"
+
+    def _arguments(self, call: Call) -> dict[str, Any]:
+        given = list(call.node.args)
+        bound = {}
+        for i, argument in enumerate(call.node.target._schema.arguments):
+            value = given[i] if i < len(given) else call.node.kwargs.get(argument.name, argument.default_value)
+            bound[argument.name] = fx.node.map_arg(value, lambda n: self._known(call, n))
+        return bound
+
+    def _known(self, call: Call, node: fx.Node) -> Any:
+        if node not in self._env:
+            raise call.refuse(
+                f"reads `{node.name}`, a constant that is neither a parameter nor computed from the image"
+            )
+        if isinstance(self._env[node], LoweringError):
+            raise self._env[node]
+        return self._env[node]
+
+    def _overwrite(self, call: Call, result: View, position: dict[fx.Node, int]) -> View:
+        """What an in-place op changed is changed for everybody who reads it later."""
+        old = self._env[call.node.args[0]]
+        result = replace(result, memory=old.memory)
+        for node, view in self._env.items():
+            if isinstance(view, View) and view.memory is old.memory:
+                read_later = any(position[user] > position[call.node] for user in node.users)
+                if view.base == old.base and view.layout == old.layout:
+                    self._env[node] = result
+                elif read_later:
+                    raise call.refuse("changes in place what is read later through another view")
+        return result
+
+    def _output(self, node: fx.Node) -> View:
+        view = self._env.get(node)
+        if isinstance(view, LoweringError):
+            raise view
+        shape = list(node.meta["val"].shape)
+        if isinstance(view, View) and not view.is_stored and view.ndim == 2 and shape[0] == BATCH_SIZE:
+            call = Call(self, node, self.trace.site(node), {})
+            view = call.vector(view, 1)
+            if view.layout.is_identity:
+                return view
+        raise ZipitError(f"{self.trace.site(node).name}: an output is {shape}; each must be logits [B, classes]")
+
+
+def changes_its_input(node: fx.Node) -> bool:
+    """Whether it is an in-place op, `relu_`."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def lower(trace: Trace, arch: str) -> tuple[Json, list[int]]:
+    """Our graph of a traced network, and the number of logits of each output."""
+    return Lowering(trace).run(arch)

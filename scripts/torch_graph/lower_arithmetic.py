@@ -1,0 +1,293 @@
+"""Sums, products, concatenations and attention: where several tensors meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isclose
+
+from .axes import BATCH, FEATURES, REPEATED, Atom, AxesError, Axis, Layout
+from .graph import Json
+from .lower import Call, lowers
+from .trace import BATCH_SIZE
+from .values import Scores, View
+
+Number = int | float
+
+
+def _scaled(call: Call, x: View, scale: float, shift: float) -> View:
+    if (scale, shift) == (1, 0):
+        return x
+    made = call.emit({"op": "affine", "scale": float(scale), "shift": float(shift)}, [x], x.layout)
+    return made.seen(x.layout, x.site)
+
+
+@lowers("mul", "multiply")
+def _mul(call: Call) -> View | Scores:
+    a, b = call["self"], call["other"]
+    if isinstance(a, Number):
+        a, b = b, a
+    if isinstance(b, Number):
+        if isinstance(a, Scores):
+            return _scale_scores(call, a, b)
+        return _scaled(call, call.computed(a), b, 0)
+    return _combined(call, "mul", "layer_scale", a, b)
+
+
+@lowers("div", "divide", "true_divide")
+def _div(call: Call) -> View | Scores:
+    a, b = call["self"], call["other"]
+    if not isinstance(b, Number) or call.args.get("rounding_mode"):
+        raise call.refuse("divides by something that is not a number")
+    return _scale_scores(call, a, 1 / b) if isinstance(a, Scores) else _scaled(call, call.computed(a), 1 / b, 0)
+
+
+@lowers("neg")
+def _neg(call: Call) -> View:
+    return _scaled(call, call.tensor(), -1, 0)
+
+
+@lowers("add", "sub", "rsub", "subtract")
+def _add(call: Call) -> View:
+    a, b = call["self"], call["other"]
+    sign = -1 if call.site.op in ("sub", "subtract") else 1
+    factor = sign * call.args.get("alpha", 1)
+    if call.site.op == "rsub":
+        a, b, factor = b, a, -call["alpha"]
+    if isinstance(b, Number):
+        return _scaled(call, call.computed(a), 1, factor * b)
+    if isinstance(a, Number):
+        return _scaled(call, call.computed(b), factor, a)
+    if factor != 1:
+        b = _scaled(call, call.computed(b), factor, 0)
+    return _combined(call, "add", "position_embedding", a, b)
+
+
+def _combined(call: Call, op: str, learned: str, a: object, b: object) -> View:
+    """Two tensors, one of which may be learned."""
+    if isinstance(a, View) and a.is_stored and isinstance(b, View) and not b.is_stored:
+        a, b = b, a
+    x = call.computed(a)
+    if isinstance(b, View) and b.is_stored:
+        return _with_parameter(call, learned, x, b)
+    return _tied(call, op, [x, call.computed(b)])
+
+
+def _with_parameter(call: Call, op: str, x: View, parameter: View) -> View:
+    """Aligns a learned tensor's dims with the value's, by PyTorch's broadcasting."""
+    stored = parameter.layout.unrepeated()
+    missing = x.ndim - len(stored.axes)
+    if missing < 0:
+        raise call.refuse(f"the parameter `{parameter.base.name}` has more axes than {list(x.layout.shape)}")
+    stored = Layout(stored.dims, ((),) * missing + stored.axes)
+    if len(stored.used()) > 1 and x.ndim == 3:
+        x = call.settled(x)
+    meets: dict[int, int] = {}
+    for axis, other in zip(stored.axes, x.layout.axes, strict=True):
+        if not axis:
+            continue
+        dim = axis[0].dim
+        target = next((d for d, size in enumerate(x.layout.dims) if size > 1 and other == x.layout.whole(d)), None)
+        if axis != stored.whole(dim) or target in (None, BATCH):
+            break
+        meets[target] = dim
+    else:
+        feature = meets.get(FEATURES, -1)
+        if feature >= 0 and _positions_align(x, stored.dims, feature, meets):
+            node = {"op": op, "shape": list(stored.dims), "axis": feature}
+            made = call.emit(node, [x], x.layout, {"weight": parameter.base.name})
+            return made.seen(x.layout, x.site)
+    raise call.refuse(
+        f"the parameter `{parameter.base.name}` {list(stored.dims)} does not have one number per feature, or does not "
+        f"align with {list(x.layout.shape)}"
+    )
+
+
+def _positions_align(x: View, stored: tuple[int, ...], feature: int, meets: dict[int, int]) -> bool:
+    """Whether the tensor's other dims, leading ones dropped, are the value's positions from the last one backwards."""
+    others = [d for d in range(len(stored)) if d != feature]
+    while others and stored[others[0]] == 1:
+        others.pop(0)
+    expected = dict(zip(reversed(others), reversed(x.positions), strict=False))
+    return len(others) <= len(x.positions) and all(
+        stored[d] == 1 or (d in expected and meets.get(expected[d]) == d) for d in others
+    )
+
+
+def _aligned(a: View, b: View) -> Layout | None:
+    """The layout of a sum of two, if the same axes come from the same dims; sizes of 1 are repeated along positions."""
+    if len(a.layout.dims) != len(b.layout.dims) or a.layout.dims[FEATURES] != b.layout.dims[FEATURES]:
+        return None
+    ndim = max(a.ndim, b.ndim)
+    padded = [((),) * (ndim - v.ndim) + v.layout.unrepeated().axes for v in (a, b)]
+    axes: list[Axis] = []
+    for one, other in zip(*padded, strict=True):
+        if one and other and one != other:
+            return None
+        axes.append(one or other)
+    dims = tuple(max(pair) for pair in zip(a.layout.dims, b.layout.dims, strict=True))
+    for v, own in zip((a, b), padded, strict=True):
+        # A dim of size > 1 that one of them lacks must be positions, of which it has one.
+        for i, axis in enumerate(own):
+            if axes[i] and not axis and {atom.dim for atom in axes[i]} & {BATCH, FEATURES}:
+                return None
+        if any(1 < size < dims[d] for d, size in enumerate(v.layout.dims)):
+            return None
+    return Layout(dims, tuple(axes))
+
+
+def _tied(call: Call, op: str, views: list[View]) -> View:
+    a, b = views
+    layout = _aligned(a, b)
+    if layout is None:
+        a, b = call.settled(a), call.settled(b)
+        layout = _aligned(a, b)
+    if layout is None:
+        shapes = f"{list(a.layout.shape)} and {list(b.layout.shape)}"
+        raise call.refuse(f"the features and positions of {shapes} are not the same, one by one")
+    return call.emit({"op": op}, [a, b], layout).seen(layout, a.site)
+
+
+@lowers("cat", "concat", "concatenate")
+def _cat(call: Call) -> View:
+    views = call["tensors"]
+    if not all(isinstance(v, View) for v in views) or all(v.is_stored for v in views):
+        raise call.refuse("concatenates parameters; parameters must be stored as used")
+    axis = call["dim"] % views[0].ndim
+    if any(v.is_stored for v in views):
+        return _prepended(call, views, axis)
+    if len(views) == 1:
+        return views[0]
+    if any(BATCH in v.layout.used([axis]) for v in views):
+        raise call.refuse("concatenates images of the batch")
+    try:
+        views = [call.features(v, axis) for v in views]
+    except AxesError as error:
+        raise call.refuse(str(error)) from error
+    rest = [v.layout.unrepeated().drop([axis]) for v in views]
+    if any(r.axes != rest[0].axes or r.dims[FEATURES + 1 :] != rest[0].dims[FEATURES + 1 :] for r in rest):
+        raise call.refuse("the positions of what is concatenated are not the same")
+    total = sum(v.layout.dims[FEATURES] for v in views)
+    dims = (BATCH_SIZE, total, *views[0].layout.dims[FEATURES + 1 :])
+    axes = Layout(dims, views[0].layout.axes)
+    return call.emit({"op": "concat"}, views, axes.with_axis(axis, axes.whole(FEATURES)))
+
+
+def _prepended(call: Call, views: list[View], axis: int) -> View:
+    """Learned tokens, the last parameter first: each goes before what is already there."""
+    *learned, x = views
+    if x.is_stored or not all(v.is_stored for v in learned):
+        raise call.refuse("learned tokens can only stand before the computed ones")
+    x = call.tokens(call.settled(x), axis)
+    for parameter in reversed(learned):
+        stored = parameter.layout.unrepeated()
+        n, features = parameter.layout.shape[axis], x.layout.dims[FEATURES]
+        expected = [stored.whole(1) if i == axis else () for i in range(x.ndim)]
+        by_features = next((i for i, a in enumerate(x.layout.axes) if a == x.layout.whole(FEATURES)), None)
+        if by_features is not None and len(stored.dims) == 3:
+            expected[by_features] = stored.whole(2)
+        if stored.dims != (1, n, features) or list(stored.axes) != expected:
+            name = parameter.base.name
+            raise call.refuse(f"the parameter `{name}` {list(stored.dims)} is not learned tokens [1, n, C]")
+        grown = Layout((*x.layout.dims[: FEATURES + 1], x.layout.dims[FEATURES + 1] + n), x.layout.axes)
+        op: Json = {"op": "prepend_tokens", "num_tokens": n, "num_features": features}
+        layout = grown.with_axis(axis, grown.whole(FEATURES + 1))
+        x = call.emit(op, [x], layout, {"weight": parameter.base.name})
+    return x
+
+
+@lowers("matmul", "bmm")
+def _matmul(call: Call) -> Scores | View:
+    a, b = call["self"], call.args.get("other", call.args.get("mat2"))
+    if isinstance(a, Scores):
+        if not a.normalised:
+            raise call.refuse("attention without a softmax is not known")
+        return _attended(call, a, call.computed(b))
+    x, y = call.computed(a), call.computed(b)
+    if x.layout.used([x.ndim - 1]) == {FEATURES} and y.layout.used([y.ndim - 2]) == {FEATURES}:
+        keys = y.seen(y.layout.transpose(-1, -2), y.site)
+        return Scores(x, keys, 1.0)
+    raise call.refuse("a product of two tensors is only known as queries · keys and attention · values")
+
+
+def _scale_scores(call: Call, scores: Scores, factor: float) -> Scores:
+    if scores.normalised:
+        raise call.refuse("scales attention after its softmax")
+    return replace(scores, scale=scores.scale * factor)
+
+
+@lowers("softmax", "_softmax")
+def _softmax(call: Call) -> Scores:
+    scores = call["self"]
+    if not isinstance(scores, Scores):
+        raise call.refuse("is only known inside attention; the outputs must be logits")
+    if scores.normalised or call["dim"] not in (-1, scores.queries.ndim - 1):
+        raise call.refuse("attention must be normalised once, over the keys")
+    return replace(scores, normalised=True)
+
+
+@lowers("scaled_dot_product_attention")
+def _sdpa(call: Call) -> View:
+    if call["attn_mask"] is not None or call["is_causal"]:
+        raise call.refuse("attention with a mask or a learned bias is not known")
+    if call["dropout_p"] or call.args.get("enable_gqa"):
+        raise call.refuse("attention with dropout or grouped queries is not known")
+    queries, keys = call.tensor("query"), call.tensor("key")
+    scale = queries.layout.shape[-1] ** -0.5 if call["scale"] is None else call["scale"]
+    return _attended(call, Scores(queries, keys, scale, normalised=True), call.tensor("value"))
+
+
+def _attended(call: Call, scores: Scores, values: View) -> View:
+    parts = []
+    scale = scores.scale
+    for scaled in (scores.queries, scores.keys):
+        view, factor = _without_scale(call, scaled)
+        scale *= factor
+        parts.append(view)
+    queries, keys, values = (_by_heads(call, view) for view in (*parts, values))
+    heads = {view.layout.dims[FEATURES] // view.layout.shape[-1] for view in (queries, keys, values)}
+    leading = {tuple(atom.dim for axis in v.layout.axes[:-2] for atom in axis) for v in (queries, keys, values)}
+    if len(heads) != 1 or len(leading) != 1:
+        raise call.refuse("queries, keys and values do not have the same heads")
+    n_heads = heads.pop()
+    op: Json = {"op": "attention", "heads": n_heads}
+    if not isclose(scale, queries.layout.shape[-1] ** -0.5, rel_tol=1e-6):
+        op["scale"] = scale
+    dims = (BATCH_SIZE, values.layout.dims[FEATURES], queries.layout.dims[FEATURES + 1])
+    head = values.layout.shape[-1]
+    cut = Layout.of(dims).reshape((BATCH_SIZE, n_heads, head, dims[-1]))
+    by_dim: dict[int, Axis] = {FEATURES: cut.axes[1], BATCH: cut.axes[0]}
+    lead = tuple(tuple(piece for atom in axis for piece in by_dim[atom.dim]) for axis in values.layout.axes[:-2])
+    layout = Layout(dims, (*lead, cut.axes[3], cut.axes[2]))
+    return call.emit(op, [queries, keys, values], layout, name=call.site.part("attention"))
+
+
+def _without_scale(call: Call, view: View) -> tuple[View, float]:
+    """Queries before they were multiplied with a constant, and the constant: attention has a scale of its own."""
+    node = call.lowering.builder.node(view.base.name)
+    if node and node["op"]["op"] == "affine" and node["op"]["shift"] == 0:
+        return replace(view, base=type(view.base)(node["inputs"][0])), node["op"]["scale"]
+    return view, 1.0
+
+
+def _by_heads(call: Call, view: View) -> View:
+    """Checks that a tensor is [batch and heads, tokens, features of a head], heads outermost among the features."""
+    view = call.tokens(view, -2) if view.positions and BATCH not in view.layout.used([view.ndim - 2]) else view
+    layout = view.layout
+    lead = [atom for axis in layout.axes[:-2] for atom in axis]
+    heads = [atom for atom in lead if atom.dim == FEATURES]
+    inner = layout.shape[-1]
+    expected = layout.dims[FEATURES] // inner
+    within_head = (Atom(FEATURES, 1, inner),) if inner > 1 else ()
+    if (
+        len(view.positions) != 1
+        or layout.axes[-2] != layout.whole(FEATURES + 1)
+        or layout.axes[-1] != within_head
+        or [(a.stride, a.size) for a in heads] != ([(inner, expected)] if expected > 1 else [])
+        or [atom for atom in lead if atom.dim == BATCH] != list(layout.whole(BATCH))
+        or REPEATED in layout.used()
+    ):
+        raise call.refuse(
+            "attention is only known over all tokens of an image, with heads side by side: [batch, heads, tokens, "
+            f"features]; this is {list(layout.shape)}"
+        )
+    return view

@@ -1,0 +1,248 @@
+"""Layers: convolutions, Linear, normalisations, activations, pooling, padding."""
+
+from __future__ import annotations
+
+from .axes import FEATURES, Layout
+from .graph import Json
+from .lower import Call, lowers
+from .values import View
+
+PLAIN_ACTIVATIONS = ("relu6", "silu", "sigmoid", "hardsigmoid", "hardswish", "tanh", "mish")
+
+
+def _layer_name(call: Call, weight: str) -> str:
+    """The module that owns the weight, whatever calls the function; `in_proj` for `in_proj_weight`."""
+    owner, _, leaf = weight.rpartition(".")
+    if leaf == "weight":
+        return owner or call.site.name
+    part = leaf.removesuffix("_weight")
+    return f"{owner}.{part}" if owner else part
+
+
+def _affine(call: Call, *names: str) -> dict[str, str]:
+    return {name: call.parameter(name) for name in names}
+
+
+def _weights(call: Call) -> dict[str, str]:
+    """Weight, and bias where there is one."""
+    return _affine(call, "weight", *(["bias"] if call["bias"] is not None else []))
+
+
+def _window(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool) -> Json:
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+
+
+@lowers("conv2d")
+def _conv2d(call: Call) -> View:
+    x = call.image("input")
+    params = _weights(call)
+    weight = call["weight"].layout.dims
+    kernel, dilation = list(weight[2:]), call.pair("dilation")
+    name = _layer_name(call, params["weight"])
+    if isinstance(call["padding"], str):
+        spans = [d * (k - 1) if call["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        if any(span % 2 for span in spans):
+            border = [n for span in reversed(spans) for n in (span // 2, span - span // 2)]
+            x = _bordered(call, x, border, 0.0, f"{name}.pad")
+            spans = [0, 0]
+        padding = [span // 2 for span in spans]
+    else:
+        padding = call.pair("padding")
+    op = {
+        "op": "conv2d",
+        "in_channels": x.layout.dims[FEATURES],
+        "out_channels": weight[0],
+        "window": _window(kernel, call.pair("stride"), padding, dilation, False),
+        "groups": call["groups"],
+        "bias": "bias" in params,
+    }
+    return call.emit(op, [x], Layout.of(call.shape), params, name)
+
+
+@lowers("linear")
+def _linear(call: Call) -> View:
+    x = call.vector(call.tensor("input"), -1)
+    params = _weights(call)
+    outputs, inputs = call["weight"].layout.dims
+    op = {"op": "linear", "in_features": inputs, "out_features": outputs, "bias": "bias" in params}
+    dims = tuple(outputs if i == FEATURES else size for i, size in enumerate(x.layout.dims))
+    axes = Layout(dims, x.layout.axes)
+    layout = axes.with_axis(x.ndim - 1, axes.whole(FEATURES))
+    return call.emit(op, [x], layout, params, _layer_name(call, params["weight"]))
+
+
+@lowers("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
+def _batch_norm(call: Call) -> View:
+    if call["training"]:
+        raise call.refuse("takes the batch's statistics even in evaluation mode (track_running_stats=False)")
+    x = call.vector(call.tensor("input"), 1)
+    params = _affine(call, "weight", "bias", "running_mean", "running_var")
+    op = {"op": "batch_norm2d", "num_features": x.layout.dims[FEATURES], "eps": call["eps"]}
+    return call.emit(op, [x], x.layout, params, _layer_name(call, params["weight"]))
+
+
+@lowers("layer_norm")
+def _layer_norm(call: Call) -> View:
+    if len(call["normalized_shape"]) != 1:
+        raise call.refuse(f"normalises over {call['normalized_shape']}; only one axis, the features, can be merged")
+    x = call.vector(call.tensor("input"), -1)
+    params = _weights(call)
+    op = {
+        "op": "layer_norm",
+        "num_features": x.layout.dims[FEATURES],
+        "eps": call["eps"],
+        "bias": "bias" in params,
+    }
+    return call.emit(op, [x], x.layout, params, _layer_name(call, params["weight"]))
+
+
+@lowers("group_norm")
+def _group_norm(call: Call) -> View:
+    x = call.vector(call.tensor("input"), 1)
+    params = _affine(call, "weight", "bias")
+    op = {
+        "op": "group_norm",
+        "num_groups": call["num_groups"],
+        "num_features": x.layout.dims[FEATURES],
+        "eps": call["eps"],
+    }
+    return call.emit(op, [x], x.layout, params, _layer_name(call, params["weight"]))
+
+
+def _pointwise(call: Call, function: str | Json) -> View:
+    """A function of each number: whatever the layout, it stays."""
+    x = call.tensor(next(iter(call.args)))
+    op = {"op": "relu"} if function == "relu" else {"op": "activation", "function": function}
+    return call.emit(op, [x], x.layout).seen(x.layout, x.site)
+
+
+@lowers("relu", *PLAIN_ACTIVATIONS)
+def _plain_activation(call: Call) -> View:
+    return _pointwise(call, call.site.op)
+
+
+@lowers("hardtanh", "clamp", "clamp_min")
+def _clamp(call: Call) -> View:
+    low = call.args.get("min_val", call.args.get("min"))
+    high = call.args.get("max_val", call.args.get("max"))
+    if low == 0 and high in (None, 6):
+        return _pointwise(call, "relu" if high is None else "relu6")
+    raise call.refuse(f"clamps to {low}…{high}; only 0…6 (ReLU6) and 0…∞ (ReLU) are known")
+
+
+@lowers("gelu")
+def _gelu(call: Call) -> View:
+    return _pointwise(call, "gelu_tanh" if call["approximate"] == "tanh" else "gelu")
+
+
+@lowers("softplus")
+def _softplus(call: Call) -> View:
+    if (call["beta"], call["threshold"]) != (1, 20):
+        raise call.refuse("only beta=1 and threshold=20 are known")
+    return _pointwise(call, "softplus")
+
+
+@lowers("leaky_relu")
+def _leaky_relu(call: Call) -> View:
+    return _pointwise(call, {"leaky_relu": float(call["negative_slope"])})
+
+
+@lowers("elu")
+def _elu(call: Call) -> View:
+    if (call["scale"], call["input_scale"]) != (1, 1):
+        raise call.refuse("a scaled ELU (SELU, CELU) is not known")
+    return _pointwise(call, {"elu": float(call["alpha"])})
+
+
+def _pooled(call: Call, x: View, op: Json) -> View:
+    return call.emit(op, [x], Layout.of(call.shape))
+
+
+def _pool_window(call: Call, dilation: list[int]) -> Json:
+    kernel = call.pair("kernel_size")
+    stride = call.pair("stride") or kernel
+    return _window(kernel, stride, call.pair("padding"), dilation, call["ceil_mode"])
+
+
+@lowers("max_pool2d")
+def _max_pool2d(call: Call) -> View:
+    return _pooled(call, call.image(), {"op": "max_pool2d", "window": _pool_window(call, call.pair("dilation"))})
+
+
+@lowers("avg_pool2d")
+def _avg_pool2d(call: Call) -> View:
+    if call["divisor_override"] is not None:
+        raise call.refuse("divisor_override is not known")
+    op: Json = {"op": "avg_pool2d", "window": _pool_window(call, [1, 1])}
+    if not call["count_include_pad"]:
+        op["count_include_pad"] = False
+    return _pooled(call, call.image(), op)
+
+
+@lowers("adaptive_avg_pool2d")
+def _adaptive_avg_pool2d(call: Call) -> View:
+    return _pooled(call, call.image(), {"op": "adaptive_avg_pool2d", "output": list(call.shape[2:])})
+
+
+@lowers("adaptive_avg_pool1d")
+def _adaptive_avg_pool1d(call: Call) -> View:
+    x = call.features(call.tensor(), 1)
+    if call.shape[2:] != (1,) or x.ndim != 3:
+        raise call.refuse("only the average of all positions is known")
+    x = call.tokens(x, 2)
+    layout = Layout.of(x.layout.dims[: FEATURES + 1])
+    return call.emit({"op": "mean"}, [x], layout).seen(layout.insert(2), call.site)
+
+
+@lowers("mean")
+def _mean(call: Call) -> View:
+    x = call.tensor()
+    if call.args.get("dim") is None:
+        raise call.refuse("averages over the batch too")
+    dims = {d % x.ndim for d in call["dim"]}
+    if x.layout.used(dims) - set(x.positions):
+        raise call.refuse("averages over features or images; only averages over all positions are known")
+    if x.layout.used(set(range(x.ndim)) - dims) & set(x.positions):
+        raise call.refuse("averages over some positions only; only averages over all positions are known")
+    axes = tuple(() if i in dims else axis for i, axis in enumerate(x.layout.axes))
+    features = x.layout.dims[: FEATURES + 1]
+    if len(x.positions) == 2 and (call["keepdim"] or call.becomes_image):
+        made = call.emit({"op": "adaptive_avg_pool2d", "output": [1, 1]}, [x], Layout((*features, 1, 1), axes))
+    else:
+        made = call.emit({"op": "mean"}, [x], Layout(features, axes))
+    return made if call["keepdim"] else made.seen(made.layout.drop(dims), call.site)
+
+
+@lowers("pad", "constant_pad_nd")
+def _pad(call: Call) -> View:
+    if call.args.get("mode", "constant") != "constant":
+        raise call.refuse(f"padding mode `{call['mode']}` is not known, only constants")
+    x = call.tensor()
+    pads = list(call["pad"])
+    border = [0, 0, 0, 0]
+    layout = x.layout
+    for i in range(len(pads) // 2):
+        before, after = pads[2 * i : 2 * i + 2]
+        axis = x.ndim - 1 - i
+        if (before, after) == (0, 0):
+            continue
+        if min(before, after) < 0:
+            raise call.refuse("crops; only borders can be added")
+        spatial = [d for d in x.positions if len(x.positions) == 2 and layout.axes[axis] == layout.whole(d)]
+        used = layout.used([axis]) or set(spatial[:1])
+        if not spatial or len(used) != 1:
+            raise call.refuse(f"pads axis {axis} of {list(layout.shape)}, which is not height or width")
+        dim = used.pop()
+        border[2 * (3 - dim) : 2 * (3 - dim) + 2] = before, after
+    if not any(border):
+        return x
+    return _bordered(call, x, border, float(call["value"] or 0.0), call.site.name)
+
+
+def _bordered(call: Call, x: View, border: list[int], value: float, name: str) -> View:
+    left, right, top, bottom = border
+    batch, features, height, width = x.layout.dims
+    grown = Layout.of((batch, features, height + top + bottom, width + left + right))
+    by_axis = {x.layout.whole(d): grown.whole(d) for d in x.positions if x.layout.dims[d] > 1}
+    axes = tuple(by_axis.get(axis, axis) for axis in x.layout.axes)
+    return call.emit({"op": "pad", "padding": border, "value": value}, [x], Layout(grown.dims, axes), name=name)

@@ -1,0 +1,111 @@
+"""Model files: safetensors whose metadata carry graph, tasks and preprocessing (crates/artifact/README.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from .errors import ZipitError
+from .graph import Json, tensor_names
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Model:
+    """What a model file holds."""
+
+    graph: Json
+    tasks: list[Json]
+    preprocess: Json
+    tensors: Tensors
+    environment: dict[str, str] = field(default_factory=dict)
+    gate: bool = False
+    """Whether the last output tells the tasks apart and is none of theirs."""
+
+    @property
+    def output_names(self) -> list[str]:
+        """What each output is called: its task, or `gate`."""
+        return [task["name"] for task in self.tasks] + (["gate"] if self.gate else [])
+
+
+def read(path: str | os.PathLike[str]) -> Model:
+    """Any model file: exported, imported or merged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except FileNotFoundError as error:
+        raise ZipitError(f"{path}: no such file") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ZipitError(f"{path}: not a safetensors file ({error})") from error
+    if "zipit.graph" not in metadata:
+        raise ZipitError(f"{path}: no model file: its metadata has no `zipit.graph`")
+
+    def parsed(key: str, default: Any = None) -> Any:
+        try:
+            return json.loads(metadata[key]) if key in metadata else default
+        except json.JSONDecodeError as error:
+            raise ZipitError(f"{path}: its metadata `{key}` is no JSON ({error})") from error
+
+    graph, joint = parsed("zipit.graph"), parsed("zipit.joint", {})
+    tasks, preprocess = parsed("zipit.tasks", []), parsed("zipit.preprocess", {})
+    missing = sorted(set(tensor_names(graph)) - set(tensors))
+    if missing:
+        raise ZipitError(f"{path}: the graph needs {missing[0]}, which the file does not have ({len(missing)} missing)")
+    model = Model(graph, tasks, preprocess, tensors, parsed("zipit.environment", {}), bool(joint.get("gate")))
+    if len(model.output_names) != len(graph["outputs"]):
+        raise ZipitError(f"{path}: {len(graph['outputs'])} outputs for {len(model.output_names)} tasks")
+    return model
+
+
+def write(model: Model, path: str | os.PathLike[str]) -> None:
+    """A plain model file, for `import`. The old file or the new one is there, whole."""
+    metadata = {
+        "format": "pt",
+        "zipit.graph": _json(model.graph),
+        "zipit.tasks": _json(model.tasks),
+        "zipit.preprocess": _json(model.preprocess),
+        "zipit.environment": _json(model.environment),
+    }
+    tensors = {name: model.tensors[name].detach().cpu().contiguous() for name in sorted(tensor_names(model.graph))}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+
+
+class replacing:  # noqa: N801 (reads as a verb in `with`)
+    """A temporary file beside the target that takes its place if nothing fails."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._temporary = Path()
+
+    def __enter__(self) -> Path:
+        try:
+            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".tmp")
+        except OSError as error:
+            raise ZipitError(f"{self._path}: cannot be written ({error.strerror})") from error
+        os.close(handle)
+        self._temporary = Path(name)
+        return self._temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            umask = os.umask(0)
+            os.umask(umask)
+            self._temporary.chmod(0o666 & ~umask)
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

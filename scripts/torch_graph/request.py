@@ -1,0 +1,171 @@
+"""What an export needs to know, from what the user said and what the network's source already knows."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import models
+
+from . import factory as factories
+from . import preprocess as preprocessing
+from .errors import ZipitError
+from .graph import Json
+
+TORCHVISION = "torchvision.models:"
+TIMM = "timm:"
+MAX_RANGE = 100_000
+
+Size = tuple[int, int]
+
+
+@dataclass
+class Request:
+    """A network with all that its model file says about it."""
+
+    module: nn.Module
+    classes: list[list[str]]
+    preprocess: Json
+
+
+def note(text: str) -> None:
+    """Tells people what was assumed."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def from_command(args: argparse.Namespace) -> Request:
+    """Of the command line."""
+    arguments = dict(args.arg or [])
+    weights = _weights(args.factory, args.weights) if args.weights else None
+    classes = list(args.classes or [])
+    if not classes and weights is not None:
+        classes = [list(weights.meta["categories"])]
+    if not classes:
+        raise ZipitError("the classes are not named: --classes a,b,c or --classes-file FILE, once per output")
+    factory = factories.resolve(args.factory)
+    if weights is not None and args.checkpoint is None:
+        arguments["weights"] = weights
+    elif len(classes) == 1 and "num_classes" not in arguments and factories.takes_num_classes(args.factory, factory):
+        arguments["num_classes"] = len(classes[0])
+    if args.checkpoint is None and "weights" not in arguments and not arguments.get("pretrained"):
+        note(f"no --checkpoint: the weights are random (torch.manual_seed({args.seed}))")
+        torch.manual_seed(args.seed)
+    module = factories.make(factory, arguments)
+    size = args.size or _size_of(arguments)
+    spec = choose_preprocess(args.factory, module, weights, size, args.channels, args.resize, args.mean, args.std)
+    return Request(module, classes, spec)
+
+
+def choose_preprocess(
+    name: str,
+    module: nn.Module,
+    weights: models.WeightsEnum | None = None,
+    size: Size | None = None,
+    channels: int | None = None,
+    resize: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Json:
+    """What was said first, then what the weights, timm's configuration or torchvision's habit say."""
+    if (mean is None) != (std is None):
+        raise ZipitError("a mean needs a standard deviation, and the other way round (--mean, --std)")
+    known = _known(name, module, weights, size)
+    if size is None and known is None:
+        raise ZipitError("the image size is not known: name it with --size")
+    chosen = size or tuple(known["size"])
+    if resize is None and known is not None and tuple(known["size"]) == chosen:
+        resize = known.get("resize")
+    if mean is None or std is None:
+        if known is None or (channels or 3) != len(known["mean"]):
+            raise ZipitError(
+                "the preprocessing is not known: name the mean and standard deviation per channel of pixels in 0…1, "
+                "--mean M,M,M --std S,S,S"
+            )
+        mean, std = known["mean"], known["std"]
+    channels = channels or len(mean)
+    mean, std = (list(values) * channels if len(values) == 1 else list(values) for values in (mean, std))
+    if len(mean) != channels:
+        raise ZipitError(f"{len(mean)} means for {channels} channels")
+    return preprocessing.preprocess(chosen, mean, std, resize)
+
+
+def _known(name: str, module: nn.Module, weights: models.WeightsEnum | None, size: Size | None) -> Json | None:
+    if weights is not None:
+        return preprocessing.of_torchvision(weights)
+    if name.startswith(TIMM):
+        return preprocessing.of_timm(module)
+    if name.startswith(TORCHVISION) and size in (None, (224, 224)):
+        note("preprocessing: ImageNet's, as of torchvision's own weights (resize 256, crop 224), as no --mean is given")
+        return preprocessing.imagenet()
+    return None
+
+
+def _weights(name: str, member: str) -> models.WeightsEnum:
+    if not name.startswith(TORCHVISION):
+        raise ZipitError("--weights names weights of torchvision; this factory is another one's")
+    model = name.removeprefix(TORCHVISION)
+    try:
+        found = models.get_model_weights(model)
+        return found[member]
+    except (ValueError, KeyError) as error:
+        raise ZipitError(f"torchvision has no weights `{member}` for {model}") from error
+
+
+def _size_of(arguments: dict[str, Any]) -> Size | None:
+    size = arguments.get("image_size", arguments.get("img_size"))
+    return (size, size) if isinstance(size, int) else tuple(size) if size else None
+
+
+def parse_size(text: str) -> Size:
+    """`32` or `28x32`, height and width."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"`{text}` is no size; write 32 or 28x32 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_numbers(text: str) -> list[float]:
+    """`0.5,0.5,0.5`."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"`{text}` is no list of numbers; write 0.5,0.5,0.5") from error
+
+
+def parse_classes(text: str) -> list[str]:
+    """`cat,dog`; `5-9` stands for 5, 6, 7, 8, 9."""
+    classes = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if dash and first.isdigit() and last.isdigit() and 0 <= int(last) - int(first) < MAX_RANGE:
+            classes += [str(i) for i in range(int(first), int(last) + 1)]
+        else:
+            classes.append(part)
+    return classes
+
+
+def parse_classes_file(text: str) -> list[str]:
+    """One class a line."""
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def parse_argument(text: str) -> tuple[str, Any]:
+    """`width=2`: a Python literal where it is one, else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"`{text}` is no argument; write key=value")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

@@ -1,0 +1,146 @@
+"""torch.export, and what lowering asks of its graph."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export.graph_signature import InputKind
+
+from .errors import ZipitError
+from .graph import Site
+
+BATCH_SIZE = 2
+
+
+@dataclass
+class Trace:
+    """A network as a graph of ATen calls."""
+
+    graph: fx.Graph
+    stored: dict[str, str]
+    """Placeholder → state-dict name of the parameter or buffer it stands for."""
+    constants: dict[str, torch.Tensor]
+    """Placeholder → tensor that is written into the code."""
+    input: fx.Node
+    outputs: list[fx.Node]
+    output_names: list[str] | None
+    """Keys, where the forward returns a dict."""
+    shared: dict[str, str]
+    """State-dict name → another name of the same tensor (tied weights)."""
+    _leaves: set[str]
+    _becomes_image: set[fx.Node]
+
+    def site(self, node: fx.Node) -> Site:
+        """Where a call stands in the module tree."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = stack[-1][0] if stack else ""
+        return Site(path, path in self._leaves, function_name(node))
+
+    def becomes_image(self, node: fx.Node) -> bool:
+        """Whether a [B, C] tensor, or what is computed from it, is given positions again.
+
+        So it is in a squeeze-and-excitation gate, which keeps its 1×1 positions, but not in front of a classifier."""
+        return node in self._becomes_image
+
+
+def function_name(node: fx.Node) -> str:
+    """`add` for aten.add_.Tensor."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.split("::")[-1].rstrip("_")
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Trace:
+    """Runs the module once, in evaluation mode, on a random batch, and writes down what it calls."""
+    module.eval()
+    tensors = [*module.parameters(), *module.buffers()]
+    # torch.nn's fused inference kernels are taken only where nothing requires grad.
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    example = torch.rand(BATCH_SIZE, *input_shape, device=tensors[0].device if tensors else "cpu")
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(module, (example,), strict=False)
+    except Exception as error:  # torch.export lets the module's own exceptions through, of any class
+        raise ZipitError(f"torch.export cannot trace the module: {_short(error)}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return _read(module, exported)
+
+
+def _read(module: nn.Module, exported: torch.export.ExportedProgram) -> Trace:
+    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    stored: dict[str, str] = {}
+    constants: dict[str, torch.Tensor] = {}
+    inputs = []
+    for spec in exported.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            stored[name] = spec.target
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            constants[name] = exported.constants[spec.target]
+        else:
+            inputs.append(placeholders[name])
+    if len(inputs) != 1:
+        raise ZipitError(f"the module's forward takes {len(inputs)} tensors; it must take one, the images")
+    (returned,) = next(node for node in exported.graph.nodes if node.op == "output").args
+    if any(not isinstance(node, fx.Node) for node in returned):
+        raise ZipitError("the module's forward returns something that is not a tensor")
+    outputs = list(returned)[len(exported.graph_signature.buffers_to_mutate) :]
+    leaves = {
+        name
+        for name, child in module.named_modules()
+        if type(child).__module__.startswith("torch.nn.") and not any(True for _ in child.children())
+    }
+    returned_as = exported.call_spec.out_spec
+    return Trace(
+        exported.graph,
+        stored,
+        constants,
+        inputs[0],
+        outputs,
+        [str(key) for key in returned_as.context] if returned_as.type is dict else None,
+        _shared(module),
+        leaves,
+        _becoming_images(exported.graph),
+    )
+
+
+def _shared(module: nn.Module) -> dict[str, str]:
+    first: dict[tuple[int, torch.Size], str] = {}
+    shared = {}
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        if tensor.numel() and (other := first.setdefault((tensor.data_ptr(), tensor.shape), name)) != name:
+            shared[name], shared[other] = other, name
+    return shared
+
+
+def _becoming_images(graph: fx.Graph) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if any(user in found or _rank(user) > 2 for user in node.users):
+            found.add(node)
+    return found
+
+
+def _rank(node: fx.Node) -> int:
+    value: Any = node.meta.get("val")
+    return value.ndim if isinstance(value, torch.Tensor) else 0
+
+
+def _short(error: Exception) -> str:
+    """The first line that says something; torch.export's own messages run over pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if "data-dependent" in str(error).lower() or "GuardOnDataDependentSymNode" in type(error).__name__:
+        return f"its control flow depends on the numbers in the image ({text})"
+    return f"{type(error).__name__}: {text}" if text != type(error).__name__ else text
