@@ -2,6 +2,7 @@
 
 use crate::bad_input::refused;
 use crate::support::{tiny_graph, two_networks, write};
+use serde_json::Value;
 use zipit::graph::{Arch, ArchSpec};
 use zipit_tests::{Workplace, random_model};
 
@@ -56,6 +57,28 @@ fn models_stats_and_plans() {
     assert_eq!(text.matches("subgraph cluster_").count(), 2);
     // The same file, the same drawing.
     assert_eq!(svg(&place, "merged.safetensors"), drawn);
+}
+
+#[test]
+fn descriptions_name_spaces_their_members_and_tasks() {
+    let place = two_networks(&tiny_graph(), 60);
+    place.ok("collect", "a.safetensors b.safetensors --data data -o stats.h5");
+    place.ok("match", "stats.h5 -o plan.bin");
+    for (file, words) in [
+        ("a.safetensors", ["task", "stored as", "4    2/20  layer1.0.conv1, layer1.0.bn1, layer1.0.relu"]),
+        ("stats.h5", ["second: 3, 4, 5", "images", "(15 values)"]),
+        ("plan.bin", ["groups", "from stats stats.h5", "(15 values)"]),
+    ] {
+        let said = place.ok("inspect", file);
+        for word in [&words[..], &["fixed spaces", "input x (1), output linear (3)", "made by"]].concat() {
+            assert!(said.contains(word), "{file} does not say `{word}`:\n{said}");
+        }
+        let json: Value = serde_json::from_str(&place.ok("inspect", &format!("{file} --format json"))).unwrap();
+        assert_eq!((&json["spaces"][0]["fixed"], &json["spaces"][0]["dim"]), (&Value::from("input"), &Value::from(1)));
+        let members = json["spaces"].as_array().unwrap().iter().flat_map(|s| s["members"].as_array().unwrap());
+        assert_eq!(members.count(), tiny_graph().nodes.len() + 1, "{file}: every value is in one space here");
+        assert_eq!(json["graph"]["arch"], "resnet20");
+    }
 }
 
 #[test]

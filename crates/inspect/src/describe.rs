@@ -1,5 +1,6 @@
 //! What one file is, for people and as JSON.
 
+use crate::spaces;
 use anyhow::bail;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -72,21 +73,15 @@ fn graph_facts(graph: &Graph) -> anyhow::Result<Vec<(&'static str, String)>> {
         ("graph", format!("{} nodes, {} weight layers on the longest path", graph.nodes.len(), graph.n_layers())),
         ("FLOPs", format!("{:.1} M multiply-adds", cost.macs as f64 / 1e6)),
         ("parameters", format!("{} and {} measured numbers", cost.params, cost.buffers)),
+        ("fixed spaces", spaces::fixed(graph)?),
     ])
 }
 
 /// The free feature spaces in the order of the forward pass.
 fn spaces_table(graph: &Graph) -> anyhow::Result<Table> {
-    let spaces = graph.spaces()?;
-    let mut table = Table::new(["merge point", "features", "layers", "values in its space"]);
-    for point in graph.merge_points(&spaces) {
-        let values = &spaces.spaces[point.space].values;
-        table.row([
-            point.name,
-            point.dim.to_string(),
-            format!("{}/{}", point.layers, graph.n_layers()),
-            values.len().to_string(),
-        ]);
+    let mut table = Table::new([&["merge point"][..], &spaces::HEADERS].concat());
+    for (name, cells) in spaces::free(graph)? {
+        table.row([&[name][..], &cells].concat());
     }
     Ok(table)
 }
@@ -111,7 +106,15 @@ fn network(path: &Path) -> anyhow::Result<Description> {
     Ok(Description {
         facts,
         table: Some(spaces_table(&file.model.graph)?),
-        json: json!({ "dtype": file.precision.to_string(), "graph": file.model.graph, "tasks": file.model.tasks, "preprocess": p, "joint": file.model.joint, "provenance": file.provenance }),
+        json: json!({
+            "dtype": file.precision.to_string(),
+            "graph": file.model.graph,
+            "spaces": spaces::json(&file.model.graph)?,
+            "tasks": file.model.tasks,
+            "preprocess": p,
+            "joint": file.model.joint,
+            "provenance": file.provenance,
+        }),
         provenance: Some(file.provenance),
     })
 }
@@ -137,12 +140,19 @@ fn stats(path: &Path) -> anyhow::Result<Description> {
     if !header.is_complete() {
         facts.push(("unfinished", format!("{} of {} batches", header.batches_done, header.n_batches)));
     }
-    let mut table = Table::new(["merge point", "joint features", "samples"]);
+    facts.extend(
+        header.tasks.iter().flatten().map(|task| ("task", format!("{}: {}", task.name, task.classes.join(", ")))),
+    );
+    let known = spaces::by_name(&header.graph)?;
+    let mut table = Table::new([&["merge point"][..], &spaces::HEADERS, &["joint features", "samples"]].concat());
     for (name, d) in &header.points {
-        let moments = reader.moments(name)?;
-        table.row([name.clone(), (header.n_models() * d).to_string(), moments.count.to_string()]);
+        let measured = [(header.n_models() * d).to_string(), reader.moments(name)?.count.to_string()];
+        let cells = known.get(name).cloned().unwrap_or_default();
+        table.row([&[name.clone()][..], &cells, &measured].concat());
     }
-    Ok(Description { facts, table: Some(table), json: json!(header), provenance: Some(header.provenance.clone()) })
+    let mut json = json!(header);
+    json["spaces"] = spaces::json(&header.graph)?;
+    Ok(Description { facts, table: Some(table), json, provenance: Some(header.provenance.clone()) })
 }
 
 fn matching(path: &Path) -> anyhow::Result<Description> {
@@ -152,16 +162,20 @@ fn matching(path: &Path) -> anyhow::Result<Description> {
     facts.extend(
         file.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))),
     );
-    let mut table = Table::new(["merge point", "groups", "across", "within", "lost"]);
+    let known = spaces::by_name(&file.graph)?;
+    let merges = ["joint features", "groups", "across", "within", "lost"];
+    let mut table = Table::new([&["merge point"][..], &spaces::HEADERS, &merges].concat());
     for point in &file.plan.points {
         let s = &point.summary;
-        table.row([
-            point.name.clone(),
+        let merges = [
+            point.assignment.len().to_string(),
             point.n_groups.to_string(),
             s.across.to_string(),
             s.within.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
             format!("{:.1} %", 100.0 * s.reconstruction_error),
-        ]);
+        ];
+        let cells = known.get(&point.name).cloned().unwrap_or_default();
+        table.row([&[point.name.clone()][..], &cells, &merges].concat());
     }
     let points: Vec<_> = file
         .plan
@@ -169,7 +183,14 @@ fn matching(path: &Path) -> anyhow::Result<Description> {
         .iter()
         .map(|p| json!({ "name": p.name, "assignment": p.assignment, "summary": p.summary }))
         .collect();
-    let json = json!({ "settings": file.plan.settings, "points": points, "provenance": file.provenance });
+    let json = json!({
+        "settings": file.plan.settings,
+        "graph": file.graph,
+        "spaces": spaces::json(&file.graph)?,
+        "models": file.models,
+        "points": points,
+        "provenance": file.provenance,
+    });
     Ok(Description { facts, table: Some(table), json, provenance: Some(file.provenance) })
 }
 

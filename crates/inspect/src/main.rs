@@ -3,6 +3,7 @@
 mod describe;
 mod draw;
 mod kinship;
+mod spaces;
 
 use anyhow::{bail, ensure};
 use clap::Parser;

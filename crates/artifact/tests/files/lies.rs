@@ -74,7 +74,9 @@ fn models() {
         ),
         (
             |f| {
-                drop(f.tensors.insert("fc.bias".into(), Tensor { dtype: "F8_E4M3", shape: vec![2], bytes: vec![0; 2] }))
+                drop(
+                    f.tensors.insert("fc.bias".into(), Tensor { dtype: "F8_E4M3", shape: vec![2], bytes: vec![0; 2] }),
+                );
             },
             "`fc.bias` holds F8_E4M3, expected floating-point numbers",
         ),

@@ -5,7 +5,9 @@ use crate::forge::{Safetensors, Tensor};
 use half::{bf16, f16};
 use zipit_artifact::{Error, Precision, model, sniff};
 
-const ALL: [(Precision, &str, fn(f32) -> f32); 4] = [
+type Rounding = fn(f32) -> f32;
+
+const ALL: [(Precision, &str, Rounding); 4] = [
     (Precision::F16, "F16", |x| f16::from_f32(x).to_f32()),
     (Precision::Bf16, "BF16", |x| bf16::from_f32(x).to_f32()),
     (Precision::F32, "F32", |x| x),

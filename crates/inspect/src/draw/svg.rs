@@ -144,7 +144,11 @@ fn curve(points: &[Point], top: f64, dashed: bool) -> String {
     let mut path = format!("M{:.1} {:.1}", first.x, first.y + top);
     for i in 1..n - 1 {
         let (corner, next) = (&points[i], &points[i + 1]);
-        let end = if i + 2 == n { [next.x, next.y] } else { [(corner.x + next.x) / 2.0, (corner.y + next.y) / 2.0] };
+        let end = if i + 2 == n {
+            [next.x, next.y]
+        } else {
+            [f64::midpoint(corner.x, next.x), f64::midpoint(corner.y, next.y)]
+        };
         path += &format!(" Q{:.1} {:.1} {:.1} {:.1}", corner.x, corner.y + top, end[0], end[1] + top);
     }
     if n == 2 {
