@@ -63,7 +63,7 @@ TIMM: list[tuple[str, int, dict[str, Any], int]] = [
     ("family", "size", "arguments", "n_nodes"), FAMILIES, ids=lambda v: getattr(v, "__name__", None)
 )
 def test_torchvision(family: Callable[..., nn.Module], size: int, arguments: dict[str, Any], n_nodes: int) -> None:
-    model = model_of(build(family, num_classes=10, **arguments), size)
+    model = model_of(build(family, num_classes=10, **arguments), size, n_logits=10)
     assert len(model.graph["nodes"]) == n_nodes
 
 
@@ -71,7 +71,7 @@ def test_torchvision(family: Callable[..., nn.Module], size: int, arguments: dic
     ("name", "size", "arguments", "n_nodes"), TIMM, ids=lambda v: v if isinstance(v, str) else None
 )
 def test_timm(name: str, size: int, arguments: dict[str, Any], n_nodes: int) -> None:
-    model = model_of(build(lambda: timm.create_model(name, num_classes=10, **arguments)), size)
+    model = model_of(build(lambda: timm.create_model(name, num_classes=10, **arguments)), size, n_logits=10)
     assert len(model.graph["nodes"]) == n_nodes
 
 
