@@ -139,7 +139,7 @@ pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> 
 /// Writes a model, its numbers rounded to the nearest ones of `precision`.
 ///
 /// # Errors
-/// As [`write`]; a number that `precision` cannot hold.
+/// As [`write()`]; a number that `precision` cannot hold.
 pub fn write_as(path: &Path, model: &Model, precision: Precision, provenance: &Provenance) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     model.validate().map_err(|e| unwritable(e.to_string()))?;

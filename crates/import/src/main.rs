@@ -4,24 +4,21 @@
 mod checkpoint;
 mod classes;
 mod exported;
+mod imported;
 mod preprocess;
 mod pytorch;
 mod source;
 mod unwrap;
 
-use anyhow::{Context, ensure};
 use clap::Parser;
+use imported::Imported;
 use preprocess::PreprocessArgs;
-use source::Source;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use zipit::Model;
 use zipit::graph::Arch;
-use zipit_artifact::exported::Exported;
 use zipit_artifact::header::{InputRef, hash_file};
-use zipit_artifact::{Precision, model};
-use zipit_stage::{Common, HasCommon, PrecisionArg, Stage, Usage};
+use zipit_artifact::model;
+use zipit_stage::{Common, HasCommon, PrecisionArg, Stage};
 
 /// Make a model file from a PyTorch checkpoint (.pt, .pth, .safetensors).
 ///
@@ -77,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let Imported { model, precision, sources, environment } = read(args)?;
+    let Imported { model, precision, sources, environment } = imported::read(args)?;
     let inputs = sources.iter().map(|path| input(path)).collect::<anyhow::Result<_>>()?;
     let provenance = stage.provenance(inputs, environment);
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
@@ -101,44 +98,6 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     model::write_as(&args.out, &model, args.precision.given(precision), &provenance)?;
     stage.record(&args.out);
     stage.print(&format!("{}: {told}\n", args.out.display()))
-}
-
-/// What was imported, from which files, made by what.
-struct Imported {
-    model: Model,
-    precision: Precision,
-    sources: Vec<PathBuf>,
-    environment: BTreeMap<String, String>,
-}
-
-fn read(args: &Args) -> anyhow::Result<Imported> {
-    let source = Source::open(&args.checkpoint)?;
-    let precision = source.precision();
-    let own = vec![args.checkpoint.clone()];
-    if let Some(arch) = args.arch {
-        let model = checkpoint::model(args, arch, &source)
-            .with_context(|| format!("{} as {arch}", args.checkpoint.display()))?;
-        return Ok(Imported { model, precision, sources: own, environment: BTreeMap::new() });
-    }
-    let unknown = Usage(format!(
-        "{} does not say which network its tensors belong to: name one that zipit knows with --arch ({}), or export a \
-         network of your own with its graph (scripts/zipit_torch.py export) and import that",
-        args.checkpoint.display(),
-        Arch::ALL.map(Arch::name).join(", ")
-    ));
-    let Source::Safetensors(file) = source else { return Err(unknown.into()) };
-    ensure!(
-        !file.is_model(),
-        "{} is a zipit model already: use it as it is (--arch takes its weights alone)",
-        args.checkpoint.display()
-    );
-    let Some(exported) = Exported::of(&args.checkpoint, &file)? else { return Err(unknown.into()) };
-    let mut environment = exported.environment.clone();
-    // Where the checkpoint stands for it, the exported file's own content would not be told.
-    environment.insert("exported".to_owned(), file.digest.clone());
-    let model = exported::model(args, exported, file).with_context(|| format!("{}", args.checkpoint.display()))?;
-    let sources = if args.source.is_empty() { own } else { args.source.clone() };
-    Ok(Imported { model, precision, sources, environment })
 }
 
 fn input(path: &Path) -> anyhow::Result<InputRef> {
