@@ -35,9 +35,14 @@ fn interpreter() -> PathBuf {
     repository().join(".venv-python/bin/python")
 }
 
+#[allow(clippy::print_stderr, reason = "a test that does nothing says so")]
+fn say_skipped(name: &str) {
+    eprintln!("skipped: {name} needs the full PyTorch; `make setup-python` installs it");
+}
+
 fn architecture(name: &str) {
     if !interpreter().exists() {
-        eprintln!("skipped: {name} needs the full PyTorch; `make setup-python` installs it");
+        say_skipped(name);
         return;
     }
     let full = std::env::var_os("ZIPIT_FULL").is_some();

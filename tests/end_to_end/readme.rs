@@ -74,6 +74,7 @@ if __name__ == "__main__":
 "#;
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that does nothing says so")]
 fn your_two_checkpoints_in_five_commands() {
     let python = repository().join(".venv-python/bin/python");
     if !python.exists() {

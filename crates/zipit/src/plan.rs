@@ -271,7 +271,9 @@ fn spread(second_moment: &Array2<f64>, assignment: &[u32], n_groups: usize, n_mo
         .sum::<f64>()
         / n_models as f64;
     let mut sizes = vec![0.0; n_groups];
-    assignment.iter().for_each(|&g| sizes[g as usize] += 1.0);
+    for &g in assignment {
+        sizes[g as usize] += 1.0;
+    }
     let share = |k: usize| 1.0 / sizes[assignment[k] as usize];
     let (mut trace, mut total) = (0.0, 0.0);
     for ((j, k), g) in second_moment.indexed_iter() {

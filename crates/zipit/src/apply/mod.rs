@@ -13,7 +13,7 @@
 //! | N copies | separate | N layers, `Wᵢ`                                            |
 //!
 //! The input is never merged: its U is the identity. Biases, normalisation, depthwise weights and learned tensors take M
-//! only. Grouped convolutions, attentions and GroupNorms keep their blocks whole: a merge moves each block as one, and U
+//! only. Grouped convolutions, attentions and group norms keep their blocks whole: a merge moves each block as one, and U
 //! stays within it (docs/ops.md says what happens to every op).
 
 mod blend;

@@ -200,7 +200,9 @@ impl Graph {
             match &node.op {
                 Op::LayerNorm { .. } | Op::GroupNorm { .. } => {
                     let read = &arranged[node.inputs[0].as_str()].segments;
-                    read.iter().for_each(|segment| spaces[segment.space].normalised = true);
+                    for segment in read {
+                        spaces[segment.space].normalised = true;
+                    }
                 }
                 Op::Conv2d { .. }
                 | Op::Linear { .. }

@@ -28,11 +28,7 @@ impl Op {
                 vec![*in_channels, *out_channels, *groups]
             }
             Self::Linear { in_features, out_features, .. } => vec![*in_features, *out_features],
-            Self::BatchNorm2d { eps: e, num_features } => {
-                eps(e)?;
-                vec![*num_features]
-            }
-            Self::LayerNorm { eps: e, num_features, .. } => {
+            Self::BatchNorm2d { eps: e, num_features } | Self::LayerNorm { eps: e, num_features, .. } => {
                 eps(e)?;
                 vec![*num_features]
             }

@@ -88,26 +88,8 @@ impl Op {
                 [_, _] => broadcast(inputs, "multiplies"),
                 _ => Err(format!("needs two inputs, has {}", inputs.len())),
             },
-            Self::Concat => {
-                let (first, rest) = inputs.split_first().ok_or("needs at least one input")?;
-                let mut shape = first.to_vec();
-                for other in rest {
-                    if other.len() != shape.len() || other[1..] != shape[1..] {
-                        return Err(format!("concatenates {first:?} and {other:?}"));
-                    }
-                    shape[0] += other[0];
-                }
-                Ok(shape)
-            }
-            Self::Slice { ranges } => {
-                let value = one()?;
-                if let Some([from, to]) = ranges.iter().find(|[from, to]| from >= to || *to > value[0]) {
-                    return Err(format!("takes features {from} to {to} of {}", value[0]));
-                }
-                let mut shape = value.to_vec();
-                shape[0] = ranges.iter().map(|[from, to]| to - from).sum();
-                Ok(shape)
-            }
+            Self::Concat => concatenated(inputs),
+            Self::Slice { ranges } => sliced(one()?, ranges),
             Self::ChannelShuffle { groups } => {
                 let value = one()?;
                 if *groups == 0 || !value[0].is_multiple_of(*groups) {
@@ -161,6 +143,27 @@ fn broadcast(inputs: &[&[usize]], verb: &str) -> Result<Vec<usize>, String> {
         }
         shape.iter_mut().zip(*other).for_each(|(a, &b)| *a = (*a).max(b));
     }
+    Ok(shape)
+}
+
+fn concatenated(inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let (first, rest) = inputs.split_first().ok_or("needs at least one input")?;
+    let mut shape = first.to_vec();
+    for other in rest {
+        if other.len() != shape.len() || other[1..] != shape[1..] {
+            return Err(format!("concatenates {first:?} and {other:?}"));
+        }
+        shape[0] += other[0];
+    }
+    Ok(shape)
+}
+
+fn sliced(value: &[usize], ranges: &[[usize; 2]]) -> Result<Vec<usize>, String> {
+    if let Some([from, to]) = ranges.iter().find(|[from, to]| from >= to || *to > value[0]) {
+        return Err(format!("takes features {from} to {to} of {}", value[0]));
+    }
+    let mut shape = value.to_vec();
+    shape[0] = ranges.iter().map(|[from, to]| to - from).sum();
     Ok(shape)
 }
 

@@ -48,7 +48,9 @@ impl Graph {
         for node in &self.nodes {
             if node.op.mixes() {
                 let written = &arranged[node.name.as_str()].segments;
-                written.iter().for_each(|segment| kin.unite(written[0].space, segment.space));
+                for segment in written {
+                    kin.unite(written[0].space, segment.space);
+                }
             }
             let Some((count, values)) = blocked(node) else { continue };
             let mut found = Vec::new();

@@ -116,7 +116,9 @@ impl Features {
                 }
             }
             let mut n_held = BTreeMap::new();
-            held.iter().for_each(|&root| *n_held.entry(class[root]).or_insert(0) += 1);
+            for &root in &held {
+                *n_held.entry(class[root]).or_insert(0) += 1;
+            }
             let mut split = BTreeMap::new();
             for (&old, &count) in &n_held {
                 if count == size[old] {
@@ -126,7 +128,9 @@ impl Features {
                 size[old] -= count;
                 size.push(count);
             }
-            held.iter().for_each(|&root| class[root] = split.get(&class[root]).copied().unwrap_or(class[root]));
+            for &root in &held {
+                class[root] = split.get(&class[root]).copied().unwrap_or(class[root]);
+            }
         }
         let mut number = vec![usize::MAX; size.len()];
         let mut sizes = Vec::new();
