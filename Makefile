@@ -327,7 +327,7 @@ refit: $(DEMO)/sources/test.json $(REFITTED:%=$(DEMO)/%/test.json) $(WAYS:%=$(DE
 test: build .venv-python/ready ## Run all tests
 	cargo nextest run --release --locked --workspace
 	cargo test --release --locked --workspace --doc
-	cd scripts && ../.venv-python/bin/python -m pytest -q tests
+	.venv-python/bin/python -m pytest -q -p no:cacheprovider scripts/tests
 
 test-full: build .venv-python/ready ## Every promised architecture at its full image size
 	ZIPIT_FULL=1 cargo nextest run --release --locked -p zipit-tests architectures::

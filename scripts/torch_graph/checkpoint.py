@@ -31,8 +31,9 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> Tensors:
         raise ZipitError(f"{path}: no such file") from error
     except pickle.UnpicklingError as error:
         raise ZipitError(f"{path}: holds more than tensors; save the network's state_dict() alone") from error
-    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ZipitError(f"{path}: no checkpoint ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # bytes that are no pickle fail in the unpickler, in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ZipitError(f"{path}: no checkpoint ({reason})") from error
     return _tensors(path, _nested(path, found, key))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -68,10 +69,12 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Trace:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)  # what it warns of, its error says
             exported = torch.export.export(module, (example,), strict=False)
     except Exception as error:  # torch.export lets the module's own exceptions through, of any class
         raise ZipitError(f"torch.export cannot trace the module: {_short(error)}") from error
     finally:
+        logging.disable(logging.NOTSET)
         torch.backends.mha.set_fastpath_enabled(fast)
     return _read(module, exported)
 

@@ -68,7 +68,8 @@ fn by_magic(head: &[u8]) -> Option<Kind> {
     Some(match head {
         [0x1f, 0x8b, ..] => Kind::Gzip,
         [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] => Kind::Image,
-        [0x80, 2..=5, ..] => Kind::Pickle,
+        // A safetensors header may well be 0x0480 bytes long.
+        [0x80, 2..=5, ..] if !container::looks_like(head) => Kind::Pickle,
         _ if head.starts_with(b"GGUF") => Kind::Gguf,
         _ if head.starts_with(b"\x93NUMPY") => Kind::Numpy,
         _ if head.starts_with(b"version https://git-lfs") => Kind::GitLfsPointer,

@@ -147,6 +147,16 @@ impl StatsHeader {
         Ok(())
     }
 
+    /// The value at which a point is measured: its own name, unless no value holds its space alone.
+    fn measured_value(&self, name: &str) -> Result<String, String> {
+        if self.graph.node(name).is_some() {
+            return Ok(name.to_owned());
+        }
+        let spaces = self.graph.spaces().map_err(|e| e.to_string())?;
+        let space = spaces.spaces.into_iter().find(|space| space.name == name);
+        space.map(|space| space.measured.value).ok_or_else(|| format!("`{name}` is no merge point of its graph"))
+    }
+
     /// Checks one point's moments against the header: N·d features, every position of every image, finite.
     fn check(&self, name: &str, moments: &Moments) -> Result<(), String> {
         let d = self.dim(name)?;
@@ -156,7 +166,8 @@ impl StatsHeader {
         }
         moments.validate(name).map_err(|e| e.to_string())?;
         let shapes = self.graph.shapes().map_err(|e| e.to_string())?;
-        let positions: usize = shapes.get(name).map_or(1, |shape| shape[1..].iter().product());
+        let value = self.measured_value(name)?;
+        let positions: usize = shapes.get(value.as_str()).map_or(1, |shape| shape[1..].iter().product());
         let expected = self.n_images.checked_mul(positions as u64);
         if Some(moments.count) != expected {
             return Err(format!(

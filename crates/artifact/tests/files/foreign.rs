@@ -10,6 +10,8 @@ fn foreign() -> Vec<(Kind, Vec<u8>)> {
     vec![
         (Kind::Safetensors, with_header("{}", &[])),
         (Kind::Safetensors, with_header(r#"{"__metadata__":{"format":"pt"}}"#, &[])),
+        // A header of 0x0480 bytes: its length begins as a pickle does.
+        (Kind::Safetensors, with_header(&format!("{{}}{}", " ".repeat(0x480 - 2)), &[])),
         (Kind::PytorchZip, zip("archive/data.pkl")),
         (Kind::TorchScript, zip("net/code/__torch__.py")),
         (Kind::TorchScript, late("net/constants.pkl")),
