@@ -117,9 +117,7 @@ impl Problem<'_> {
         moments: &Moments,
         together: Option<&Matching>,
     ) -> anyhow::Result<Aligned> {
-        if let Method::Cca { gamma } = method
-            && together.is_none()
-        {
+        if let Method::Cca { gamma } = method {
             let d = self.points[p].dim;
             ensure!(n_groups == d, "cca always keeps d = {d} features");
             return Ok(Aligned::Mixed(cca::cca(moments, self.n_models, gamma)?));

@@ -2,12 +2,12 @@
 
 use ndarray::{Array2, ArrayView1};
 use zipit::Model;
-use zipit::joint::Rule;
+use zipit::joint::{Rule, argmax};
 
 /// The likeliest class of one head and its probability under the head's softmax.
 pub fn best(logits: ArrayView1<'_, f32>) -> (usize, f64) {
     let scores = Rule::Softmax.scores(0, logits);
-    let best = argmax(&scores);
+    let best = argmax(scores.iter().copied());
     (best, scores[best].exp())
 }
 
@@ -18,18 +18,5 @@ pub fn joint(model: &Model, logits: &[Array2<f32>], i: usize) -> Option<(usize, 
         Some(gate) if joint.gate => Rule::Gate(gate.row(i)),
         _ => Rule::Calibrated(&joint.heads),
     };
-    let heads: Vec<(usize, f64)> = (0..model.tasks.len())
-        .map(|h| {
-            let scores = rule.scores(h, logits[h].row(i));
-            let best = argmax(&scores);
-            (best, scores[best])
-        })
-        .collect();
-    let head = argmax(&heads.iter().map(|&(_, score)| score).collect::<Vec<_>>());
-    Some((head, heads[head].0))
-}
-
-/// Position of the largest value, the first where several are.
-fn argmax(values: &[f64]) -> usize {
-    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+    Some(rule.choose(logits[..model.tasks.len()].iter().map(|z| z.row(i))))
 }

@@ -3,7 +3,7 @@
 //! Accuracies are shares in 0…1. Every function is pure: logits and labels in, counts out.
 
 use crate::graph::Cost;
-use crate::joint::{Joint, Rule};
+use crate::joint::{Joint, Rule, argmax};
 use crate::{Error, Result, Task};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
@@ -256,14 +256,12 @@ pub fn per_task(head: &Head<'_>, labels: &[u32]) -> Result<Score> {
 /// Logits that do not fit the labels or are not finite; no image of any task.
 pub fn joint<'a>(heads: &[Head<'_>], rule: impl Fn(usize) -> Rule<'a>, labels: &[u32]) -> Result<Score> {
     heads.iter().try_for_each(|head| check(head, labels))?;
-    let meaning: Vec<Option<u32>> = heads.iter().flat_map(|head| head.labels).copied().collect();
-    let known: BTreeSet<u32> = meaning.iter().flatten().copied().collect();
+    let known: BTreeSet<u32> = heads.iter().flat_map(|head| head.labels).flatten().copied().collect();
     let (mut n_correct, mut n) = (0, 0);
     for (i, label) in labels.iter().enumerate().filter(|(_, label)| known.contains(label)) {
         n += 1;
-        let rule = rule(i);
-        let predicted = argmax(heads.iter().enumerate().flat_map(|(h, head)| rule.scores(h, head.logits.row(i))));
-        n_correct += u64::from(meaning[predicted] == Some(*label));
+        let (head, class) = rule(i).choose(heads.iter().map(|head| head.logits.row(i)));
+        n_correct += u64::from(heads[head].labels[class] == Some(*label));
     }
     Score::new(n_correct, n)
 }
@@ -342,17 +340,6 @@ fn check(head: &Head<'_>, labels: &[u32]) -> Result<()> {
         Some(i) => Err(Error::Numbers(format!("the logits of image {i} hold NaN or infinity"))),
         None => Ok(()),
     }
-}
-
-/// Position of the largest value, the first where several are.
-fn argmax(values: impl Iterator<Item = f64>) -> usize {
-    let mut best = (0, f64::NEG_INFINITY);
-    for (i, value) in values.enumerate() {
-        if value > best.1 {
-            best = (i, value);
-        }
-    }
-    best.0
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The same function with its features in another order: what merging must see through.
 
+use super::weights::{gather_groups, n_groups, spread_groups};
 use crate::graph::{Segment, Spaces};
 use crate::state_dict::{feature_axis_back, feature_rows};
 use crate::{Model, Result};
-use ndarray::{Axis, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -58,27 +59,20 @@ pub fn permuted(model: &Model, orders: &[Vec<usize>]) -> Result<Model> {
             let mut shape = tensor.shape().to_vec();
             let rows = shape.remove(axis);
             shape.insert(0, rows);
-            let mut matrix = feature_rows(tensor, axis).select(Axis(0), &made);
-            if node.op.mixes() && param.name == "weight" {
+            let own = feature_rows(tensor, axis);
+            let matrix = if node.op.mixes() && param.name == "weight" {
                 let read = moved(&spaces, &node.inputs[0], orders);
-                let n_read: usize = read.len();
-                // A group reads as many numbers as stand behind each of its rows.
-                let per_row = node.op.params()[0].shape[1];
-                let kernel = matrix.ncols() / per_row;
-                let groups = n_read / per_row;
-                for (o, mut row) in matrix.rows_mut().into_iter().enumerate() {
-                    let group = o / (made.len() / groups);
-                    let before = row.to_owned();
-                    for j in 0..per_row {
-                        let from = read[group * per_row + j] % per_row;
-                        for k in 0..kernel {
-                            row[j * kernel + k] = before[from * kernel + k];
-                        }
-                    }
-                }
-            }
-            let numbers = matrix.into_shape_with_order(IxDyn(&shape)).expect("as many numbers as before");
-            *tensor = feature_axis_back(numbers, axis);
+                let groups = n_groups(&node.op);
+                // Groups move along both axes at once.
+                let whole = spread_groups(own, groups);
+                let kernel = whole.ncols() / read.len();
+                let columns: Vec<usize> = read.iter().flat_map(|&at| at * kernel..(at + 1) * kernel).collect();
+                gather_groups(whole.select(Axis(0), &made).select(Axis(1), &columns), groups)
+            } else {
+                own.select(Axis(0), &made)
+            };
+            let numbers = ArrayD::from_shape_vec(IxDyn(&shape), matrix.iter().copied().collect());
+            *tensor = feature_axis_back(numbers.expect("as many numbers as before"), axis);
         }
     }
     Ok(copy)

@@ -106,7 +106,7 @@ impl Surgery<'_> {
     fn per_feature(&self, node: &Node, param: &str, role: Role) -> Array2<f64> {
         let axis = &self.spaces.axes[&node.name];
         let sources: Vec<Array2<f32>> = (0..self.models.len()).map(|i| self.source(i, node, param)).collect();
-        let normalises = matches!(node.op, Op::LayerNorm { .. } | Op::GroupNorm { .. }) && param == "weight";
+        let normalises = node.op.normalises_samples() && param == "weight";
         let mut merged = Array2::zeros((self.maps.axis_width(axis), sources[0].ncols()));
         for piece in self.pieces(axis, 1) {
             let models = self.contributors(role, piece.map.is_some());
@@ -198,7 +198,7 @@ impl Surgery<'_> {
 }
 
 /// The groups of a convolution, 1 for a Linear layer.
-fn n_groups(op: &Op) -> usize {
+pub(super) fn n_groups(op: &Op) -> usize {
     match op {
         Op::Conv2d { groups, .. } => *groups,
         _ => 1,
@@ -206,13 +206,13 @@ fn n_groups(op: &Op) -> usize {
 }
 
 /// `[O, I/G]` with group g of the outputs reading group g of the inputs, as `[O, I]`.
-fn spread_groups(own: Array2<f64>, groups: usize) -> Array2<f64> {
+pub(super) fn spread_groups<T: Clone + Default>(own: Array2<T>, groups: usize) -> Array2<T> {
     if groups == 1 {
         return own;
     }
     let (height, width) = own.dim();
     let rows = height / groups;
-    let mut whole = Array2::zeros((height, width * groups));
+    let mut whole = Array2::default((height, width * groups));
     for (o, row) in own.rows().into_iter().enumerate() {
         let first = o / rows * width;
         whole.row_mut(o).slice_axis_mut(Axis(0), Slice::from(first..first + width)).assign(&row);
@@ -221,12 +221,12 @@ fn spread_groups(own: Array2<f64>, groups: usize) -> Array2<f64> {
 }
 
 /// The blocks on the diagonal of `[O, I]`, as `[O, I/G]`.
-fn gather_groups(whole: Array2<f64>, groups: usize) -> Array2<f64> {
+pub(super) fn gather_groups<T: Clone>(whole: Array2<T>, groups: usize) -> Array2<T> {
     if groups == 1 {
         return whole;
     }
     let [rows, width] = [whole.nrows() / groups, whole.ncols() / groups];
-    Array2::from_shape_fn((whole.nrows(), width), |(o, i)| whole[[o, o / rows * width + i]])
+    Array2::from_shape_fn((whole.nrows(), width), |(o, i)| whole[[o, o / rows * width + i]].clone())
 }
 
 /// Mᵢ Wᵢ before division by the groups' sizes, without its empty rows: which rows, and the rows.

@@ -196,37 +196,9 @@ impl Graph {
                 start += dim * segment.repeat;
             }
         }
-        for node in &self.nodes {
-            match &node.op {
-                Op::LayerNorm { .. } | Op::GroupNorm { .. } => {
-                    let read = &arranged[node.inputs[0].as_str()].segments;
-                    for segment in read {
-                        spaces[segment.space].normalised = true;
-                    }
-                }
-                Op::Conv2d { .. }
-                | Op::Linear { .. }
-                | Op::BatchNorm2d { .. }
-                | Op::Relu
-                | Op::Activation { .. }
-                | Op::MaxPool2d { .. }
-                | Op::AvgPool2d { .. }
-                | Op::AdaptiveAvgPool2d { .. }
-                | Op::Mean
-                | Op::Flatten
-                | Op::Tokens
-                | Op::SelectToken { .. }
-                | Op::PrependTokens { .. }
-                | Op::PositionEmbedding { .. }
-                | Op::LayerScale { .. }
-                | Op::Affine { .. }
-                | Op::Attention { .. }
-                | Op::Add
-                | Op::Mul
-                | Op::Concat
-                | Op::Slice { .. }
-                | Op::ChannelShuffle { .. }
-                | Op::Pad { .. } => {}
+        for node in self.nodes.iter().filter(|node| node.op.normalises_samples()) {
+            for segment in &arranged[node.inputs[0].as_str()].segments {
+                spaces[segment.space].normalised = true;
             }
         }
     }

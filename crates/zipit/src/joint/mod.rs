@@ -96,6 +96,36 @@ impl Rule<'_> {
             }
         }
     }
+
+    /// The head and the class of the highest score, by every head's logits for one image; the first head and the lowest
+    /// class win a tie.
+    ///
+    /// ```
+    /// use zipit::joint::Rule;
+    /// let heads = [ndarray::array![0.0_f32, 0.0], ndarray::array![0.0_f32, 2.0]];
+    /// assert_eq!(Rule::Softmax.choose(heads.iter().map(|z| z.view())), (1, 1));
+    /// ```
+    ///
+    /// # Panics
+    /// When there are no heads.
+    #[must_use]
+    pub fn choose<'z>(&self, heads: impl IntoIterator<Item = ArrayView1<'z, f32>>) -> (usize, usize) {
+        let of_head = |(h, z)| self.scores(h, z).into_iter().enumerate().map(move |(c, score)| ((h, c), score));
+        let scores: Vec<((usize, usize), f64)> = heads.into_iter().enumerate().flat_map(of_head).collect();
+        scores[argmax(scores.iter().map(|&(_, score)| score))].0
+    }
+}
+
+/// Position of the largest value, the first where several are; 0 where there are none.
+#[must_use]
+pub fn argmax(values: impl IntoIterator<Item = f64>) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, value) in values.into_iter().enumerate() {
+        if value > best.1 {
+            best = (i, value);
+        }
+    }
+    best.0
 }
 
 /// log Σ exp x, without overflow.

@@ -295,6 +295,37 @@ impl Op {
         }
     }
 
+    /// Whether it divides by the spread of each sample's own features, so that their common spread matters.
+    #[must_use]
+    pub fn normalises_samples(&self) -> bool {
+        match self {
+            Self::LayerNorm { .. } | Self::GroupNorm { .. } => true,
+            Self::Conv2d { .. }
+            | Self::Linear { .. }
+            | Self::BatchNorm2d { .. }
+            | Self::Relu
+            | Self::Activation { .. }
+            | Self::MaxPool2d { .. }
+            | Self::AvgPool2d { .. }
+            | Self::AdaptiveAvgPool2d { .. }
+            | Self::Mean
+            | Self::Flatten
+            | Self::Tokens
+            | Self::SelectToken { .. }
+            | Self::PrependTokens { .. }
+            | Self::PositionEmbedding { .. }
+            | Self::LayerScale { .. }
+            | Self::Affine { .. }
+            | Self::Attention { .. }
+            | Self::Add
+            | Self::Mul
+            | Self::Concat
+            | Self::Slice { .. }
+            | Self::ChannelShuffle { .. }
+            | Self::Pad { .. } => false,
+        }
+    }
+
     /// A layer in the sense of "ResNet-20 has 20 layers": it mixes features by a weight matrix.
     #[must_use]
     pub fn is_weight_layer(&self) -> bool {
