@@ -50,7 +50,7 @@ def load(split: str, classes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(net: nn.Module, arch: str, classes: list[int], epochs: int, seed: int) -> None:
-    """AdamW under one cycle of learning rates."""
+    """AdamW under one cycle of learning rates; half of the images are mirrored."""
     x, y = load("train", classes)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
@@ -63,7 +63,10 @@ def train(net: nn.Module, arch: str, classes: list[int], epochs: int, seed: int)
         start, total = time.monotonic(), 0.0
         order = torch.randperm(len(y), generator=generator)
         for batch in order[: steps * BATCH].view(steps, BATCH):
-            loss = F.cross_entropy(net(x[batch]), y[batch])
+            images = x[batch]
+            mirrored = torch.rand(len(batch), generator=generator) < 0.5
+            images[mirrored] = images[mirrored].flip(-1)
+            loss = F.cross_entropy(net(images), y[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -88,7 +91,7 @@ def main() -> None:
     parser.add_argument("--classes", default="0-4", help="a range of labels, 0-4")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     first, _, last = args.classes.partition("-")
