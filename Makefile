@@ -95,13 +95,13 @@ EPOCHS_vit := 12
 ZIPIT_TORCH := .venv-python/bin/python scripts/zipit_torch.py
 
 .PHONY: foreign
-foreign: build .venv-python/ready ## Train and export the networks of PAIR=mobilenet and PAIR=vit again (half an hour)
+foreign: build .venv-python/ready ## Train and export the networks of PAIR=mobilenet and PAIR=vit again (a quarter of an hour)
 	@mkdir -p runs/foreign
 	for net in mobilenet vit; do \
 		case $$net in mobilenet) factory=mobilenet_v2 epochs=$(EPOCHS_mobilenet);; vit) factory=vit epochs=$(EPOCHS_vit);; esac; \
 		for task in 0-4_seed1 5-9_seed2; do \
 			classes=$${task%_*}; seed=$${task#*seed}; to=runs/foreign/$${net}_$$task.pth; \
-			[ -e $$to ] || .venv-python/bin/python scripts/train_foreign.py --arch $$factory --classes $$classes --seed $$seed --epochs $$epochs --threads 1 -o $$to; \
+			[ -e $$to ] || .venv-python/bin/python scripts/train_foreign.py --arch $$factory --classes $$classes --seed $$seed --epochs $$epochs -o $$to; \
 			case $$classes in 0-4) names="$(LOW)";; *) names="$(HIGH)";; esac; \
 			$(ZIPIT_TORCH) export scripts/foreign_nets.py:$$factory --checkpoint $$to --size 28 --mean 0.286 --std 0.353 --channels 1 \
 				--task "fashion-mnist $$classes" --classes "$$names" --bin $(BIN) -o data/checkpoints/fashion_$${net}_$$task.safetensors; \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import traceback
 from typing import Any
 
 import safetensors
@@ -32,8 +33,8 @@ def read(path: str | os.PathLike[str], key: str | None = None) -> Tensors:
     except pickle.UnpicklingError as error:
         raise ZipitError(f"{path}: holds more than tensors; save the network's state_dict() alone") from error
     except Exception as error:  # bytes that are no pickle fail in the unpickler, in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise ZipitError(f"{path}: no PyTorch checkpoint, or a damaged one ({type(error).__name__}: {reason})") from error
+        reason = traceback.format_exception_only(error)[0].splitlines()[0].partition(". ")[0]
+        raise ZipitError(f"{path}: no PyTorch checkpoint, or a damaged one ({reason})") from error
     return _tensors(path, _nested(path, found, key))
 
 
