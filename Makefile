@@ -331,7 +331,7 @@ test: build .venv-python/ready ## Run all tests
 	.venv-python/bin/python -m pytest -q -p no:cacheprovider scripts/tests
 
 test-full: build .venv-python/ready ## Every promised architecture at its full image size
-	ZIPIT_FULL=1 cargo nextest run --release --locked -p zipit-tests architectures::
+	ZIPIT_FULL=1 cargo nextest run --release --locked --workspace -E 'test(/^architectures::/)'
 
 architectures: ## Print the table of architectures that the last tests took through everything
 	@.venv-python/bin/python scripts/architectures.py table runs/architectures/small
