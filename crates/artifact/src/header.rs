@@ -27,7 +27,8 @@ pub const PLAN_VERSION: u32 = 4;
 ///
 /// - 1: first.
 /// - 2: joint accuracy by every rule; what making a network used.
-pub const REPORT_VERSION: u32 = 2;
+/// - 3: the images of each class.
+pub const REPORT_VERSION: u32 = 3;
 /// Format version of a training checkpoint.
 ///
 /// - 1: first.

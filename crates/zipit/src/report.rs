@@ -130,6 +130,20 @@ pub struct TaskScore {
     pub task: String,
     /// Its accuracy.
     pub score: Score,
+    /// The same class by class, in logit order, of the classes that have images.
+    pub classes: Vec<ClassScore>,
+}
+
+/// One class of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassScore {
+    /// The class.
+    pub class: String,
+    /// Images classified correctly.
+    pub n_correct: u64,
+    /// Images.
+    pub n: u64,
 }
 
 /// An accuracy and how sure one can be of it.
@@ -237,15 +251,22 @@ pub fn labels_of(task: &Task, data_classes: &[String]) -> Result<Vec<Option<u32>
 /// # Errors
 /// Logits that do not fit the labels or are not finite; no image of the task.
 pub fn per_task(head: &Head<'_>, labels: &[u32]) -> Result<Score> {
+    let counts = per_class(head, labels)?;
+    Score::new(counts.iter().map(|(n_correct, _)| n_correct).sum(), counts.iter().map(|(_, n)| n).sum())
+}
+
+/// For each class of the head, the images classified correctly and all its images.
+fn per_class(head: &Head<'_>, labels: &[u32]) -> Result<Vec<(u64, u64)>> {
     check(head, labels)?;
-    let (mut n_correct, mut n) = (0, 0);
+    let mut counts = vec![(0, 0); head.labels.len()];
     for (logits, label) in head.logits.rows().into_iter().zip(labels) {
-        if head.labels.contains(&Some(*label)) {
-            n += 1;
-            n_correct += u64::from(head.labels[argmax(logits.iter().map(|&x| f64::from(x)))] == Some(*label));
+        if let Some(class) = head.labels.iter().position(|l| *l == Some(*label)) {
+            counts[class].1 += 1;
+            let found = argmax(logits.iter().map(|&x| f64::from(x)));
+            counts[class].0 += u64::from(head.labels[found] == Some(*label));
         }
     }
-    Score::new(n_correct, n)
+    Ok(counts)
 }
 
 /// Joint accuracy: the classes of all heads side by side, scored by the rule of the image, argmax over all of them, on
@@ -298,8 +319,14 @@ pub fn score(
         .iter()
         .zip(heads)
         .map(|(task, head)| {
-            let score = per_task(head, labels).map_err(|e| Error::Numbers(format!("task `{}`: {e}", task.name)))?;
-            Ok(TaskScore { task: task.name.clone(), score })
+            let named = |e: Error| Error::Numbers(format!("task `{}`: {e}", task.name));
+            let score = per_task(head, labels).map_err(named)?;
+            let counts = task.classes.iter().zip(per_class(head, labels).map_err(named)?);
+            let classes = counts
+                .filter(|(_, (_, n))| *n > 0)
+                .map(|(class, (n_correct, n))| ClassScore { class: class.clone(), n_correct, n })
+                .collect();
+            Ok(TaskScore { task: task.name.clone(), score, classes })
         })
         .collect::<Result<_>>()?;
     let task_avg = task_average(&scored).ok_or_else(unequal)?;
@@ -402,6 +429,10 @@ mod tests {
         let scores = score(&tasks, &heads(&a, &b), None, &[0, 1, 2]).unwrap();
         let counts: Vec<_> = scores.tasks.iter().map(|t| (t.score.n_correct, t.score.n)).collect();
         assert_eq!(counts, [(2, 2), (0, 1)]);
+        let classes: Vec<_> = scores.tasks[0].classes.iter().map(|c| (c.class.as_str(), c.n_correct, c.n)).collect();
+        assert_eq!(classes, [("p", 1, 1), ("q", 1, 1)]);
+        // Class 3 has no image.
+        assert_eq!(scores.tasks[1].classes.len(), 1);
         assert_eq!(scores.task_avg, 0.5);
         let joint = scores.joint.unwrap().softmax;
         assert_eq!((joint.n_correct, joint.n), (1, 3));

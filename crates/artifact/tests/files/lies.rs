@@ -355,8 +355,8 @@ fn reports() {
         assert!(whole.contains(from));
         whole.replacen(from, to, 1).into_bytes()
     };
-    refused("report", &changed(r#""zipit.version": 2"#, r#""zipit.version": 3"#), "of format version 3");
-    refused("report", &changed(r#""zipit.version": 2,"#, ""), "`zipit.version` is missing");
+    refused("report", &changed(r#""zipit.version": 3"#, r#""zipit.version": 4"#), "of format version 4");
+    refused("report", &changed(r#""zipit.version": 3,"#, ""), "`zipit.version` is missing");
     refused("report", &changed(r#""zipit.kind": "report""#, r#""zipit.kind": "plan""#), "a JSON file of another kind");
     refused("report", &changed(r#""zipit.kind": "report","#, ""), "a JSON file of another kind");
     refused("report", &changed(r#""joint""#, "joint"), "it is no JSON");
