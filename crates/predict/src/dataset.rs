@@ -9,8 +9,14 @@ use zipit_stage::{Format, Stage, Table};
 
 pub fn predict(args: &Args, stage: &Stage, file: &ModelFile) -> anyhow::Result<()> {
     let model = &file.model;
-    let chosen =
-        ImageArgs { data: args.data.clone(), split: args.split, images: None, seed: 0, batch_size: args.batch_size };
+    let chosen = ImageArgs {
+        data: args.data.clone(),
+        split: args.split,
+        images: None,
+        classes: vec![],
+        seed: 0,
+        batch_size: args.batch_size,
+    };
     // Of whichever class: what an image shows is what is asked for.
     let set = chosen.choose(&[], Split::Test)?.as_stored();
     let told = format!("{} {} images", set.len(), set.split);

@@ -29,7 +29,7 @@ struct Args {
     #[command(flatten)]
     images: ImageArgs,
     /// Use images of every class, not only those of the network's tasks (the authors do, for the networks to be merged)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "classes")]
     all_classes: bool,
     #[command(flatten)]
     precision: PrecisionArg,

@@ -25,6 +25,9 @@ pub struct ImageArgs {
     /// Use a random subset of this many images [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub images: Option<u64>,
+    /// Only images of these classes: names, indices or ranges such as 0-4 [default: see the command]
+    #[arg(long, value_name = "CLASS,…", value_delimiter = ',')]
+    pub classes: Vec<String>,
     /// Seed of the random subset and order
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -49,7 +52,7 @@ impl ImageArgs {
     /// Whether any flag that chooses images was given.
     #[must_use]
     pub fn given(&self) -> bool {
-        !self.data.is_empty() || self.split.is_some() || self.images.is_some()
+        !self.data.is_empty() || self.split.is_some() || self.images.is_some() || !self.classes.is_empty()
     }
 
     /// Opens the data sets.
@@ -65,7 +68,8 @@ impl ImageArgs {
     }
 
     /// Opens the data sets and chooses the images of the classes that `tasks` name, in random order by seed.
-    /// A data set that has none of these classes, or any if there are no tasks, is used whole: unlabelled images will do for statistics.
+    /// A data set that has none of these classes, or any if there are no tasks, is used whole: unlabelled images will do
+    /// for statistics. `--classes` stands in for the tasks'.
     ///
     /// # Errors
     /// When a data set cannot be read, lacks a class of a task that it otherwise serves, or no image is left.
@@ -74,8 +78,13 @@ impl ImageArgs {
         let mut all: Vec<Place> = Vec::new();
         for (d, dataset) in datasets.iter().enumerate() {
             let mut classes: BTreeSet<u32> = BTreeSet::new();
-            for task in tasks {
-                classes.extend(served_classes(dataset, task)?.into_iter().flatten());
+            if self.classes.is_empty() {
+                for task in tasks {
+                    classes.extend(served_classes(dataset, task)?.into_iter().flatten());
+                }
+            } else {
+                let asked = dataset.class_indices(&self.classes);
+                classes.extend(asked.with_context(|| format!("{}: --classes", self.data[d].display()))?);
             }
             if classes.is_empty() {
                 if !tasks.is_empty() {
