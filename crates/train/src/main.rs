@@ -42,6 +42,12 @@ struct Args {
     /// Height and width of the network's input [default: the images' own]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
+    /// Mean of each channel, in 0…1 [default: measured on the data set, all classes]
+    #[arg(long, value_name = "X,…", value_delimiter = ',', requires = "std")]
+    mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel; networks of several data sets must agree on both to be merged
+    #[arg(long, value_name = "X,…", value_delimiter = ',', requires = "mean")]
+    std: Option<Vec<f32>>,
     /// Passes over the images
     #[arg(long, default_value_t = 20)]
     epochs: usize,

@@ -50,11 +50,22 @@ pub fn task(args: &Args, dataset: &Dataset) -> anyhow::Result<(Task, Vec<u32>)> 
     Ok((Task { name, classes: names }, classes))
 }
 
-/// The images' own size, and mean and standard deviation over **all** classes: networks of different tasks of one
-/// data set must agree on them to be merged.
+/// The images' own size, and mean and standard deviation as given, else over **all** classes: networks of different tasks
+/// of one data set must agree on them to be merged.
 pub fn preprocess(args: &Args, dataset: &Dataset) -> anyhow::Result<Preprocess> {
     let [channels, h, w] = dataset.image_shape(0)?;
     let size = args.size.map_or([h, w], |s| [s, s]);
+    if let (Some(mean), Some(std)) = (&args.mean, &args.std) {
+        let given = Preprocess { size, resize: None, mean: mean.clone(), std: std.clone() };
+        let finite = mean.iter().chain(std).all(|x| x.is_finite());
+        ensure!(
+            mean.len() == channels && std.len() == channels && finite && std.iter().all(|&x| x > 0.0),
+            "--mean {mean:?} and --std {std:?}: the images of {} have {channels} channels, so give {channels} numbers for \
+             each, the standard deviations above 0",
+            args.data.display()
+        );
+        return Ok(given);
+    }
     let raw = Preprocess { size, resize: None, mean: vec![0.0; channels], std: vec![1.0; channels] };
     let chosen = zipit_data::sample(dataset.len(), MEASURED, 0);
     let images = dataset.load(&chosen, &raw)?;
