@@ -132,3 +132,27 @@ fn help_of_every_program_has_an_example() {
         assert!(help.contains(&format!("Example: {name} ")), "{name} --help has no example:\n{help}");
     }
 }
+
+#[test]
+fn the_experiments_that_the_readme_names_exist() {
+    let place = Workplace::new();
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let shown: Vec<String> =
+        commands().into_iter().filter_map(|c| Some(c.strip_prefix("make experiment NAME=")?.to_owned())).collect();
+    assert_eq!(shown, ["fashion-5+5"]);
+    let mut named: BTreeSet<String> = shown.into_iter().collect();
+    let table = readme.split("| NAME |").nth(1).unwrap().split("\n\n").next().unwrap();
+    for row in table.lines().skip(2) {
+        let cell = row.split('|').nth(1).unwrap();
+        named.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
+    }
+    let folder = repository().join("experiments");
+    let there: BTreeSet<String> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(named, there);
+    for name in there {
+        place.ok("experiment", &format!("{} --part select --dry-run", folder.join(name + ".toml").display()));
+    }
+}

@@ -65,3 +65,26 @@ fn smooth(rng: &mut ChaCha8Rng, size: usize) -> Vec<u8> {
     };
     (0..size * size).map(|i| pixel(i / size, i % size)).collect()
 }
+
+/// Writes a tree of class folders of PNG images, `per_class` training images and half as many (at least one) to test on.
+///
+/// # Panics
+/// When nothing can be written.
+pub fn write_class_folders(folder: &Path, classes: &[String], per_class: usize, size: usize) {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (part, n) in [("train", per_class), ("val", (per_class / 2).max(1))] {
+        for class in classes {
+            let folder = folder.join(part).join(class);
+            std::fs::create_dir_all(&folder).expect("a folder for the images");
+            for i in 0..n {
+                let planes = smooth_colours(&mut rng, size);
+                let pixel = |x: u32, y: u32| {
+                    let at = |c: usize| planes[c * size * size + y as usize * size + x as usize];
+                    image::Rgb([at(0), at(1), at(2)])
+                };
+                let image = image::RgbImage::from_fn(size as u32, size as u32, pixel);
+                image.save(folder.join(format!("{i:04}.png"))).expect("an image");
+            }
+        }
+    }
+}

@@ -4,6 +4,6 @@ mod images;
 mod networks;
 mod workplace;
 
-pub use images::{write_cifar, write_idx};
+pub use images::{write_cifar, write_class_folders, write_idx};
 pub use networks::{permuted, random_model};
 pub use workplace::{Ran, Workplace, binary, repository};

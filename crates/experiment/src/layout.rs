@@ -3,7 +3,7 @@
 
 use crate::sets::{MergeSet, stem};
 use crate::spec::{Experiment, Images};
-use crate::variant::{Extent, ImagesFrom, Rule, Variant};
+use crate::variant::{Extent, Heads, ImagesFrom, Rule, Variant};
 use std::path::{Path, PathBuf};
 
 /// Where merges are cached, from the folder that make runs in.
@@ -162,7 +162,8 @@ impl Experiment {
             Rule::Pinv | Rule::Covariance => "plain".to_owned(),
             rule => format!("{rule}{}", images.refit),
         };
-        let network = plan.join(made);
+        let one = if variant.heads == Heads::Merge { "_one-head" } else { "" };
+        let network = plan.join(made + one);
         Files {
             sources,
             gram: match variant.rule {
@@ -171,7 +172,7 @@ impl Experiment {
                 _ => None,
             },
             stats: statistics.join("stats.h5"),
-            merged: plan.join("merged.safetensors"),
+            merged: plan.join(format!("merged{one}.safetensors")),
             plan: plan.join("plan.bin"),
             gated: network.join("gated.safetensors"),
             network: network.join("network.safetensors"),

@@ -3,7 +3,7 @@
 use crate::layout::{Files, Split};
 use crate::sets::{Member, MergeSet};
 use crate::spec::{Experiment, Images, Train};
-use crate::variant::{Extent, ImagesFrom, Rule as How, Variant};
+use crate::variant::{Extent, Heads, ImagesFrom, Rule as How, Variant};
 use crate::{Result, choose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ struct Rules<'a> {
     /// In the order of the stages, as make should see them.
     order: Vec<PathBuf>,
     goals: BTreeSet<PathBuf>,
+    /// Networks that nobody here can train.
+    given: BTreeSet<PathBuf>,
 }
 
 /// The make fragment of an experiment. Its default goal is `experiment-files`; `BIN` is where the binaries are.
@@ -70,7 +72,7 @@ pub fn files_of(experiment: &Experiment, set: &MergeSet, variant: &Variant) -> V
 
 impl<'a> Rules<'a> {
     fn new(experiment: &'a Experiment) -> Self {
-        Self { experiment, rules: BTreeMap::new(), order: vec![], goals: BTreeSet::new() }
+        Self { experiment, rules: BTreeMap::new(), order: vec![], goals: BTreeSet::new(), given: BTreeSet::new() }
     }
 
     fn of(experiment: &'a Experiment, part: Part) -> Result<Self> {
@@ -117,8 +119,8 @@ impl<'a> Rules<'a> {
         let experiment = self.experiment;
         let network = &experiment.networks[&member.network];
         let train = experiment.train_of(network);
-        // A network that is there may have come from anywhere; without an architecture none can be trained.
         if train.arch.is_none() {
+            self.given.insert(member.file.clone());
             return;
         }
         let data = train.data.clone().unwrap_or_else(|| experiment.data[0].clone());
@@ -223,7 +225,8 @@ impl<'a> Rules<'a> {
         let command = format!("match {}{}", files.stats.display(), match_flags(variant, &sources));
         self.add(&files.plan, || Rule { stage: "match", needs: vec![files.stats.clone()], data: vec![], command });
         let needs = || [vec![files.plan.clone()], files.sources.clone()].concat();
-        let inputs = format!("{} {sources}", files.plan.display());
+        let heads = if variant.heads == Heads::Merge { " --heads merge" } else { "" };
+        let inputs = format!("{} {sources}{heads}", files.plan.display());
         if refits {
             let how = match (&files.gram, variant.rule) {
                 (Some(gram), _) => format!(" --mode gram --stats {}", gram.display()),
@@ -252,6 +255,13 @@ impl<'a> Rules<'a> {
         let mut text = format!("# Made by `experiment` of {}.toml: {n} files, each by one stage.\n", experiment.name);
         let goals: Vec<String> = self.goals.iter().map(|path| path.display().to_string()).collect();
         text += &format!("experiment-files: \\\n  {}\n\n", goals.join(" \\\n  "));
+        for file in &self.given {
+            text += &format!(
+                "{}:\n\t@echo \"$@ is not there, and {}.toml does not say how to train it: put the network there\" >&2; exit 1\n\n",
+                file.display(),
+                experiment.name
+            );
+        }
         for (i, target) in self.order.iter().enumerate() {
             let rule = &self.rules[target];
             let join = |paths: &[PathBuf]| paths.iter().map(|p| format!(" {}", p.display())).collect::<String>();
@@ -315,4 +325,93 @@ fn match_flags(variant: &Variant, sources: &str) -> String {
         text += " --unmerge pinv";
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"
+        title = "t"
+        data = ["d/images"]
+        train = { arch = "resnet20", flip = false, mean = [0.5] }
+        networks.a = { classes = "0-1", seeds = [1] }
+        networks.b = { classes = "2,3", seeds = [2], file = "b.safetensors", train = { width = 0.5 } }
+        cases = [{ name = "two", merge = ["a", "b"] }]
+    "#;
+
+    fn experiment(rows: &str) -> Experiment {
+        Experiment::parse(&format!("{TWO}\n{rows}"), "x").unwrap()
+    }
+
+    #[test]
+    fn every_file_is_made_by_one_rule_from_files_that_others_make() {
+        let rows = r#"
+            [[rows]]
+            method = ["permute", "weight"]
+            extent = ["full", "to 7/20", "from 2/20", "budget 0.5"]
+            rule = ["pinv", "covariance", "refit", "gram", "gram-own", "layerwise", "repair"]
+            images-from = ["tasks", "classes 0-1", "d/noise"]
+            images = [10, 20]
+            gate = true
+        "#;
+        let made = files(&experiment(rows)).unwrap();
+        let mut known: BTreeSet<&Path> = BTreeSet::new();
+        for file in &made {
+            assert!(
+                !file.path.display().to_string().contains(['=', ' ', ':', '#', '$', '%']),
+                "{}",
+                file.path.display()
+            );
+            // Inputs are made before what is made of them.
+            for word in file
+                .command
+                .split(' ')
+                .filter(|word| word.starts_with("runs/") && **word != file.path.display().to_string())
+            {
+                assert!(known.contains(Path::new(word)), "{word} is needed by {} and not made before", file.command);
+            }
+            assert!(known.insert(&file.path), "{} is made twice", file.path.display());
+        }
+        // 2 methods × 4 extents × 7 rules × 3 kinds of images × 2 numbers, with and without gate; networks, their ensembles.
+        let evaluated = made.iter().filter(|file| file.stage == "eval").count();
+        assert_eq!(evaluated, 2 * 4 * 7 * 3 * 2 * 2 + 2);
+    }
+
+    #[test]
+    fn networks_are_trained_as_they_and_the_experiment_say() {
+        let rows = "[[rows]]\nmethod = [\"ward\"]\nrule = [\"refit\"]";
+        let made = files(&experiment(rows)).unwrap();
+        let trained: Vec<&str> = made.iter().filter(|m| m.stage == "train").map(|m| m.command.as_str()).collect();
+        let a = "train --arch resnet20 --mean 0.5 --no-flip --data d/images --classes 0-1 --seed 1 -o runs/networks/x_a_seed1.safetensors";
+        let b = "train --arch resnet20 --width 0.5 --mean 0.5 --no-flip --data d/images --classes 2,3 --seed 2 -o b.safetensors";
+        assert_eq!(trained, [a, b]);
+    }
+
+    #[test]
+    fn candidates_are_measured_on_validation_images_only() {
+        let rows = r#"
+            [[rows]]
+            choose = "best"
+            method = ["zip"]
+            alpha = [0.5, 1]
+            beta = [0, 1]
+            rule = ["pinv"]
+        "#;
+        let text = fragment(&experiment(rows), Part::Select).unwrap();
+        assert_eq!(text.matches("--split val").count(), 4);
+        assert!(!text.contains("--split test"));
+        // What is chosen is not known before they are measured.
+        let error = fragment(&experiment(rows), Part::All).unwrap_err().to_string();
+        assert!(error.contains("`best` cannot be chosen yet") && error.contains("--part select"), "{error}");
+    }
+
+    #[test]
+    fn a_network_that_nobody_can_train_is_asked_for() {
+        let text = TWO.replace("arch = \"resnet20\", ", "");
+        let rows = "[[rows]]\nmethod = [\"ward\"]\nrule = [\"refit\"]";
+        let experiment = Experiment::parse(&format!("{text}\n{rows}"), "x").unwrap();
+        let text = fragment(&experiment, Part::All).unwrap();
+        assert!(text.contains("b.safetensors:\n\t@echo") && !text.contains("/train "), "{text}");
+    }
 }

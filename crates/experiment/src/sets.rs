@@ -116,3 +116,39 @@ fn subsets(names: &[String], n: usize) -> Vec<Vec<&String>> {
     });
     with.chain(subsets(rest, n)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(networks: &[(&str, &str)], case: &str) -> Vec<String> {
+        let networks: Vec<String> = networks
+            .iter()
+            .map(|(n, seeds)| format!("networks.{n} = {{ seeds = [{seeds}], file = \"{n}{{seed}}\" }}"))
+            .collect();
+        let names: Vec<&str> = networks.iter().map(|line| &line[9..10]).collect();
+        let text = format!(
+            "title = \"t\"\ndata = [\"d\"]\n{}\n[[cases]]\nname = \"c\"\nmerge = {names:?}\n{case}\n\
+             [[rows]]\nmethod = [\"ward\"]\nrule = [\"refit\"]",
+            networks.join("\n")
+        );
+        let experiment = Experiment::parse(&text, "x").unwrap();
+        experiment.sets(&experiment.cases[0]).iter().map(MergeSet::key).collect()
+    }
+
+    #[test]
+    fn seeds_meet_in_pairs_or_every_with_every() {
+        let two = [("a", "1, 3"), ("b", "2, 4")];
+        assert_eq!(sets(&two, ""), ["a1+b2", "a3+b4"]);
+        // The pairs come first: a choice on two sets sees every network.
+        assert_eq!(sets(&two, "seeds = \"every\""), ["a1+b2", "a3+b4", "a1+b4", "a3+b2"]);
+        assert_eq!(sets(&[("a", "1"), ("b", "2, 4")], "seeds = \"every\""), ["a1+b2", "a1+b4"]);
+    }
+
+    #[test]
+    fn subsets_are_in_order() {
+        let three = [("a", "1"), ("b", "2"), ("c", "3")];
+        assert_eq!(sets(&three, "subsets = 2"), ["a1+b2", "a1+c3", "b2+c3"]);
+        assert_eq!(sets(&three, ""), ["a1+b2+c3"]);
+    }
+}

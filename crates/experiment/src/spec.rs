@@ -21,7 +21,7 @@
 //! rule = ["covariance", "refit"]
 //! ```
 
-use crate::variant::{Extent, ImagesFrom, MethodName, Rule};
+use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -184,6 +184,9 @@ pub struct Grid {
     /// Numbers of images to collect, reset and refit on [default: the experiment's].
     #[serde(default)]
     pub images: Vec<u64>,
+    /// `merge`: heads of the same classes become one (the tasks then have one output).
+    #[serde(default)]
+    pub heads: Heads,
     /// `false`: BatchNorm statistics are left as merging makes them, and so are the networks'.
     #[serde(default = "yes")]
     pub reset: bool,
@@ -353,5 +356,65 @@ impl Grid {
             return Err("choose-on is the number of merge sets (1 or more) that `choose` is decided on".to_owned());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        title = "t"
+        data = ["images"]
+        networks.a = { seeds = [1, 3] }
+        networks.b = { seeds = [2, 4] }
+        [[cases]]
+        name = "two"
+        merge = ["a", "b"]
+        [[rows]]
+        method = ["ward"]
+        rule = ["refit"]
+    "#;
+
+    #[test]
+    fn every_experiment_of_the_repository_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        let mut n = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            Experiment::read(&entry.unwrap().path()).unwrap();
+            n += 1;
+        }
+        assert!(n >= 12, "{n} experiments");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert_eq!(Experiment::parse(GOOD, "x").unwrap().name, "x");
+        for (from, to, said) in [
+            ("title", "titel", "unknown field `titel`"),
+            ("title = \"t\"", "", "missing field `title`"),
+            ("[\"images\"]", "[]", "it has no data"),
+            ("[\"images\"]", "[\"my images\"]", "`my images` holds ' ', which make does not take"),
+            ("[2, 4]", "[]", "it has no seeds for network `b`"),
+            ("[2, 4]", "[2]", "pairs seeds, but its networks have [2, 1] of them"),
+            ("{ seeds = [2, 4] }", "{ seeds = [2, 4], file = \"b\" }", "its `file` must hold {seed}"),
+            ("[\"a\", \"b\"]", "[\"a\", \"c\"]", "merges network `c`; there are [\"a\", \"b\"]"),
+            ("[\"a\", \"b\"]", "[\"a\"]", "merges 1 network"),
+            ("[\"a\", \"b\"]", "[\"a\", \"b\"]\nsubsets = 3", "subsets = 3, must be 2 to 2"),
+            ("[\"ward\"]", "[\"word\"]", "unknown variant `word`"),
+            ("[\"ward\"]", "[]", "an empty list of method"),
+            ("[\"ward\"]", "[\"zip\"]", "an empty list of alpha"),
+            ("[\"ward\"]", "[\"ward\"]\nalpha = [1]", "which belong to method \"zip\""),
+            ("[\"refit\"]", "[\"refit\"]\nextent = [\"half\"]", "extent `half`: write full"),
+            ("[\"refit\"]", "[\"refit\"]\nextent = [\"budget -1\"]", "extent `budget -1`"),
+            ("[\"refit\"]", "[\"refit\"]\nchoose = \"best\"\ngate = true", "cannot both choose and gate"),
+            ("[\"refit\"]", "[\"refit\"]\nchoose-on = 2", "choose-on is the number of merge sets"),
+            ("[\"refit\"]", "[\"refit\"]\ncases = [\"three\"]", "names case `three`"),
+            ("method = [\"ward\"]", "like = \"best\"", "is like `best`, but no [[rows]] chooses that"),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            let error = Experiment::parse(&text, "x").unwrap_err();
+            assert!(error.contains(said), "{to}: {error}");
+        }
     }
 }

@@ -151,6 +151,17 @@ impl fmt::Display for Rule {
     }
 }
 
+/// What becomes of the heads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Heads {
+    /// One output per task.
+    #[default]
+    Separate,
+    /// One output for all: of networks that predict the same classes.
+    Merge,
+}
+
 /// Which images the statistics are taken of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(from = "String")]
@@ -196,6 +207,8 @@ pub struct Variant {
     pub from: ImagesFrom,
     /// How many, in place of the experiment's numbers.
     pub images: Option<u64>,
+    /// What becomes of the heads.
+    pub heads: Heads,
     /// Whether BatchNorm is reset.
     pub reset: bool,
     /// Also with a gate.
@@ -205,6 +218,9 @@ pub struct Variant {
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.method, self.extent, self.rule)?;
+        if self.heads == Heads::Merge {
+            f.write_str(", one head")?;
+        }
         if !self.reset && !self.rule.refits() {
             f.write_str(", no reset")?;
         }
@@ -238,6 +254,7 @@ impl Grid {
                             rule,
                             from: from.clone(),
                             images,
+                            heads: self.heads,
                             reset: self.reset,
                             gate: self.gate,
                         }));

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use zipit_artifact::atomic;
 use zipit_experiment::Experiment;
-use zipit_report::results::Results;
 use zipit_report::gather;
+use zipit_report::results::Results;
 use zipit_stage::{Common, HasCommon, Stage};
 
 /// Gather an experiment's results: tables as Markdown and JSON, figures as SVG and PNG, and one HTML page of it all.
@@ -57,9 +57,8 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 
 fn read(path: &Path) -> anyhow::Result<Results> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| {
-        format!("{} holds no results: expected the results.json that `report` wrote", path.display())
-    })
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} holds no results: expected the results.json that `report` wrote", path.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {

@@ -104,7 +104,8 @@ fn notes(experiment: &Experiment) -> Vec<String> {
              covariance); {} to match and to fit (refit and its kin, gate). All are training images without labels.",
             images.collect, images.reset, images.refit
         ),
-        "± is the sample standard deviation over merge sets; merge sets that share a network are not independent.".to_owned(),
+        "± is the sample standard deviation over merge sets; merge sets that share a network are not independent."
+            .to_owned(),
     ];
     if experiment.rows.iter().any(|grid| grid.choose.is_some()) {
         notes.push(
@@ -123,8 +124,9 @@ fn time(experiment: &Experiment) -> anyhow::Result<Vec<StageTime>> {
     let mut times = order.map(|stage| StageTime { stage: stage.to_owned(), n_files: 0, seconds: 0.0 });
     for made in rules::files(experiment)? {
         let folder = made.path.parent().unwrap_or(Path::new(".")).to_owned();
-        let entries =
-            manifests.entry(folder).or_insert_with_key(|folder| manifest::read(&folder.join(MANIFEST)).unwrap_or_default());
+        let entries = manifests
+            .entry(folder)
+            .or_insert_with_key(|folder| manifest::read(&folder.join(MANIFEST)).unwrap_or_default());
         let entry = entries.get(&*made.path.file_name().unwrap_or_default().to_string_lossy());
         if let (Some(entry), Some(time)) = (entry, times.iter_mut().find(|time| time.stage == made.stage)) {
             time.n_files += 1;

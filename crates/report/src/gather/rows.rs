@@ -11,7 +11,7 @@ use zipit_experiment::choose;
 use zipit_experiment::layout::Split;
 use zipit_experiment::sets::MergeSet;
 use zipit_experiment::spec::Case;
-use zipit_experiment::variant::{ImagesFrom, Variant};
+use zipit_experiment::variant::{Heads, ImagesFrom, Variant};
 
 /// A case's rows and the images they are about.
 pub struct Found {
@@ -37,7 +37,8 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
         let report = read(experiment, &experiment.source_files(set).report)?;
         let find = |stem: &str| report.rows.iter().find(|row| row.kind == RowKind::Single && row.model == stem);
         for member in &set.members {
-            let row = find(&name(&member.file)).with_context(|| format!("{} is in no report", member.file.display()))?;
+            let row =
+                find(&name(&member.file)).with_context(|| format!("{} is in no report", member.file.display()))?;
             singles.entry(&member.network).or_default().insert(member.file.clone(), row.clone());
         }
         let first = report.rows.iter().find(|row| row.kind == RowKind::Single).context("a report without networks")?;
@@ -89,6 +90,9 @@ fn resets(variant: &Variant) -> bool {
 /// What sets a variant's images apart from the experiment's, for the curve's name.
 fn apart(variant: &Variant) -> String {
     let mut text = String::new();
+    if variant.heads == Heads::Merge {
+        text += ", one head";
+    }
     if !variant.reset && !variant.rule.refits() {
         text += ", no reset";
     }
@@ -160,7 +164,11 @@ fn average(named: Named, rows: &[Row], units: &[Unit]) -> Option<RowResult> {
         gradients: first.used.gradients,
         classes: classes
             .into_iter()
-            .map(|(task, class, all)| ClassAccuracy { task, class, accuracy: all.iter().sum::<f64>() / all.len() as f64 })
+            .map(|(task, class, all)| ClassAccuracy {
+                task,
+                class,
+                accuracy: all.iter().sum::<f64>() / all.len() as f64,
+            })
             .collect(),
     })
 }
