@@ -300,6 +300,7 @@ fn flags(train: &Train) -> String {
     flag("size", train.size.map(|x| x.to_string()));
     flag("mean", train.mean.as_ref().map(list));
     flag("std", train.std.as_ref().map(list));
+    flag("embeddings", train.embeddings.as_ref().map(|path| path.display().to_string()));
     if train.flip == Some(false) {
         text += " --no-flip";
     }

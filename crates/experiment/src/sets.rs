@@ -65,6 +65,7 @@ impl Experiment {
             size: own.size.or(all.size),
             mean: own.mean.or(all.mean),
             std: own.std.or(all.std),
+            embeddings: own.embeddings.or(all.embeddings),
         }
     }
 

@@ -112,6 +112,8 @@ pub struct Train {
     pub mean: Option<Vec<f64>>,
     /// Their standard deviation.
     pub std: Option<Vec<f64>>,
+    /// A head that all tasks share: a vector per class (`train --embeddings`).
+    pub embeddings: Option<PathBuf>,
 }
 
 /// Networks of one task, one per seed.

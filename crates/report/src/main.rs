@@ -4,10 +4,11 @@ use anyhow::Context;
 use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use zipit::watch::Watch;
 use zipit_artifact::atomic;
 use zipit_experiment::Experiment;
-use zipit_report::gather;
 use zipit_report::results::Results;
+use zipit_report::{figures, gather, markdown, page};
 use zipit_stage::{Common, HasCommon, Stage};
 
 /// Gather an experiment's results: tables as Markdown and JSON, figures as SVG and PNG, and one HTML page of it all.
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let (results, _heat_maps) = if args.file.extension().is_some_and(|ending| ending == "json") {
+    let (results, heat_maps) = if args.file.extension().is_some_and(|ending| ending == "json") {
         (read(&args.file)?, vec![])
     } else {
         gather::results(&Experiment::read(&args.file)?)?
@@ -52,7 +53,24 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     let json = serde_json::to_string_pretty(&results)? + "\n";
     write(&args.out.join("results.json"), json.as_bytes())?;
-    Ok(())
+    write(&args.out.join("results.md"), markdown::render(&results).as_bytes())?;
+    if args.tables {
+        return stage.print(&format!("{}: results.json, results.md\n", args.out.display()));
+    }
+    let drawn = figures::all(&results, &heat_maps)?;
+    let folder = args.out.join("figures");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let progress = stage.progress("report", "figures", drawn.len() as u64);
+    for figure in &drawn {
+        anyhow::ensure!(!stage.interrupted(), "interrupted; what was written is whole");
+        write(&folder.join(format!("{}.svg", figure.name)), figure.svg.as_bytes())?;
+        write(&folder.join(format!("{}.png", figure.name)), &figure.png()?)?;
+        progress.advance(1);
+    }
+    drop(progress);
+    let out = args.out.join("report.html");
+    write(&out, page::render(&results, &drawn)?.as_bytes())?;
+    stage.print(&format!("{}: {} figures\n", out.display(), drawn.len()))
 }
 
 fn read(path: &Path) -> anyhow::Result<Results> {

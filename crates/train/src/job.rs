@@ -1,6 +1,7 @@
 //! Training: checked settings → epochs → model file, with the state saved beside it after every epoch.
 
 use crate::Args;
+use crate::embedding::Embeddings;
 use crate::source::{TaskImages, preprocess, task};
 use anyhow::{Context, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -23,12 +24,14 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let dataset = open_dataset(&args.data, args.split)?;
     let (task, classes) = task(args, &dataset)?;
     let preprocess = preprocess(args, &dataset)?;
-    let graph = graph(args, &preprocess, classes.len())?;
+    let shared = args.embeddings.as_deref().map(|path| Embeddings::read(path, &dataset)).transpose()?;
+    let graph = graph(args, &preprocess, shared.as_ref(), classes.len())?;
     let images = TaskImages::new(&dataset, &preprocess, &classes);
     let environment =
         [("libtorch".to_owned(), libtorch_version().to_owned()), ("threads".to_owned(), n_threads.to_string())];
-    let provenance =
-        stage.provenance(vec![data_input(dataset.name().to_owned(), dataset.digest())], environment.into());
+    let mut inputs = vec![data_input(dataset.name().to_owned(), dataset.digest())];
+    inputs.extend(shared.as_ref().map(Embeddings::input_ref));
+    let provenance = stage.provenance(inputs, environment.into());
     let settings = TrainSettings {
         epochs: args.epochs,
         batch_size: args.batch_size,
@@ -49,6 +52,10 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         args.epochs
     );
     let mut trainer = Trainer::new(&graph, &preprocess, settings, args.seed, n_images, args.device)?;
+    if let Some(shared) = &shared {
+        let (name, vectors) = shared.of(&classes);
+        trainer.fix(&name, &vectors)?;
+    }
     if args.common.dry_run {
         return stage.print(&format!("would train a {told}; would write {}\n", args.out.display()));
     }
@@ -75,7 +82,10 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         last = Some(stats);
     }
     drop(progress);
-    let model = Model { graph, weights: trainer.weights()?, tasks: vec![task], preprocess, joint: None };
+    let mut model = Model { graph, weights: trainer.weights()?, tasks: vec![task], preprocess, joint: None };
+    if let Some(shared) = &shared {
+        shared.speak_of_all(&mut model, &dataset)?;
+    }
     model.validate()?;
     model::write(&args.out, &model, &provenance)?;
     std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;
@@ -84,9 +94,12 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     stage.print(&format!("{}: {told}{accuracy}\n", args.out.display()))
 }
 
-fn graph(args: &Args, preprocess: &Preprocess, n_classes: usize) -> anyhow::Result<Graph> {
-    let graph = ArchSpec::new(args.arch, args.width, preprocess.channels(), preprocess.size, n_classes).build();
-    graph.with_context(|| format!("{} on {:?} images (see --size)", args.arch, preprocess.size))
+fn graph(args: &Args, preprocess: &Preprocess, shared: Option<&Embeddings>, n_classes: usize) -> anyhow::Result<Graph> {
+    let n_outputs = shared.map_or(n_classes, Embeddings::length);
+    let graph = ArchSpec::new(args.arch, args.width, preprocess.channels(), preprocess.size, n_outputs)
+        .build()
+        .with_context(|| format!("{} on {:?} images (see --size)", args.arch, preprocess.size))?;
+    shared.map_or_else(|| Ok(graph.clone()), |shared| shared.on_top(&graph, n_classes))
 }
 
 fn resume_path(out: &Path) -> PathBuf {

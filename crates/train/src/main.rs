@@ -1,5 +1,6 @@
 //! `train`: images of one task in, one network out.
 
+mod embedding;
 mod job;
 mod source;
 
@@ -33,6 +34,10 @@ struct Args {
     /// Classes of the task: names, indices or ranges such as 0-4 [default: all]
     #[arg(long, value_delimiter = ',')]
     classes: Vec<String>,
+    /// A head that all tasks share: a JSON object with a vector for every class of the data set. The network learns to
+    /// point at its classes' vectors, and predicts among all classes
+    #[arg(long, value_name = "JSON")]
+    embeddings: Option<PathBuf>,
     /// What the task is called [default: the data set's name and the classes as given]
     #[arg(long)]
     task: Option<String>,

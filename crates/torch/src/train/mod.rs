@@ -18,10 +18,11 @@ use crate::images::LabelledImages;
 use crate::initialise::initialise;
 use crate::optim::{OneCycle, Sgd};
 use crate::{Device, Error, Result};
+use ndarray::ArrayD;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Reduction, Tensor};
 use zipit::watch::Watch;
 use zipit::{Graph, Preprocess, StateDict};
@@ -39,6 +40,8 @@ pub struct Trainer {
     network: Network,
     /// Name, momentum and whether it decays, for each learned parameter.
     learned: BTreeMap<String, (Tensor, bool)>,
+    /// Parameters that stay as they were given.
+    fixed: BTreeSet<String>,
     settings: TrainSettings,
     augment: Augment,
     cycle: OneCycle,
@@ -78,6 +81,7 @@ impl Trainer {
         let mut trainer = Self {
             network: Network::from_weights(graph, &weights, device)?,
             learned: BTreeMap::new(),
+            fixed: BTreeSet::new(),
             augment: Augment {
                 flip: settings.flip,
                 shift: settings.shift,
@@ -95,6 +99,20 @@ impl Trainer {
         };
         trainer.put(&weights, None)?;
         Ok(trainer)
+    }
+
+    /// Gives the parameter `name` a value that it keeps.
+    ///
+    /// # Errors
+    /// A parameter that the graph has not, or of another shape.
+    pub fn fix(&mut self, name: &str, value: &ArrayD<f32>) -> Result<()> {
+        let mut weights = self.weights()?;
+        weights.insert(name.to_owned(), value.clone());
+        self.network.graph().check_weights(&weights)?;
+        self.fixed.insert(name.to_owned());
+        self.learned.remove(name);
+        self.network.set_tensor(name, load(value, self.network.device())?);
+        Ok(())
     }
 
     /// Steps of one epoch.
@@ -276,7 +294,7 @@ impl Trainer {
         let params = self.network.graph().params();
         for (name, value) in weights {
             let mut tensor = load(value, device)?;
-            if params[name].learned {
+            if params[name].learned && !self.fixed.contains(name) {
                 let velocity = match velocities {
                     Some(velocities) => load(&velocities[&format!("{VELOCITY}{name}")], device)?,
                     None => tensor.f_zeros_like()?,

@@ -1,0 +1,122 @@
+//! Which rows of a case stand out, and what they are compared with.
+
+use crate::numbers::{fixed, of_them, percents};
+use crate::results::{CaseResults, RowResult, Stat};
+use zipit::report::RowKind;
+
+/// Up to here a network counts as no dearer than one of those it was merged from.
+pub const ONE_NETWORK: f64 = 1.01;
+/// Up to here it is still far from two.
+pub const SOME_HEADS: f64 = 1.6;
+
+/// The merged row of the highest task average among those of at most `limit` times one network's FLOPs; the first of
+/// equals.
+pub fn best(case: &CaseResults, limit: f64) -> Option<&RowResult> {
+    let cheap = |row: &&RowResult| row.kind == RowKind::Merged && row.relative_macs <= limit;
+    case.rows.iter().filter(cheap).filter(|row| row.task_avg.mean.is_finite()).fold(None, |best, row| match best {
+        Some(best) if best.task_avg.mean >= row.task_avg.mean => Some(best),
+        _ => Some(row),
+    })
+}
+
+/// All networks side by side.
+pub fn ensemble(case: &CaseResults) -> Option<&RowResult> {
+    case.rows.iter().find(|row| row.kind == RowKind::Ensemble)
+}
+
+/// The networks as they were trained, one row per task.
+pub fn singles(case: &CaseResults) -> impl Iterator<Item = &RowResult> {
+    case.rows.iter().filter(|row| row.kind == RowKind::Single)
+}
+
+/// Mean of the networks as they were trained, each on its own task.
+pub fn singles_average(case: &CaseResults) -> Option<f64> {
+    let own: Vec<f64> = singles(case).map(|row| row.task_avg.mean).filter(|mean| mean.is_finite()).collect();
+    Stat::new(own).map(|stat| stat.mean)
+}
+
+/// Matched one feature to one and averaged, which others compare with: without refit where there is such a row.
+pub fn one_to_one(case: &CaseResults) -> Option<&RowResult> {
+    let rows = || case.rows.iter().filter(|row| row.kind == RowKind::Merged && row.model.contains("permute"));
+    rows().find(|row| !row.model.contains("refit")).or_else(|| rows().next())
+}
+
+/// A piece of a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Piece {
+    /// The words.
+    pub text: String,
+    /// Whether they are what the sentence is about.
+    pub strong: bool,
+}
+
+/// The case in one sentence.
+pub fn sentence(case: &CaseResults) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut say = |text: String, strong| pieces.push(Piece { text, strong });
+    let (cheap, dear) = (best(case, ONE_NETWORK), best(case, SOME_HEADS));
+    let Some(first) = cheap.or(dear) else {
+        say(format!("No merged network has at most {SOME_HEADS} times one network’s FLOPs."), false);
+        return pieces;
+    };
+    say(format!("With {} times one network’s FLOPs, {} reaches ", fixed(first.relative_macs), first.model), false);
+    say(format!("{} %", percents(&first.task_avg)), true);
+    say(" task average".to_owned(), false);
+    if let Some(row) = ensemble(case) {
+        let cost = fixed(row.relative_macs);
+        say(format!("; the networks side by side, {cost} times the FLOPs, have "), false);
+        say(format!("{} %", percents(&row.task_avg)), true);
+    }
+    if let Some(row) = one_to_one(case).filter(|row| row.model != first.model) {
+        say(format!("; matched one to one ({}) they have ", row.model), false);
+        say(format!("{} %", percents(&row.task_avg)), true);
+    }
+    if let Some(row) = dear.filter(|row| row.model != first.model) {
+        say(format!(". With {} times the FLOPs, {} reaches ", fixed(row.relative_macs), row.model), false);
+        say(format!("{} %", percents(&row.task_avg)), true);
+    }
+    say(spread(first), false);
+    pieces
+}
+
+fn spread(row: &RowResult) -> String {
+    let n = row.task_avg.values.len();
+    match row.task_avg.std {
+        Some(_) => format!(" (mean ± standard deviation of {}).", of_them(n, "merge set", "merge sets")),
+        None => " (one merge set).".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invented;
+
+    #[test]
+    fn the_best_is_cheap_enough_and_the_first_of_equals() {
+        let mut case = invented::results().cases.remove(0);
+        assert_eq!(best(&case, ONE_NETWORK).unwrap().model, "ward refit");
+        assert_eq!(best(&case, SOME_HEADS).unwrap().model, "ward refit, budget 1.5");
+        let mut equal = best(&case, ONE_NETWORK).unwrap().clone();
+        equal.model = "later".into();
+        case.rows.push(equal);
+        assert_eq!(best(&case, ONE_NETWORK).unwrap().model, "ward refit");
+        for row in &mut case.rows {
+            row.task_avg.mean = f64::NAN;
+        }
+        assert_eq!(best(&case, ONE_NETWORK), None);
+    }
+
+    #[test]
+    fn a_sentence_names_what_it_compares() {
+        let case = invented::results().cases.remove(0);
+        let text: String = sentence(&case).into_iter().map(|piece| piece.text).collect();
+        for part in
+            ["ward refit reaches 95.", "2.00 times the FLOPs", "one to one (permute)", "budget 1.5", "9 merge sets"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let empty = CaseResults { rows: vec![], ..case };
+        assert!(sentence(&empty)[0].text.starts_with("No merged network"));
+    }
+}
