@@ -331,7 +331,7 @@ EXPERIMENT := runs/experiments/$(NAME)
 # Where archives of the data sets are that are not in the repository.
 ARCHIVES ?= ../shared/data
 
-.PHONY: experiment experiments
+.PHONY: experiment results
 experiment: build ## Run an experiment: make experiment NAME=fashion-5+5 (JOBS=… THREADS=… V=1 shows the commands)
 	@[ -e "experiments/$(NAME).toml" ] || { echo "no experiments/$(NAME).toml: NAME is one of $(basename $(notdir $(wildcard experiments/*.toml)))" >&2; exit 2; }
 	@mkdir -p "$(EXPERIMENT)"
@@ -340,6 +340,9 @@ experiment: build ## Run an experiment: make experiment NAME=fashion-5+5 (JOBS=�
 		$(MAKE) --no-print-directory -j $(JOBS) RULES="$(EXPERIMENT)/$$part.mk" experiment-files || exit 1; \
 	done
 	@$(BIN)/report "experiments/$(NAME).toml" -o "$(EXPERIMENT)"
+
+results: ## Keep the tables of an experiment that was run: make results NAME=fashion-5+5
+	@$(BIN)/report "experiments/$(NAME).toml" --tables -o "results/$(NAME)"
 
 ifdef RULES
 export ZIPIT_THREADS := $(THREADS)
