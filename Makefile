@@ -343,6 +343,7 @@ experiment: build ## Run an experiment: make experiment NAME=fashion-5+5 (JOBS=â
 
 results: ## Keep the tables of an experiment that was run: make results NAME=fashion-5+5
 	@$(BIN)/report "experiments/$(NAME).toml" --tables -o "results/$(NAME)"
+	@$(BIN)/report --overview results/*/results.json -o results/README.md
 
 ifdef RULES
 export ZIPIT_THREADS := $(THREADS)

@@ -106,7 +106,7 @@ def build(name: str, seed: int, full: bool) -> nn.Module:
     if wanted.narrowed and not full:
         wanted.narrowed(module)
     randomise(module)
-    if wanted.narrowed:
+    if full:
         centre(module, size)
     return module.eval()
 
@@ -140,15 +140,22 @@ def randomise(module: nn.Module) -> None:
 
 @torch.no_grad()
 def centre(module: nn.Module, size: int) -> None:
-    """Hidden classifier features that are lit by about half of the images, as BatchNorm does elsewhere. Two features that
-    only one image lights correlate perfectly, so no twin can be told."""
-    images = smooth((64, 3, size, size))
-    for layer in [layer for layer in module.classifier if isinstance(layer, nn.Linear)][:-1]:
-        seen = []
-        hook = layer.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(output.clone()))
-        module.eval()(images)
+    """Features of which there is one an image (hidden layers of classifiers and of gates), lit by about half of the images, as
+    BatchNorm does elsewhere. Two features that only one image lights correlate perfectly, so no twin can be told."""
+
+    def shift(layer: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        if output[0, 0].numel() > 1:
+            return output
+        mean = output.mean(0, keepdim=True)
+        layer.bias -= mean.flatten()
+        return output - mean
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None]
+    # The last one makes the logits.
+    hooks = [layer.register_forward_hook(shift) for layer in layers[:-1]]
+    module.eval()(smooth((64, 3, size, size)))
+    for hook in hooks:
         hook.remove()
-        layer.bias -= seen[0].mean(0)
 
 
 def export(name: str, folder: Path, binaries: Path, full: bool) -> None:

@@ -4,6 +4,7 @@
 mod architectures;
 mod bad_input;
 mod drawings;
+mod embeddings;
 mod experiments;
 mod exported;
 mod gate;

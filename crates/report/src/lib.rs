@@ -7,6 +7,7 @@ pub mod gather;
 mod invented;
 pub mod markdown;
 mod numbers;
+pub mod overview;
 pub mod page;
 pub mod results;
 mod standing;

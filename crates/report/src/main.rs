@@ -8,20 +8,26 @@ use zipit::watch::Watch;
 use zipit_artifact::atomic;
 use zipit_experiment::Experiment;
 use zipit_report::results::Results;
-use zipit_report::{figures, gather, markdown, page};
-use zipit_stage::{Common, HasCommon, Stage};
+use zipit_report::{figures, gather, markdown, overview, page};
+use zipit_stage::{Common, HasCommon, Stage, Usage};
 
 /// Gather an experiment's results: tables as Markdown and JSON, figures as SVG and PNG, and one HTML page of it all.
 ///
 /// Takes the experiment's TOML file after `make experiment` has run it, or a results.json that was made of it.
 ///
 /// Example: report experiments/fashion-5+5.toml -o runs/experiments/fashion-5+5
+///
+/// Example: report --overview results/*/results.json -o results/README.md
 #[derive(Debug, Parser)]
-#[command(name = "report", version)]
+#[command(name = "report", version, verbatim_doc_comment)]
 struct Args {
-    /// An experiment (.toml), or its results (.json)
-    file: PathBuf,
-    /// The folder to write results.json, results.md, report.html and figures/ into
+    /// An experiment (.toml), or its results (.json); several results with --overview
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// One Markdown page with a line per experiment
+    #[arg(long, conflicts_with = "tables", help_heading = zipit_stage::args::OUTPUT)]
+    overview: bool,
+    /// The folder to write results.json, results.md, report.html and figures/ into; the page of --overview
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
     out: PathBuf,
     /// Only the tables: results.json and results.md
@@ -42,10 +48,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let (results, heat_maps) = if args.file.extension().is_some_and(|ending| ending == "json") {
-        (read(&args.file)?, vec![])
+    if args.overview {
+        let all = args.files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        if args.common.dry_run {
+            return stage.print(&format!("would write {} experiments into {}\n", all.len(), args.out.display()));
+        }
+        return write(&args.out, overview::render(&all).as_bytes());
+    }
+    let [file] = &args.files[..] else {
+        return Err(Usage("several files make one page only with --overview".to_owned()).into());
+    };
+    let (results, heat_maps) = if file.extension().is_some_and(|ending| ending == "json") {
+        (read(file)?, vec![])
     } else {
-        gather::results(&Experiment::read(&args.file)?)?
+        gather::results(&Experiment::read(file)?)?
     };
     if args.common.dry_run {
         return stage.print(&format!("would write the results of {} into {}\n", results.name, args.out.display()));

@@ -93,7 +93,7 @@ fn table(table: &Table) -> String {
 }
 
 /// Without what Markdown would take for its own.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     line(text).chars().flat_map(|c| "\\|<>*[]`".contains(c).then_some('\\').into_iter().chain([c])).collect()
 }
 

@@ -1,0 +1,116 @@
+//! All experiments that were run, one line per case: ours beside the authors' rule.
+
+use crate::markdown::escaped;
+use crate::numbers::{NOTHING, fixed, percents};
+use crate::results::{CaseResults, Results, RowResult};
+use crate::standing::{ONE_NETWORK, SOME_HEADS, best_of, ensemble, one_to_one};
+use zipit_stage::table::{Format, Table};
+
+/// The page.
+#[must_use]
+pub fn render(all: &[Results]) -> String {
+    let mut text = "# Results\n\n\
+        What came out of the experiments that were run, made by `make results`. Task average on test images in %, mean ± \
+        standard deviation over merge sets, × FLOPs of one network in brackets; in square brackets, how much more than \
+        permute. *Authors’ rule*: zip, pinv, BatchNorm reset, α and β chosen on validation images where the experiment \
+        says so. No labels and no gradients in any of them. Every experiment’s page has the whole table, how many images \
+        each row took, the commit and the machine.\n\n"
+        .to_owned();
+    text += &table(all);
+    text += "\nThe networks by themselves have the ensemble’s task average. The paper’s abstract says that zip and partial zip \
+        improve over permute by 20–60 %.\n";
+    let published: Vec<String> = all
+        .iter()
+        .flat_map(|results| &results.published)
+        .map(|row| {
+            let percent = |x: Option<f64>| x.map_or_else(|| NOTHING.to_owned(), |x| format!("{:.1}", 100.0 * x));
+            [&row.source, &row.setting, &row.model]
+                .map(|cell| escaped(cell))
+                .into_iter()
+                .chain([percent(row.joint), percent(row.task_avg)])
+                .collect::<Vec<_>>()
+                .join(" | ")
+        })
+        .collect();
+    if !published.is_empty() {
+        text += "\n## Published by others\n\nNot measured here; other widths, other training.\n\n\
+            | source | setting | network | joint | task average |\n|---|---|---|---|---|\n";
+        text += &published.iter().map(|row| format!("| {row} |\n")).collect::<String>();
+    }
+    text
+}
+
+fn table(all: &[Results]) -> String {
+    let headers = [
+        "experiment",
+        "case",
+        "sets",
+        "ensemble",
+        "permute",
+        "authors’ rule, 1.0×",
+        "authors’ rule, ≤ 1.6×",
+        "best, 1.0×",
+        "best, ≤ 1.6×",
+    ];
+    let mut table = Table::new(headers);
+    for results in all {
+        for case in &results.cases {
+            table.row(line(results, case));
+        }
+    }
+    table.render(Format::Md, &()).unwrap_or_default()
+}
+
+fn line(results: &Results, case: &CaseResults) -> Vec<String> {
+    let permute = one_to_one(case);
+    let authors = |row: &RowResult| row.series.starts_with("zip ") && row.series.ends_with(" pinv");
+    let shown = |row: Option<&RowResult>| {
+        row.map_or_else(
+            || NOTHING.to_owned(),
+            |row| format!("{} ({}×)", percents(&row.task_avg), fixed(row.relative_macs)),
+        )
+    };
+    let gain = |row: Option<&RowResult>| {
+        let more = row.zip(permute).map(|(row, permute)| 100.0 * (row.task_avg.mean / permute.task_avg.mean - 1.0));
+        more.map_or_else(String::new, |more| format!(" [{more:+.0} %]"))
+    };
+    let best = |limit: f64, of: &dyn Fn(&RowResult) -> bool| {
+        let row = best_of(case, limit, of);
+        shown(row) + &gain(row)
+    };
+    let named = |limit: f64| {
+        let row = best_of(case, limit, |_| true);
+        row.map_or_else(
+            || NOTHING.to_owned(),
+            |row| format!("{}: {}{}", escaped(&row.model), shown(Some(row)), gain(Some(row))),
+        )
+    };
+    vec![
+        format!("[{0}]({0}/results.md)", results.name),
+        escaped(&case.name),
+        case.sets.len().to_string(),
+        shown(ensemble(case)),
+        shown(permute),
+        best(ONE_NETWORK, &authors),
+        best(SOME_HEADS, &authors),
+        named(ONE_NETWORK),
+        named(SOME_HEADS),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invented;
+
+    #[test]
+    fn a_line_per_case_with_the_best_rows() {
+        let results = invented::results();
+        let text = render(std::slice::from_ref(&results));
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("/results.md)")).collect();
+        assert_eq!(lines.len(), results.cases.len());
+        let best = best_of(&results.cases[0], ONE_NETWORK, |_| true).unwrap();
+        assert!(lines[0].contains(&format!("{}: {}", best.model, percents(&best.task_avg))), "{text}");
+        assert!(text.contains("## Published by others") && text.contains(&results.published[0].source));
+    }
+}
