@@ -7,8 +7,8 @@
     architectures.py table FOLDER                             the rows that the tests left there, as Markdown
 
 Weights are random, with norms' statistics and scales away from their first values so that they matter. At the small size
-the widths are the architecture's own; only the hidden layers of VGG's and AlexNet's classifiers are narrowed, which
-take most of their weights and none of their structure.
+the widths are the architecture's own; only the hidden layers of VGG's and AlexNet's classifiers are narrowed, and the
+largest networks have two of the layers or blocks that are alike: none of their structure is lost.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ def _narrow_classifier(module: nn.Module) -> None:
             module.classifier[i] = nn.Linear(*next(narrow))
 
 
+def _two_layers(module: nn.Module) -> None:
+    """Two of a transformer's layers, which are all alike."""
+    module.encoder.layers = module.encoder.layers[:2]
+
+
+def _two_blocks(module: nn.Module) -> None:
+    """The first two blocks of a ResNet's stages: the one with a projection, and one of those without."""
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        setattr(module, name, getattr(module, name)[:2])
+
+
 def _torchvision(name: str, small: int, full: int = 224, narrowed: Callable[[nn.Module], None] | None = None, **arguments: object) -> Architecture:
     return Architecture(f"torchvision.models:{name}", small, full, tuple(arguments.items()), narrowed)
 
@@ -61,8 +72,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": _torchvision("resnet18", 32),
     "resnet34": _torchvision("resnet34", 32),
     "resnet50": _torchvision("resnet50", 32),
-    "resnet101": _torchvision("resnet101", 32),
-    "wide_resnet50_2": _torchvision("wide_resnet50_2", 32),
+    "resnet101": _torchvision("resnet101", 32, narrowed=_two_blocks),
+    "wide_resnet50_2": _torchvision("wide_resnet50_2", 32, narrowed=_two_blocks),
     "resnext50_32x4d": _torchvision("resnext50_32x4d", 32),
     "vgg11": _torchvision("vgg11", 32, narrowed=_narrow_classifier),
     "vgg11_bn": _torchvision("vgg11_bn", 32, narrowed=_narrow_classifier),
@@ -78,7 +89,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "inception_v3": _torchvision("inception_v3", 75, 299, aux_logits=False, init_weights=False),
     "convnext_tiny": _torchvision("convnext_tiny", 32),
     "regnet_y_400mf": _torchvision("regnet_y_400mf", 32),
-    "vit_b_16": _torchvision("vit_b_16", 32),
+    "vit_b_16": _torchvision("vit_b_16", 32, narrowed=_two_layers),
     "vit_small": Architecture(
         "torchvision.models:VisionTransformer",
         32,

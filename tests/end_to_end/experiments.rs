@@ -144,7 +144,8 @@ fn from_a_file_to_a_page_and_nothing_twice() {
     let values = permute["task_avg"]["values"].as_array().unwrap();
     let mean = values.iter().map(|x| x.as_f64().unwrap()).sum::<f64>() / 2.0;
     assert!((permute["task_avg"]["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
-    assert_eq!(permute["relative_macs"], 1.0);
+    // Two heads are a little more than one.
+    assert!((permute["relative_macs"].as_f64().unwrap() - 1.0).abs() < 1e-3);
     for model in
         ["low, alone", "high, alone", "ensemble", "ensemble, BN reset", "ensemble, gate", "ward full refit, gate"]
     {
