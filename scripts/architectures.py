@@ -164,7 +164,17 @@ def centre(module: nn.Module, size: int) -> None:
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None]
     # The last one makes the logits.
     hooks = [layer.register_forward_hook(shift) for layer in layers[:-1]]
-    module.eval()(smooth((64, 3, size, size)))
+    # Norms as they will be once their statistics are those of such images; the statistics themselves stay.
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in norms]
+    module.eval()
+    for layer in norms:
+        layer.train()
+        layer.momentum = 0.0
+    module(smooth((64, 3, size, size)))
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    module.eval()
     for hook in hooks:
         hook.remove()
 

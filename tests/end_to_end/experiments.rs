@@ -221,7 +221,7 @@ fn what_is_missing_is_said() {
 
 /// An experiment of the repository on networks and images of the same layout, small and made up: it runs. The numbers
 /// mean nothing.
-fn stand_in(name: &str, networks: &[(&str, Vec<String>)], arch: ArchSpec) -> Value {
+fn stand_in(name: &str, networks: &[(&str, Vec<String>)], arch: &ArchSpec) -> Value {
     let toml = fs::read_to_string(repository().join(format!("experiments/{name}.toml"))).unwrap();
     let place = place(name, &toml);
     for (i, (file, classes)) in networks.iter().enumerate() {
@@ -264,10 +264,11 @@ fn classes(range: std::ops::Range<usize>) -> Vec<String> {
 
 #[test]
 fn cifar100_runs_on_a_stand_in() {
-    let of =
-        |i: usize| (if i % 2 == 0 { "cifar100_0-49" } else { "cifar100_50-99" }, classes(i % 2 * 50..i % 2 * 50 + 50));
+    let of = |i: usize| {
+        (if i.is_multiple_of(2) { "cifar100_0-49" } else { "cifar100_50-99" }, classes(i % 2 * 50..i % 2 * 50 + 50))
+    };
     let networks: Vec<_> = (0..4).map(of).collect();
-    let found = stand_in("cifar100-50+50", &networks, ArchSpec::new(Arch::ResNet20, 0.25, 3, [8, 8], 50));
+    let found = stand_in("cifar100-50+50", &networks, &ArchSpec::new(Arch::ResNet20, 0.25, 3, [8, 8], 50));
     assert_eq!(found["cases"][0]["sets"].as_array().unwrap().len(), 2);
     assert!(row(&found, 0, "ward budget 1 refit")["relative_macs"].as_f64().unwrap() <= 1.01);
 }
@@ -275,7 +276,7 @@ fn cifar100_runs_on_a_stand_in() {
 #[test]
 fn imagenet_runs_on_a_stand_in() {
     let networks = [("imagenet_0-199", classes(0..200)), ("imagenet_200-399", classes(200..400))];
-    let found = stand_in("imagenet-200+200", &networks, ArchSpec::new(Arch::ResNet50, 0.125, 3, [32, 32], 200));
+    let found = stand_in("imagenet-200+200", &networks, &ArchSpec::new(Arch::ResNet50, 0.125, 3, [32, 32], 200));
     assert!(row(&found, 0, "ward to 22/50 refit")["relative_macs"].as_f64().unwrap() > 1.0);
 }
 
@@ -283,7 +284,7 @@ fn imagenet_runs_on_a_stand_in() {
 fn several_data_sets_run_on_a_stand_in() {
     let of = |(i, name): (usize, &'static str)| (name, classes(10 * i..10 * i + 5));
     let networks: Vec<_> = ["dogs", "pets", "cub", "nabirds"].into_iter().enumerate().map(of).collect();
-    let found = stand_in("multi-dataset", &networks, ArchSpec::new(Arch::ResNet50, 0.125, 3, [32, 32], 5));
+    let found = stand_in("multi-dataset", &networks, &ArchSpec::new(Arch::ResNet50, 0.125, 3, [32, 32], 5));
     assert_eq!(found["cases"][0]["sets"].as_array().unwrap().len(), 6);
     assert_eq!(row(&found, 1, "ensemble")["tasks"].as_object().unwrap().len(), 4);
 }

@@ -38,7 +38,7 @@ struct Rule {
 /// The rules of a run, by the file they make.
 struct Rules<'a> {
     experiment: &'a Experiment,
-    rules: BTreeMap<PathBuf, Rule>,
+    made: BTreeMap<PathBuf, Rule>,
     /// In the order of the stages, as make should see them.
     order: Vec<PathBuf>,
     goals: BTreeSet<PathBuf>,
@@ -72,7 +72,7 @@ pub fn files_of(experiment: &Experiment, set: &MergeSet, variant: &Variant) -> V
 
 impl<'a> Rules<'a> {
     fn new(experiment: &'a Experiment) -> Self {
-        Self { experiment, rules: BTreeMap::new(), order: vec![], goals: BTreeSet::new(), given: BTreeSet::new() }
+        Self { experiment, made: BTreeMap::new(), order: vec![], goals: BTreeSet::new(), given: BTreeSet::new() }
     }
 
     fn of(experiment: &'a Experiment, part: Part) -> Result<Self> {
@@ -102,15 +102,15 @@ impl<'a> Rules<'a> {
 
     fn made(&self) -> Vec<Made> {
         let made = |path: &PathBuf| {
-            let rule = &self.rules[path];
+            let rule = &self.made[path];
             Made { path: path.clone(), stage: rule.stage, command: format!("{} -o {}", rule.command, path.display()) }
         };
         self.order.iter().map(made).collect()
     }
 
     fn add(&mut self, target: &Path, rule: impl FnOnce() -> Rule) {
-        if !self.rules.contains_key(target) {
-            self.rules.insert(target.to_owned(), rule());
+        if !self.made.contains_key(target) {
+            self.made.insert(target.to_owned(), rule());
             self.order.push(target.to_owned());
         }
     }
@@ -263,8 +263,8 @@ impl<'a> Rules<'a> {
             );
         }
         for (i, target) in self.order.iter().enumerate() {
-            let rule = &self.rules[target];
-            let join = |paths: &[PathBuf]| paths.iter().map(|p| format!(" {}", p.display())).collect::<String>();
+            let rule = &self.made[target];
+            let join = |paths: &[PathBuf]| before_each(" ", paths);
             let data = if rule.data.is_empty() { String::new() } else { format!(" |{}", join(&rule.data)) };
             text += &format!("{}:{}{data}\n", target.display(), join(&rule.needs));
             text += &format!("\t@echo \"[{}/{n}] {}: $@\"\n", i + 1, rule.stage);
@@ -278,7 +278,11 @@ impl<'a> Rules<'a> {
 }
 
 fn data_flags(data: &[PathBuf]) -> String {
-    data.iter().map(|path| format!(" --data {}", path.display())).collect()
+    before_each(" --data ", data)
+}
+
+fn before_each(word: &str, paths: &[PathBuf]) -> String {
+    paths.iter().fold(String::new(), |text, path| text + word + &path.display().to_string())
 }
 
 fn flags(train: &Train) -> String {

@@ -343,7 +343,7 @@ impl Grid {
                 return Err(format!("[[rows]] has an empty list of {what}"));
             }
         }
-        if !zip && !(self.alpha.is_empty() && self.beta.is_empty()) {
+        if !(zip || self.alpha.is_empty() && self.beta.is_empty()) {
             return Err("[[rows]] gives alpha or beta, which belong to method \"zip\"".to_owned());
         }
         if self.like.is_some() && (self.choose.is_some() || !self.method.is_empty()) {

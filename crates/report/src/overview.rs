@@ -35,7 +35,9 @@ pub fn render(all: &[Results]) -> String {
     if !published.is_empty() {
         text += "\n## Published by others\n\nNot measured here; other widths, other training.\n\n\
             | source | setting | network | joint | task average |\n|---|---|---|---|---|\n";
-        text += &published.iter().map(|row| format!("| {row} |\n")).collect::<String>();
+        for row in published {
+            text += &format!("| {row} |\n");
+        }
     }
     text
 }

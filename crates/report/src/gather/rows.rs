@@ -56,14 +56,13 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
     let plain = |model: &str| Named { model: model.to_owned(), series: String::new(), extent: String::new() };
     rows.extend(average(plain("ensemble"), &ensembles, &units));
     let variants: Vec<&Variant> = table.iter().map(|row| &row.variant).collect();
-    let others: [(&str, bool, fn(&Experiment, &MergeSet) -> PathBuf); 2] = [
-        ("ensemble, BN reset", variants.iter().any(|v| resets(v)), |e, set| e.source_files(set).reset_report),
-        ("ensemble, gate", variants.iter().any(|v| v.gate), |e, set| e.source_files(set).gate_report),
-    ];
-    for (model, there, path) in others {
-        if there {
-            rows.extend(average(plain(model), &of_sets(experiment, sets, |set| path(experiment, set))?, &units));
-        }
+    if variants.iter().any(|v| resets(v)) {
+        let found = of_sets(experiment, sets, |set| experiment.source_files(set).reset_report)?;
+        rows.extend(average(plain("ensemble, BN reset"), &found, &units));
+    }
+    if variants.iter().any(|v| v.gate) {
+        let found = of_sets(experiment, sets, |set| experiment.source_files(set).gate_report)?;
+        rows.extend(average(plain("ensemble, gate"), &found, &units));
     }
     for row in table {
         let variant = &row.variant;
