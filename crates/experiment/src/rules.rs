@@ -156,7 +156,7 @@ impl<'a> Rules<'a> {
         let command = format!("eval {0} --ensemble {0}{on} --split {test}", named(&files));
         self.goals.insert(reports.report.clone());
         self.add(&reports.report, || Rule { stage: "eval", needs: files.clone(), data: data(), command });
-        if variants.iter().any(|v| v.reset && !v.rule.refits() && v.from == ImagesFrom::Tasks && v.images.is_none()) {
+        if variants.iter().any(Variant::resets_sources) {
             let reset = self.reset(set, &ImagesFrom::Tasks, experiment.images.reset);
             let command =
                 format!("eval --ensemble {}{on} --split {test} --label \"ensemble of {n}, BN reset\"", named(&reset));

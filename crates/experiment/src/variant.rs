@@ -215,6 +215,14 @@ pub struct Variant {
     pub gate: bool,
 }
 
+impl Variant {
+    /// Whether it merges the networks whose statistics were re-estimated on the experiment's own images.
+    #[must_use]
+    pub fn resets_sources(&self) -> bool {
+        self.reset && !self.rule.refits() && self.from == ImagesFrom::Tasks && self.images.is_none()
+    }
+}
+
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.method, self.extent, self.rule)?;

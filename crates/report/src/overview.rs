@@ -77,11 +77,11 @@ fn line(results: &Results, case: &CaseResults) -> Vec<String> {
         more.map_or_else(String::new, |more| format!(" [{more:+.0} %]"))
     };
     let best = |limit: f64, of: &dyn Fn(&RowResult) -> bool| {
-        let row = best_of(case, limit, of);
+        let row = best_of(&case.rows, limit, of);
         shown(row) + &gain(row)
     };
     let named = |limit: f64| {
-        let row = best_of(case, limit, |_| true);
+        let row = best_of(&case.rows, limit, |_| true);
         row.map_or_else(
             || NOTHING.to_owned(),
             |row| format!("{}: {}{}", escaped(&row.model), shown(Some(row)), gain(Some(row))),
@@ -111,7 +111,7 @@ mod tests {
         let text = render(std::slice::from_ref(&results));
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("/results.md)")).collect();
         assert_eq!(lines.len(), results.cases.len());
-        let best = best_of(&results.cases[0], ONE_NETWORK, |_| true).unwrap();
+        let best = best_of(&results.cases[0].rows, ONE_NETWORK, |_| true).unwrap();
         assert!(lines[0].contains(&format!("{}: {}", best.model, percents(&best.task_avg))), "{text}");
         assert!(text.contains("## Published by others") && text.contains(&results.published[0].source));
     }

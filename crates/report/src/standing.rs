@@ -12,13 +12,13 @@ pub const SOME_HEADS: f64 = 1.6;
 /// The merged row of the highest task average among those of at most `limit` times one network's FLOPs; the first of
 /// equals.
 pub fn best(case: &CaseResults, limit: f64) -> Option<&RowResult> {
-    best_of(case, limit, |_| true)
+    best_of(&case.rows, limit, |_| true)
 }
 
 /// The same among the rows that are `wanted`.
-pub fn best_of(case: &CaseResults, limit: f64, wanted: impl Fn(&RowResult) -> bool) -> Option<&RowResult> {
+pub fn best_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) -> bool) -> Option<&RowResult> {
     let cheap = |row: &&RowResult| row.kind == RowKind::Merged && row.relative_macs <= limit && wanted(row);
-    case.rows.iter().filter(cheap).filter(|row| row.task_avg.mean.is_finite()).fold(None, |best, row| match best {
+    rows.iter().filter(cheap).filter(|row| row.task_avg.mean.is_finite()).fold(None, |best, row| match best {
         Some(best) if best.task_avg.mean >= row.task_avg.mean => Some(best),
         _ => Some(row),
     })

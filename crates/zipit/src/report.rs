@@ -251,7 +251,11 @@ pub fn labels_of(task: &Task, data_classes: &[String]) -> Result<Vec<Option<u32>
 /// # Errors
 /// Logits that do not fit the labels or are not finite; no image of the task.
 pub fn per_task(head: &Head<'_>, labels: &[u32]) -> Result<Score> {
-    let counts = per_class(head, labels)?;
+    total(&per_class(head, labels)?)
+}
+
+/// All classes together.
+fn total(counts: &[(u64, u64)]) -> Result<Score> {
     Score::new(counts.iter().map(|(n_correct, _)| n_correct).sum(), counts.iter().map(|(_, n)| n).sum())
 }
 
@@ -320,9 +324,9 @@ pub fn score(
         .zip(heads)
         .map(|(task, head)| {
             let named = |e: Error| Error::Numbers(format!("task `{}`: {e}", task.name));
-            let score = per_task(head, labels).map_err(named)?;
-            let counts = task.classes.iter().zip(per_class(head, labels).map_err(named)?);
-            let classes = counts
+            let counts = per_class(head, labels).map_err(named)?;
+            let score = total(&counts).map_err(named)?;
+            let classes = (task.classes.iter().zip(counts))
                 .filter(|(_, (_, n))| *n > 0)
                 .map(|(class, (n_correct, n))| ClassScore { class: class.clone(), n_correct, n })
                 .collect();

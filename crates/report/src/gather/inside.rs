@@ -2,11 +2,11 @@
 
 use super::{advice, name};
 use crate::results::{HeatMap, Made, PointGroups, RowResult, Shown};
+use crate::standing::{ONE_NETWORK, best_of};
 use anyhow::Context;
 use ndarray::Array2;
 use std::collections::BTreeMap;
 use zipit::plan::{Plan, PointPlan};
-use zipit::report::RowKind;
 use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::stats::StatsReader;
 use zipit_artifact::{header::hash_file, model, plan};
@@ -18,9 +18,6 @@ use zipit_experiment::{Experiment, rules};
 /// No wider heat map can be read.
 const MAX_FEATURES: usize = 256;
 
-/// At one network's FLOPs, up to rounding.
-const EQUAL_COMPUTE: f64 = 1.01;
-
 /// The best network of the first merge set at one network's FLOPs, and its deepest merge point that can be drawn.
 pub fn look(
     experiment: &Experiment,
@@ -29,12 +26,11 @@ pub fn look(
     table: &[choose::Row],
     rows: &[RowResult],
 ) -> anyhow::Result<(Option<Shown>, Option<HeatMap>)> {
-    let best = rows
-        .iter()
-        .filter(|row| row.kind == RowKind::Merged && row.relative_macs <= EQUAL_COMPUTE)
-        .filter_map(|row| Some((row, table.iter().find(|of| of.name == row.model)?)))
-        .max_by(|(a, _), (b, _)| a.task_avg.mean.total_cmp(&b.task_avg.mean));
-    let (Some((row, of)), Some(set)) = (best, sets.first()) else { return Ok((None, None)) };
+    let variant = |row: &RowResult| table.iter().find(|of| of.name == row.model);
+    let best = best_of(rows, ONE_NETWORK, |row| variant(row).is_some());
+    let (Some((row, of)), Some(set)) = (best.and_then(|row| Some((row, variant(row)?))), sets.first()) else {
+        return Ok((None, None));
+    };
     let files = experiment.files(set, &of.variant);
     let found = plan::read(&files.plan).with_context(|| advice(experiment))?.plan;
     let header = model::read_header(&files.network).with_context(|| advice(experiment))?;

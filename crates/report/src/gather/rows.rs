@@ -56,7 +56,7 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
     let plain = |model: &str| Named { model: model.to_owned(), series: String::new(), extent: String::new() };
     rows.extend(average(plain("ensemble"), &ensembles, &units));
     let variants: Vec<&Variant> = table.iter().map(|row| &row.variant).collect();
-    if variants.iter().any(|v| resets(v)) {
+    if variants.iter().any(|v| v.resets_sources()) {
         let found = of_sets(experiment, sets, |set| experiment.source_files(set).reset_report)?;
         rows.extend(average(plain("ensemble, BN reset"), &found, &units));
     }
@@ -79,11 +79,6 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
         }
     }
     Ok(Found { rows, data })
-}
-
-/// Whether the experiment's own reset networks are merged.
-fn resets(variant: &Variant) -> bool {
-    variant.reset && !variant.rule.refits() && variant.from == ImagesFrom::Tasks && variant.images.is_none()
 }
 
 /// What sets a variant's images apart from the experiment's, for the curve's name.
