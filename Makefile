@@ -328,6 +328,8 @@ JOBS ?= $(shell nproc)
 THREADS ?= 1
 SHOW := $(if $(V),,@)
 EXPERIMENT := runs/experiments/$(NAME)
+# By a name of its own: make runs a line that says MAKE even under --dry-run, and the rules are not written then.
+RUN_RULES := $(MAKE) --no-print-directory -j $(JOBS)
 # Where archives of the data sets are that are not in the repository.
 ARCHIVES ?= ../shared/data
 
@@ -337,7 +339,7 @@ experiment: build ## Run an experiment: make experiment NAME=fashion-5+5 (JOBS=â
 	@mkdir -p "$(EXPERIMENT)"
 	@for part in select all; do \
 		$(BIN)/experiment "experiments/$(NAME).toml" --part $$part -o "$(EXPERIMENT)/$$part.mk" && \
-		$(MAKE) --no-print-directory -j $(JOBS) RULES="$(EXPERIMENT)/$$part.mk" experiment-files || exit 1; \
+		$(RUN_RULES) RULES="$(EXPERIMENT)/$$part.mk" experiment-files || exit 1; \
 	done
 	@$(BIN)/report "experiments/$(NAME).toml" -o "$(EXPERIMENT)"
 
