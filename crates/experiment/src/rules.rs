@@ -305,6 +305,9 @@ fn flags(train: &Train) -> String {
     flag("mean", train.mean.as_ref().map(list));
     flag("std", train.std.as_ref().map(list));
     flag("embeddings", train.embeddings.as_ref().map(|path| path.display().to_string()));
+    if train.bf16 == Some(true) {
+        text += " --bf16";
+    }
     if train.flip == Some(false) {
         text += " --no-flip";
     }

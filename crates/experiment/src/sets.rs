@@ -65,6 +65,7 @@ impl Experiment {
             size: own.size.or(all.size),
             mean: own.mean.or(all.mean),
             std: own.std.or(all.std),
+            bf16: own.bf16.or(all.bf16),
             embeddings: own.embeddings.or(all.embeddings),
         }
     }

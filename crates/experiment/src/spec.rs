@@ -112,6 +112,8 @@ pub struct Train {
     pub mean: Option<Vec<f64>>,
     /// Their standard deviation.
     pub std: Option<Vec<f64>>,
+    /// `true`: convolutions and linear layers compute in bf16.
+    pub bf16: Option<bool>,
     /// A head that all tasks share: a vector per class (`train --embeddings`).
     pub embeddings: Option<PathBuf>,
 }

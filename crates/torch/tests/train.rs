@@ -63,6 +63,22 @@ fn it_learns() {
 }
 
 #[test]
+fn it_learns_in_bf16_and_its_weights_are_of_f32() {
+    let mut half = trainer(TrainSettings { bf16: true, ..settings() }, 1);
+    let mut full = trainer(settings(), 1);
+    let (first, same) = (epoch(&mut half), epoch(&mut full));
+    assert!((first.loss - same.loss).abs() < 0.1 * same.loss, "{first:?} against {same:?}");
+    epoch(&mut half);
+    let last = epoch(&mut half);
+    assert!(last.loss < 0.5 * first.loss && last.accuracy() > 0.95, "{first:?} … {last:?}");
+    let low_bits = |x: &f32| x.to_bits() & 0xffff != 0;
+    for name in ["conv1.weight", "bn1.running_var", "linear.weight"] {
+        let weights = half.weights().unwrap();
+        assert!(weights[name].iter().any(low_bits), "{name} is rounded to bf16");
+    }
+}
+
+#[test]
 fn a_restored_run_is_the_uninterrupted_one_bit_for_bit() {
     let mut whole = trainer(settings(), 5);
     while !whole.is_done() {

@@ -40,6 +40,7 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         label_smoothing: args.label_smoothing,
         flip: !args.no_flip,
         shift: args.shift,
+        bf16: args.bf16,
         ..TrainSettings::default()
     };
     let n_images = images.labels().len();

@@ -251,9 +251,13 @@ impl Trainer {
 
     /// One step.
     fn descend(&mut self, images: &ndarray::Array4<f32>, labels: &[i64]) -> Result<StepStats> {
-        let input = self.network.input(images)?;
+        let mut input = self.network.input(images)?;
+        if self.settings.bf16 {
+            input = input.f_to_kind(Kind::BFloat16)?;
+        }
         let labels = Tensor::f_from_slice(labels)?.f_to_device(self.network.device().tch())?;
         let logits = self.network.start(input, Statistics::Batch { momentum: NORM_MOMENTUM }).outputs()?.remove(0);
+        let logits = logits.f_to_kind(Kind::Float)?;
         let smoothing = self.settings.label_smoothing;
         let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, IGNORE_NONE, smoothing)?;
         let value = loss.f_double_value(&[])?;

@@ -27,6 +27,9 @@ pub struct TrainSettings {
     pub flip: bool,
     /// Shift images by up to so many pixels along each axis.
     pub shift: usize,
+    /// Convolutions and linear layers compute in bf16; weights, BatchNorm statistics and the loss stay in f32 (what
+    /// PyTorch's autocast does).
+    pub bf16: bool,
 }
 
 impl Default for TrainSettings {
@@ -43,6 +46,7 @@ impl Default for TrainSettings {
             label_smoothing: 0.0,
             flip: true,
             shift: 0,
+            bf16: false,
         }
     }
 }
