@@ -7,6 +7,7 @@ use crate::variant::{Extent, Heads, ImagesFrom, Rule as How, Variant};
 use crate::{Result, choose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::slice;
 
 /// Which rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,28 +150,19 @@ impl<'a> Rules<'a> {
         set.members.iter().for_each(|member| self.network(member));
         let files: Vec<PathBuf> = set.files().map(Path::to_owned).collect();
         let reports = experiment.source_files(set);
-        let data = || experiment.data.clone();
-        let (on, test) = (data_flags(&experiment.data), Split::Test.name());
-        let named = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ");
-        let n = files.len();
-        let command = format!("eval {0} --ensemble {0}{on} --split {test}", named(&files));
-        self.goals.insert(reports.report.clone());
-        self.add(&reports.report, || Rule { stage: "eval", needs: files.clone(), data: data(), command });
+        let (n, of_all) = (files.len(), format!("--ensemble {}", listed(&files)));
+        self.evaluated(&reports.report, &files, &format!("{} {of_all}", listed(&files)), Split::Test, None);
         if variants.iter().any(Variant::resets_sources) {
             let reset = self.reset(set, &ImagesFrom::Tasks, experiment.images.reset);
-            let command =
-                format!("eval --ensemble {}{on} --split {test} --label \"ensemble of {n}, BN reset\"", named(&reset));
-            self.goals.insert(reports.reset_report.clone());
-            self.add(&reports.reset_report, || Rule { stage: "eval", needs: reset, data: data(), command });
+            let (of_all, label) = (format!("--ensemble {}", listed(&reset)), format!("ensemble of {n}, BN reset"));
+            self.evaluated(&reports.reset_report, &reset, &of_all, Split::Test, Some(&label));
         }
         if variants.iter().any(|v| v.gate) {
-            let command = format!("gate {}{on} --images {}", named(&files), experiment.images.refit);
-            self.add(&reports.gated, || Rule { stage: "gate", needs: files, data: data(), command });
-            let command =
-                format!("eval {}{on} --split {test} --label \"ensemble of {n}, gate\"", reports.gated.display());
-            self.goals.insert(reports.gate_report.clone());
-            let needs = vec![reports.gated];
-            self.add(&reports.gate_report, || Rule { stage: "eval", needs, data: data(), command });
+            let command = format!("gate {} --images {}", self.on_all_data(&files), experiment.images.refit);
+            let data = experiment.data.clone();
+            self.add(&reports.gated, || Rule { stage: "gate", needs: files, data, command });
+            let (gated, label) = (listed(slice::from_ref(&reports.gated)), format!("ensemble of {n}, gate"));
+            self.evaluated(&reports.gate_report, &[reports.gated], &gated, Split::Test, Some(&label));
         }
     }
 
@@ -181,23 +173,29 @@ impl<'a> Rules<'a> {
         let files = experiment.files(set, variant);
         let images = experiment.images_of(variant);
         self.merged(set, variant, &files, images);
-        let on = data_flags(&experiment.data);
-        let report = files.report(split);
-        let command = format!("eval {}{on} --split {} --label \"{variant}\"", files.network.display(), split.name());
-        self.goals.insert(report.clone());
-        let (needs, data) = (vec![files.network.clone()], experiment.data.clone());
-        self.add(&report, || Rule { stage: "eval", needs, data, command });
+        let network = slice::from_ref(&files.network);
+        self.evaluated(&files.report(split), network, &listed(network), split, Some(&variant.to_string()));
         if variant.gate {
-            let command = format!("gate {}{on} --images {}", files.network.display(), images.refit);
-            let (needs, data) = (vec![files.network.clone()], experiment.data.clone());
+            let command = format!("gate {} --images {}", self.on_all_data(network), images.refit);
+            let (needs, data) = (network.to_vec(), experiment.data.clone());
             self.add(&files.gated, || Rule { stage: "gate", needs, data, command });
-            let report = files.gate_report(split);
-            let command =
-                format!("eval {}{on} --split {} --label \"{variant}, gate\"", files.gated.display(), split.name());
-            self.goals.insert(report.clone());
-            let (needs, data) = (vec![files.gated.clone()], experiment.data.clone());
-            self.add(&report, || Rule { stage: "eval", needs, data, command });
+            let (gated, label) = (slice::from_ref(&files.gated), format!("{variant}, gate"));
+            self.evaluated(&files.gate_report(split), gated, &listed(gated), split, Some(&label));
         }
+    }
+
+    /// A report that the experiment is made for. `of` names the networks as `eval` takes them.
+    fn evaluated(&mut self, report: &Path, needs: &[PathBuf], of: &str, split: Split, label: Option<&str>) {
+        let data = self.experiment.data.clone();
+        let label = label.map(|label| format!(" --label \"{label}\"")).unwrap_or_default();
+        let command = format!("eval {of}{} --split {}{label}", data_flags(&data), split.name());
+        self.goals.insert(report.to_owned());
+        self.add(report, || Rule { stage: "eval", needs: needs.to_vec(), data, command });
+    }
+
+    /// Networks and the experiment's data, as a stage takes them.
+    fn on_all_data(&self, networks: &[PathBuf]) -> String {
+        listed(networks) + &data_flags(&self.experiment.data)
     }
 
     /// From the networks to one network.
@@ -210,7 +208,7 @@ impl<'a> Rules<'a> {
         let classes =
             if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };
         let on = format!("{}{classes}", data_flags(&data));
-        let sources = files.sources.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ");
+        let sources = listed(&files.sources);
         let n = if refits { images.refit } else { images.collect };
         let collect = |how: &str| Rule {
             stage: "collect",
@@ -253,8 +251,8 @@ impl<'a> Rules<'a> {
         let experiment = self.experiment;
         let n = self.order.len();
         let mut text = format!("# Made by `experiment` of {}.toml: {n} files, each by one stage.\n", experiment.name);
-        let goals: Vec<String> = self.goals.iter().map(|path| path.display().to_string()).collect();
-        text += &format!("experiment-files: \\\n  {}\n\n", goals.join(" \\\n  "));
+        let goals: Vec<PathBuf> = self.goals.iter().cloned().collect();
+        text += &format!("experiment-files:{}\n\n", before_each(" \\\n  ", &goals));
         for file in &self.given {
             text += &format!(
                 "{}:\n\t@echo \"$@ is not there, and {}.toml does not say how to train it: put the network there\" >&2; exit 1\n\n",
@@ -279,6 +277,10 @@ impl<'a> Rules<'a> {
 
 fn data_flags(data: &[PathBuf]) -> String {
     before_each(" --data ", data)
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    before_each(" ", paths).trim_start().to_owned()
 }
 
 fn before_each(word: &str, paths: &[PathBuf]) -> String {

@@ -278,13 +278,14 @@ impl Experiment {
         }
         for grid in &self.rows {
             grid.check()?;
-            if let Some(like) = &grid.like
-                && !self.rows.iter().any(|other| other.choose.as_ref() == Some(like))
-            {
-                return Err(format!("[[rows]] is like `{like}`, but no [[rows]] chooses that"));
-            }
             if let Some(unknown) = grid.cases.iter().flatten().find(|case| !names.contains(case)) {
                 return Err(format!("[[rows]] names case `{unknown}`; there are {names:?}"));
+            }
+            if let Some(like) = &grid.like {
+                let chosen = |case: &str| self.choices(case).any(|(name, _)| name == like);
+                if let Some(case) = names.iter().find(|case| grid.is_of(case) && !chosen(case)) {
+                    return Err(format!("[[rows]] is like `{like}`, but no [[rows]] chooses that in case `{case}`"));
+                }
             }
         }
         self.check_for_make()
@@ -414,7 +415,7 @@ mod tests {
             ("[\"refit\"]", "[\"refit\"]\nchoose = \"best\"\ngate = true", "cannot both choose and gate"),
             ("[\"refit\"]", "[\"refit\"]\nchoose-on = 2", "choose-on is the number of merge sets"),
             ("[\"refit\"]", "[\"refit\"]\ncases = [\"three\"]", "names case `three`"),
-            ("method = [\"ward\"]", "like = \"best\"", "is like `best`, but no [[rows]] chooses that"),
+            ("method = [\"ward\"]", "like = \"best\"", "is like `best`, but no [[rows]] chooses that in case"),
         ] {
             let text = GOOD.replacen(from, to, 1);
             let error = Experiment::parse(&text, "x").unwrap_err();
