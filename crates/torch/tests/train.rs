@@ -11,7 +11,7 @@ use zipit::graph::{ArchSpec, arch::Arch};
 use zipit::watch::Unwatched;
 use zipit::{Graph, Preprocess};
 use zipit_torch::images::InMemory;
-use zipit_torch::train::{EpochStats, TrainSettings, Trainer};
+use zipit_torch::train::{Autocast, EpochStats, TrainSettings, Trainer};
 use zipit_torch::{Device, device::set_intra_op_threads};
 
 const N_IMAGES: usize = 96;
@@ -64,7 +64,7 @@ fn it_learns() {
 
 #[test]
 fn it_learns_in_bf16_and_its_weights_are_of_f32() {
-    let mut half = trainer(TrainSettings { bf16: true, ..settings() }, 1);
+    let mut half = trainer(TrainSettings { autocast: Autocast::Bf16, ..settings() }, 1);
     let mut full = trainer(settings(), 1);
     let (first, same) = (epoch(&mut half), epoch(&mut full));
     assert!((first.loss - same.loss).abs() < 0.1 * same.loss, "{first:?} against {same:?}");

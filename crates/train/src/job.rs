@@ -15,7 +15,7 @@ use zipit_stage::images::open_dataset;
 use zipit_stage::provenance::data_input;
 use zipit_torch::device::{libtorch_version, set_intra_op_threads};
 use zipit_torch::images::LabelledImages;
-use zipit_torch::train::{TrainSettings, TrainState, Trainer};
+use zipit_torch::train::{Autocast, TrainSettings, TrainState, Trainer};
 
 pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     // A sum in another order is another network: the number of threads is part of the experiment.
@@ -40,7 +40,7 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         label_smoothing: args.label_smoothing,
         flip: !args.no_flip,
         shift: args.shift,
-        bf16: args.bf16,
+        autocast: if args.bf16 { Autocast::Bf16 } else { Autocast::Off },
         ..TrainSettings::default()
     };
     let n_images = images.labels().len();

@@ -9,7 +9,7 @@ mod progress;
 mod settings;
 
 pub use progress::{EpochStats, StepStats, TrainState};
-pub use settings::TrainSettings;
+pub use settings::{Autocast, TrainSettings};
 
 use crate::augment::Augment;
 use crate::convert::to_array;
@@ -252,7 +252,7 @@ impl Trainer {
     /// One step.
     fn descend(&mut self, images: &ndarray::Array4<f32>, labels: &[i64]) -> Result<StepStats> {
         let mut input = self.network.input(images)?;
-        if self.settings.bf16 {
+        if self.settings.autocast == Autocast::Bf16 {
             input = input.f_to_kind(Kind::BFloat16)?;
         }
         let labels = Tensor::f_from_slice(labels)?.f_to_device(self.network.device().tch())?;

@@ -27,9 +27,18 @@ pub struct TrainSettings {
     pub flip: bool,
     /// Shift images by up to so many pixels along each axis.
     pub shift: usize,
-    /// Convolutions and linear layers compute in bf16; weights, BatchNorm statistics and the loss stay in f32 (what
-    /// PyTorch's autocast does).
-    pub bf16: bool,
+    /// Which precision convolutions and linear layers compute in.
+    pub autocast: Autocast,
+}
+
+/// Which precision convolutions and linear layers compute in; weights, BatchNorm statistics and the loss are always f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Autocast {
+    /// In f32 as well.
+    #[default]
+    Off,
+    /// Fast where the device multiplies bf16.
+    Bf16,
 }
 
 impl Default for TrainSettings {
@@ -46,7 +55,7 @@ impl Default for TrainSettings {
             label_smoothing: 0.0,
             flip: true,
             shift: 0,
-            bf16: false,
+            autocast: Autocast::Off,
         }
     }
 }
