@@ -346,7 +346,7 @@ mod tests {
         data = ["d/images"]
         train = { arch = "resnet20", flip = false, mean = [0.5] }
         networks.a = { classes = "0-1", seeds = [1] }
-        networks.b = { classes = "2,3", seeds = [2], file = "b.safetensors", train = { width = 0.5 } }
+        networks.b = { classes = "2,3", seeds = [2], file = "b.safetensors", train = { width = 0.5, bf16 = true } }
         cases = [{ name = "two", merge = ["a", "b"] }]
     "#;
 
@@ -394,7 +394,7 @@ mod tests {
         let made = files(&experiment(rows)).unwrap();
         let trained: Vec<&str> = made.iter().filter(|m| m.stage == "train").map(|m| m.command.as_str()).collect();
         let a = "train --arch resnet20 --mean 0.5 --no-flip --data d/images --classes 0-1 --seed 1 -o runs/networks/x_a_seed1.safetensors";
-        let b = "train --arch resnet20 --width 0.5 --mean 0.5 --no-flip --data d/images --classes 2,3 --seed 2 -o b.safetensors";
+        let b = "train --arch resnet20 --width 0.5 --mean 0.5 --bf16 --no-flip --data d/images --classes 2,3 --seed 2 -o b.safetensors";
         assert_eq!(trained, [a, b]);
     }
 
