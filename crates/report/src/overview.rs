@@ -13,7 +13,9 @@ pub fn render(all: &[Results]) -> String {
         What came out of the experiments that were run, made by `make results`. Task average on test images in %, mean ± \
         standard deviation over merge sets, × FLOPs of one network in brackets; in square brackets, how much more than \
         permute. *Authors’ rule*: zip, pinv, BatchNorm reset, α and β chosen on validation images where the experiment \
-        says so. No labels and no gradients in any of them. Every experiment’s page has the whole table, how many images \
+        says so. *Best*: the row of the highest task average among those that the experiment measured, read off the test \
+        images like every other number here, so with many rows a little favoured; the authors’ rule in its stop points is \
+        read off alike. No labels and no gradients in any of them. Every experiment’s page has the whole table, how many images \
         each row took, the commit and the machine.\n\n"
         .to_owned();
     text += &table(all);
@@ -65,7 +67,7 @@ fn table(all: &[Results]) -> String {
 
 fn line(results: &Results, case: &CaseResults) -> Vec<String> {
     let permute = one_to_one(case);
-    let authors = |row: &RowResult| row.series.starts_with("zip ") && row.series.ends_with(" pinv");
+    let authors = |row: &RowResult| row.series.starts_with("zip ") && row.series.contains(" pinv");
     let shown = |row: Option<&RowResult>| {
         row.map_or_else(
             || NOTHING.to_owned(),
@@ -74,7 +76,7 @@ fn line(results: &Results, case: &CaseResults) -> Vec<String> {
     };
     let gain = |row: Option<&RowResult>| {
         let more = row.zip(permute).map(|(row, permute)| 100.0 * (row.task_avg.mean / permute.task_avg.mean - 1.0));
-        more.map_or_else(String::new, |more| format!(" [{more:+.0} %]"))
+        more.map_or_else(String::new, |more| format!(" [{:+} %]", more.round() as i64))
     };
     let best = |limit: f64, of: &dyn Fn(&RowResult) -> bool| {
         let row = best_of(&case.rows, limit, of);
