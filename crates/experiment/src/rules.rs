@@ -158,11 +158,8 @@ impl<'a> Rules<'a> {
             self.evaluated(&reports.reset_report, &reset, &of_all, Split::Test, Some(&label));
         }
         if variants.iter().any(|v| v.gate) {
-            let command = format!("gate {} --images {}", self.on_all_data(&files), experiment.images.refit);
-            let data = experiment.data.clone();
-            self.add(&reports.gated, || Rule { stage: "gate", needs: files, data, command });
-            let (gated, label) = (listed(slice::from_ref(&reports.gated)), format!("ensemble of {n}, gate"));
-            self.evaluated(&reports.gate_report, &[reports.gated], &gated, Split::Test, Some(&label));
+            let label = format!("ensemble of {n}, gate");
+            self.gated(&files, experiment.images.refit, &reports.gated, &reports.gate_report, Split::Test, &label);
         }
     }
 
@@ -176,11 +173,8 @@ impl<'a> Rules<'a> {
         let network = slice::from_ref(&files.network);
         self.evaluated(&files.report(split), network, &listed(network), split, Some(&variant.to_string()));
         if variant.gate {
-            let command = format!("gate {} --images {}", self.on_all_data(network), images.refit);
-            let (needs, data) = (network.to_vec(), experiment.data.clone());
-            self.add(&files.gated, || Rule { stage: "gate", needs, data, command });
-            let (gated, label) = (slice::from_ref(&files.gated), format!("{variant}, gate"));
-            self.evaluated(&files.gate_report(split), gated, &listed(gated), split, Some(&label));
+            let label = format!("{variant}, gate");
+            self.gated(network, images.refit, &files.gated, &files.gate_report(split), split, &label);
         }
     }
 
@@ -193,9 +187,12 @@ impl<'a> Rules<'a> {
         self.add(report, || Rule { stage: "eval", needs: needs.to_vec(), data, command });
     }
 
-    /// Networks and the experiment's data, as a stage takes them.
-    fn on_all_data(&self, networks: &[PathBuf]) -> String {
-        listed(networks) + &data_flags(&self.experiment.data)
+    /// The networks as one with a gate, fitted on `n` images, and its report.
+    fn gated(&mut self, networks: &[PathBuf], n: u64, gated: &Path, report: &Path, split: Split, label: &str) {
+        let data = self.experiment.data.clone();
+        let command = format!("gate {}{} --images {n}", listed(networks), data_flags(&data));
+        self.add(gated, || Rule { stage: "gate", needs: networks.to_vec(), data, command });
+        self.evaluated(report, &[gated.to_owned()], &gated.display().to_string(), split, Some(label));
     }
 
     /// From the networks to one network.

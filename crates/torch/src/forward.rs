@@ -7,8 +7,9 @@ use crate::{Device, Error, Result, memory, ops};
 use ndarray::{Array4, ArrayD};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 use zipit::fold::fold_batch_norm;
+use zipit::graph::Op;
 use zipit::{Graph, Model, StateDict};
 
 /// Which statistics BatchNorm normalises with.
@@ -101,6 +102,20 @@ impl Network {
             params: Arc::clone(&self.params),
             device: self.device,
         }
+    }
+
+    /// Another handle, whose convolutions and linear layers have their weights in `kind` and compute in it when given
+    /// such an input. All other tensors are shared; gradients reach this network's weights.
+    pub(crate) fn autocast(&self, kind: Kind) -> Result<Self> {
+        let mut cast = self.replicate();
+        for (node, params) in self.graph.nodes.iter().zip(self.params.iter()) {
+            if matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. }) {
+                for &i in params {
+                    cast.tensors[i] = self.tensors[i].f_to_kind(kind)?;
+                }
+            }
+        }
+        Ok(cast)
     }
 
     /// Parameters and buffers under their names, in name order.

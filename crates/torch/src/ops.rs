@@ -19,11 +19,10 @@ pub(crate) fn compute(
 ) -> Computed {
     let first = inputs[0];
     match op {
-        Op::Conv2d { window, groups, .. } => conv2d(first, &of_kind(first, params)?, window, *groups as i64),
+        Op::Conv2d { window, groups, .. } => conv2d(first, params, window, *groups as i64),
         Op::Linear { .. } => {
             let last = features_last(first)?;
-            let params = of_kind(first, params)?;
-            features_first(&last.f_linear(&params[0], params.get(1))?)
+            features_first(&last.f_linear(params[0], params.get(1).copied())?)
         }
         Op::BatchNorm2d { eps, .. } => {
             let (training, momentum) = match statistics {
@@ -94,12 +93,7 @@ pub(crate) fn compute(
     }
 }
 
-/// Weights in the precision of the values, which is less than theirs where a network trains in bf16.
-fn of_kind(x: &Tensor, params: &[&Tensor]) -> Result<Vec<Tensor>, TchError> {
-    params.iter().map(|param| param.f_to_kind(x.kind())).collect()
-}
-
-fn conv2d(x: &Tensor, params: &[Tensor], window: &Window, groups: i64) -> Computed {
+fn conv2d(x: &Tensor, params: &[&Tensor], window: &Window, groups: i64) -> Computed {
     let Window { kernel, mut stride, padding, dilation, .. } = *window;
     let mut x = x.shallow_clone();
     // oneDNN 3.7's AVX2 kernel for the gradient of a strided 1×1 convolution of few channels writes beyond its buffer.
@@ -107,7 +101,7 @@ fn conv2d(x: &Tensor, params: &[Tensor], window: &Window, groups: i64) -> Comput
         x = x.f_slice(2, 0, None, stride[0] as i64)?.f_slice(3, 0, None, stride[1] as i64)?;
         stride = [1, 1];
     }
-    x.f_conv2d(&params[0], params.get(1), pair(stride), pair(padding), pair(dilation), groups)
+    x.f_conv2d(params[0], params.get(1).copied(), pair(stride), pair(padding), pair(dilation), groups)
 }
 
 fn activation(x: &Tensor, function: Activation) -> Computed {

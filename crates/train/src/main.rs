@@ -74,8 +74,8 @@ struct Args {
     /// Shift images by up to so many pixels along each axis
     #[arg(long, default_value_t = 2)]
     shift: usize,
-    /// Convolutions and linear layers compute in bf16, all else in f32 (PyTorch's autocast): several times faster on
-    /// CPUs that have AMX
+    /// Convolutions and linear layers compute in bf16, all else in f32 (PyTorch's autocast): about twice as fast
+    /// on CPUs that have AMX
     #[arg(long)]
     bf16: bool,
     /// Seed of the initialisation, the order of the images and the augmentation

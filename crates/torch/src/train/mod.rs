@@ -251,13 +251,8 @@ impl Trainer {
 
     /// One step.
     fn descend(&mut self, images: &ndarray::Array4<f32>, labels: &[i64]) -> Result<StepStats> {
-        let mut input = self.network.input(images)?;
-        if self.settings.autocast == Autocast::Bf16 {
-            input = input.f_to_kind(Kind::BFloat16)?;
-        }
         let labels = Tensor::f_from_slice(labels)?.f_to_device(self.network.device().tch())?;
-        let logits = self.network.start(input, Statistics::Batch { momentum: NORM_MOMENTUM }).outputs()?.remove(0);
-        let logits = logits.f_to_kind(Kind::Float)?;
+        let logits = self.logits(images)?;
         let smoothing = self.settings.label_smoothing;
         let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, IGNORE_NONE, smoothing)?;
         let value = loss.f_double_value(&[])?;
@@ -290,6 +285,20 @@ impl Trainer {
             n_images: labels.size()[0] as usize,
             lr,
         })
+    }
+
+    /// What the network makes of a batch, with the batch's statistics.
+    fn logits(&self, images: &ndarray::Array4<f32>) -> Result<Tensor> {
+        let statistics = Statistics::Batch { momentum: NORM_MOMENTUM };
+        let input = self.network.input(images)?;
+        match self.settings.autocast {
+            Autocast::Off => Ok(self.network.start(input, statistics).outputs()?.remove(0)),
+            Autocast::Bf16 => {
+                let network = self.network.autocast(Kind::BFloat16)?;
+                let input = input.f_to_kind(Kind::BFloat16)?;
+                Ok(network.start(input, statistics).outputs()?.remove(0).f_to_kind(Kind::Float)?)
+            }
+        }
     }
 
     /// Puts weights, and momenta or none yet, on the device.
