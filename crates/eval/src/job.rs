@@ -86,7 +86,8 @@ fn print(args: &Args, stage: &Stage, report: &Report) -> anyhow::Result<()> {
         if let Some(best) = print::best(report).filter(|_| args.best) {
             let cost = best.relative_macs.map(|r| format!(" at {r:.2}× the FLOPs of one network")).unwrap_or_default();
             text += &format!(
-                "\nBest merged network: {}, task average {} %{cost}\n",
+                "\nBest merged network on {}: {}, task average {} %{cost}\n",
+                report.data.iter().map(print::images).collect::<Vec<_>>().join(" and "),
                 best.model,
                 print::percent(best.scores.task_avg)
             );

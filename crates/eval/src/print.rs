@@ -1,6 +1,6 @@
 //! The table of a report.
 
-use zipit::report::{Report, Row, RowKind, Score};
+use zipit::report::{DataUsed, Report, Row, RowKind, Score};
 use zipit_stage::Table;
 
 /// One line per network, one column per task.
@@ -68,7 +68,7 @@ pub fn notes(report: &Report) -> String {
     let mut text = String::new();
     for data in &report.data {
         let digest = data.digest.get(..12).unwrap_or(&data.digest);
-        text += &format!("{} images of {} ({} split, BLAKE3 {digest}…)\n", data.n_images, data.name, data.split);
+        text += &format!("{} (BLAKE3 {digest}…)\n", images(data));
     }
     text += "accuracy in %, ± half of the 95 % Wilson interval; FLOPs are multiply-adds of convolutions and linear layers\n";
     if report.rows.iter().any(|row| !row.used.images.is_empty()) {
@@ -83,6 +83,11 @@ pub fn notes(report: &Report) -> String {
         text += &format!("{note}\n");
     }
     text
+}
+
+/// What accuracies were measured on: `6000 images of fashion-mnist, val split`.
+pub fn images(data: &DataUsed) -> String {
+    format!("{} images of {}, {} split", data.n_images, data.name, data.split)
 }
 
 /// The merged network to take: the best task average, the cheaper one of equals.

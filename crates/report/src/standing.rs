@@ -24,6 +24,17 @@ pub fn best_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) -> bo
     })
 }
 
+/// The merged row that costs most among those that are `wanted` and cost at most `limit` times one network's FLOPs: what
+/// one would take without having seen any accuracy. Costs are compared to one decimal; of equals a budget's, then the first.
+pub fn dearest_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) -> bool) -> Option<&RowResult> {
+    let fits = |row: &&RowResult| row.kind == RowKind::Merged && row.relative_macs <= limit && wanted(row);
+    let rank = |row: &RowResult| ((10.0 * row.relative_macs).round() as i64, row.extent.starts_with("budget"));
+    rows.iter().filter(fits).fold(None, |dearest, row| match dearest {
+        Some(dearest) if rank(dearest) >= rank(row) => Some(dearest),
+        _ => Some(row),
+    })
+}
+
 /// All networks side by side.
 pub fn ensemble(case: &CaseResults) -> Option<&RowResult> {
     case.rows.iter().find(|row| row.kind == RowKind::Ensemble)
@@ -110,6 +121,24 @@ mod tests {
             row.task_avg.mean = f64::NAN;
         }
         assert_eq!(best(&case, ONE_NETWORK), None);
+    }
+
+    #[test]
+    fn the_dearest_is_told_by_cost_alone() {
+        let mut row = invented::results().cases.remove(0).rows.into_iter().find(|r| r.kind == RowKind::Merged).unwrap();
+        let rows: Vec<RowResult> =
+            [("full", 1.0, 0.9), ("budget 1", 0.97, 0.8), ("to 13/20", 1.32, 0.7), ("budget 2", 1.98, 0.6)]
+                .map(|(extent, macs, accuracy)| {
+                    (row.extent, row.relative_macs, row.task_avg.mean) = (extent.to_owned(), macs, accuracy);
+                    row.clone()
+                })
+                .to_vec();
+        let extent = |limit| dearest_of(&rows, limit, |_| true).map(|row| row.extent.as_str());
+        assert_eq!(
+            [0.5, ONE_NETWORK, SOME_HEADS, 2.0].map(extent),
+            [None, Some("budget 1"), Some("to 13/20"), Some("budget 2")]
+        );
+        assert_eq!(dearest_of(&rows, 2.0, |row| row.extent == "full").unwrap().extent, "full");
     }
 
     #[test]
