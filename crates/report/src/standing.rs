@@ -2,6 +2,7 @@
 
 use crate::numbers::{fixed, of_them, percents};
 use crate::results::{CaseResults, RowResult, Stat};
+use std::collections::BTreeSet;
 use zipit::report::RowKind;
 
 /// Up to here a network counts as no dearer than one of those it was merged from.
@@ -38,6 +39,19 @@ pub fn dearest_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) ->
 /// All networks side by side.
 pub fn ensemble(case: &CaseResults) -> Option<&RowResult> {
     case.rows.iter().find(|row| row.kind == RowKind::Ensemble)
+}
+
+/// What a merged network's task average is compared with, of all networks side by side: where all have the same classes,
+/// so that nobody knows which of them to ask, it is their joint accuracy.
+pub fn together<'a>(case: &CaseResults, row: &'a RowResult) -> &'a Stat {
+    row.joint.as_ref().filter(|_| one_label_space(case)).unwrap_or(&row.task_avg)
+}
+
+/// Whether several networks were merged that all have the same classes.
+fn one_label_space(case: &CaseResults) -> bool {
+    let classes = |row: &RowResult| row.classes.iter().map(|of| of.class.clone()).collect::<BTreeSet<_>>();
+    let all: Vec<_> = singles(case).map(classes).collect();
+    all.len() > 1 && all.windows(2).all(|two| two[0] == two[1] && !two[0].is_empty())
 }
 
 /// The networks as they were trained, one row per task.
@@ -81,7 +95,7 @@ pub fn sentence(case: &CaseResults) -> Vec<Piece> {
     if let Some(row) = ensemble(case) {
         let cost = fixed(row.relative_macs);
         say(format!("; the networks side by side, {cost} times the FLOPs, have "), false);
-        say(format!("{} %", percents(&row.task_avg)), true);
+        say(format!("{} %", percents(together(case, row))), true);
     }
     if let Some(row) = one_to_one(case).filter(|row| row.model != first.model) {
         say(format!("; matched one to one ({}) they have ", row.model), false);
@@ -139,6 +153,22 @@ mod tests {
             [None, Some("budget 1"), Some("to 13/20"), Some("budget 2")]
         );
         assert_eq!(dearest_of(&rows, 2.0, |row| row.extent == "full").unwrap().extent, "full");
+    }
+
+    #[test]
+    fn of_one_label_space_the_ensemble_is_asked_jointly() {
+        let mut case = invented::results().cases.remove(0);
+        let row = ensemble(&case).unwrap().clone();
+        assert_eq!(together(&case, &row), &row.task_avg);
+        let classes = singles(&case).next().unwrap().classes.clone();
+        for single in case.rows.iter_mut().filter(|row| row.kind == RowKind::Single) {
+            single.classes.clone_from(&classes);
+        }
+        assert_eq!(Some(together(&case, &row)), row.joint.as_ref());
+        let text: String = sentence(&case).into_iter().map(|piece| piece.text).collect();
+        assert!(text.contains(&format!("have {} %", percents(row.joint.as_ref().unwrap()))), "{text}");
+        let alone = RowResult { joint: None, ..row };
+        assert_eq!(together(&case, &alone), &alone.task_avg);
     }
 
     #[test]

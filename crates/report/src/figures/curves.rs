@@ -7,7 +7,7 @@ use super::{Figure, Place};
 use crate::error::Result;
 use crate::numbers::{fixed, of_them, percent, percents};
 use crate::results::{CaseResults, Results, RowResult, Stat};
-use crate::standing::{ONE_NETWORK, best, ensemble, one_to_one, singles_average};
+use crate::standing::{ONE_NETWORK, best, ensemble, one_to_one, singles_average, together};
 use std::collections::BTreeSet;
 use zipit::report::RowKind;
 
@@ -83,7 +83,8 @@ impl Curve {
 
     fn levels(self, case: &CaseResults) -> Vec<Level> {
         let mut levels = Vec::new();
-        let side_by_side = ensemble(case).and_then(|row| Some((row, (self.of)(row)?.mean)));
+        let comparable = |row| if self.accuracy == FLOPS.accuracy { Some(together(case, row)) } else { (self.of)(row) };
+        let side_by_side = ensemble(case).and_then(|row| Some((row, comparable(row)?.mean)));
         if let Some((row, share)) = side_by_side.filter(|(_, share)| share.is_finite()) {
             let name = format!("ensemble ({} × the {})", fixed((self.along)(row)), self.cost);
             levels.push(Level { name, share, pattern: DASHES });
@@ -156,22 +157,24 @@ pub fn along_axis(results: &Results, looks: &Looks) -> Result<Option<Figure>> {
     let mut placed: Vec<(f64, &CaseResults)> =
         results.cases.iter().filter_map(|case| case.x.map(|x| (x, case))).filter(|(x, _)| x.is_finite()).collect();
     placed.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let points = |named: &dyn Fn(&RowResult) -> bool| -> Vec<Point> {
-        let found = |case: &CaseResults| case.rows.iter().find(|row| named(row)).map(|row| row.task_avg.clone());
-        placed.iter().filter_map(|(x, case)| Point::new(*x, &found(case)?)).collect()
+    let points = |wanted: &dyn Fn(&CaseResults, &RowResult) -> bool, accuracy: fn(&CaseResults, &RowResult) -> Stat| {
+        let found = |case: &CaseResults| case.rows.iter().find(|row| wanted(case, row)).map(|row| accuracy(case, row));
+        placed.iter().filter_map(|(x, case)| Point::new(*x, &found(case)?)).collect::<Vec<Point>>()
     };
     // Networks of one network's cost first: they can be compared with each other.
-    let rows = || placed.iter().flat_map(|(_, case)| &case.rows).filter(|row| row.kind == RowKind::Merged);
-    let cheap = rows().filter(|row| row.relative_macs <= ONE_NETWORK);
-    let dear = rows().filter(|row| row.relative_macs > ONE_NETWORK);
+    let rows = || placed.iter().flat_map(|(_, case)| case.rows.iter().map(move |row| (*case, row)));
+    let merged = || rows().filter(|(_, row)| row.kind == RowKind::Merged);
+    let cheap = merged().filter(|(_, row)| row.relative_macs <= ONE_NETWORK);
+    let dear = merged().filter(|(_, row)| row.relative_macs > ONE_NETWORK);
     let mut seen = BTreeSet::new();
-    let firsts = cheap.chain(dear).filter(|row| seen.insert(&row.model));
-    let side_by_side = points(&|row| row.kind == RowKind::Ensemble);
+    let firsts = cheap.chain(dear).filter(|(case, row)| seen.insert(way(case, row)));
+    let side_by_side = points(&|_, row| row.kind == RowKind::Ensemble, |case, row| together(case, row).clone());
     let ensemble = Line { name: "ensemble".to_owned(), points: side_by_side, ..Line::default() };
     let reference = Some(ensemble).filter(|line| line.points.len() > 1);
-    let merged = firsts.map(|first| Line {
-        points: points(&|row| row.kind == RowKind::Merged && row.model == first.model),
-        ..named(first, &first.model)
+    let merged = firsts.map(|(of, first)| {
+        let same =
+            |case: &CaseResults, row: &RowResult| row.kind == RowKind::Merged && way(case, row) == way(of, first);
+        Line { points: points(&same, |_, row| row.task_avg.clone()), ..named(first, way(of, first)) }
     });
     let mut lines: Vec<Line> = merged.filter(|line| line.points.len() > 1).collect();
     let n_left_out = lines.len().saturating_sub(MAX_LINES);
@@ -183,6 +186,13 @@ pub fn along_axis(results: &Results, looks: &Looks) -> Result<Option<Figure>> {
     let plot = Plot { x, y_title: "task average".to_owned(), lines, reference, ..Plot::default() };
     let heading = format!("Task average against {title}");
     Ok(plot.draw()?.map(|drawing| Figure::new(Place::Axis, "axis", &heading, &alt, &drawing)))
+}
+
+/// What a row is called whichever case it is of: what was chosen may be another way to merge in every case.
+fn way<'a>(case: &'a CaseResults, row: &'a RowResult) -> &'a str {
+    let names = case.choices.iter().map(|choice| choice.name.as_str());
+    let mut chosen = names.filter(|name| row.model.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")));
+    chosen.next().unwrap_or(&row.model)
 }
 
 fn axis_alt<'a>(title: &str, lines: impl Iterator<Item = &'a Line>, n_left_out: usize) -> String {
@@ -203,6 +213,7 @@ fn axis_alt<'a>(title: &str, lines: impl Iterator<Item = &'a Line>, n_left_out: 
 mod tests {
     use super::*;
     use crate::invented;
+    use crate::results::ChoiceResult;
 
     #[test]
     fn every_merged_row_is_drawn_once() {
@@ -232,6 +243,15 @@ mod tests {
         let mut results = invented::results();
         let figure = along_axis(&results, &looks(&results)).unwrap().unwrap();
         assert!(figure.alt.contains("ward refit: 95."), "{}", figure.alt);
+        // What was chosen is one line, another choice in every case or not.
+        for (i, case) in results.cases.iter_mut().enumerate() {
+            let model = format!("ways, chosen: way {i}");
+            case.choices =
+                vec![ChoiceResult { name: "ways, chosen".into(), n_sets: 1, best: model.clone(), candidates: vec![] }];
+            case.rows.iter_mut().find(|row| row.model == "ward refit").unwrap().model = model;
+        }
+        let figure = along_axis(&results, &looks(&results)).unwrap().unwrap();
+        assert!(figure.alt.contains("ways, chosen: 95.") && !figure.alt.contains("way 0"), "{}", figure.alt);
         results.cases.truncate(1);
         assert_eq!(along_axis(&results, &looks(&results)).unwrap(), None);
     }
