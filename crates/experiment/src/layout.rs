@@ -3,7 +3,7 @@
 
 use crate::sets::{MergeSet, stem};
 use crate::spec::{Experiment, Images};
-use crate::variant::{Extent, Heads, ImagesFrom, Rule, Variant};
+use crate::variant::{Extent, Heads, ImagesFrom, Rule, Trust, Variant};
 use std::path::{Path, PathBuf};
 
 /// Where merges are cached, from the folder that make runs in.
@@ -163,7 +163,8 @@ impl Experiment {
             rule => format!("{rule}{}", images.refit),
         };
         let one = if variant.heads == Heads::Merge { "_one-head" } else { "" };
-        let network = plan.join(made + one);
+        let believed = if variant.trust == Trust::All { String::new() } else { format!("_{}", variant.trust.name()) };
+        let network = plan.join(made + one + &believed);
         Files {
             sources,
             gram: match variant.rule {

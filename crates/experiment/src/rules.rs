@@ -3,7 +3,7 @@
 use crate::layout::{Files, Split};
 use crate::sets::{Member, MergeSet};
 use crate::spec::{Experiment, Images, Train};
-use crate::variant::{Extent, Heads, ImagesFrom, Rule as How, Variant};
+use crate::variant::{Extent, Heads, ImagesFrom, Rule as How, Trust, Variant};
 use crate::{Result, choose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -230,7 +230,10 @@ impl<'a> Rules<'a> {
                 _ => format!("{on} --images {n}"),
             };
             let needs = [needs(), files.gram.clone().into_iter().collect()].concat();
-            let command = format!("refit {inputs}{how}");
+            let one_head = variant.heads == Heads::Merge && variant.rule.asks();
+            let believed = one_head || variant.trust != Trust::All;
+            let trust = if believed { format!(" --trust {}", variant.trust.name()) } else { String::new() };
+            let command = format!("refit {inputs}{how}{trust}");
             self.add(&files.network, || Rule { stage: "refit", needs, data, command });
             return;
         }
@@ -360,6 +363,7 @@ mod tests {
             rule = ["pinv", "covariance", "refit", "gram", "gram-own", "layerwise", "repair"]
             images-from = ["tasks", "classes 0-1", "d/noise"]
             images = [10, 20]
+            trust = ["all", "surest", "task"]
             gate = true
         "#;
         let made = files(&experiment(rows)).unwrap();
@@ -380,9 +384,10 @@ mod tests {
             }
             assert!(known.insert(&file.path), "{} is made twice", file.path.display());
         }
-        // 2 methods × 4 extents × 7 rules × 3 kinds of images × 2 numbers, with and without gate; networks, their ensembles.
+        // 2 methods × 4 extents × 7 rules, 2 of which with 3 kinds of trust, × 3 kinds of images × 2 numbers, with and without
+        // gate; networks, their ensembles.
         let evaluated = made.iter().filter(|file| file.stage == "eval").count();
-        assert_eq!(evaluated, 2 * 4 * 7 * 3 * 2 * 2 + 2);
+        assert_eq!(evaluated, 2 * 4 * (7 + 2 * 2) * 3 * 2 * 2 + 2);
     }
 
     #[test]
@@ -393,6 +398,23 @@ mod tests {
         let a = "train --arch resnet20 --mean 0.5 --no-flip --data d/images --classes 0-1 --seed 1 -o runs/networks/x_a_seed1.safetensors";
         let b = "train --arch resnet20 --width 0.5 --mean 0.5 --bf16 --no-flip --data d/images --classes 2,3 --seed 2 -o b.safetensors";
         assert_eq!(trained, [a, b]);
+    }
+
+    #[test]
+    fn whom_refit_believes_is_said_wherever_it_matters() {
+        let commands = |rest: &str| -> Vec<String> {
+            let rows = format!("[[rows]]\nmethod = [\"ward\"]\nrule = [\"refit\", \"covariance\"]\n{rest}");
+            let made = files(&experiment(&rows)).unwrap();
+            made.into_iter().filter(|m| m.stage == "refit").map(|m| m.command).collect()
+        };
+        let [plain] = &commands("")[..] else { panic!("one refit") };
+        assert!(!plain.contains("--trust") && plain.ends_with("/refit2000/network.safetensors"), "{plain}");
+        let [merged] = &commands("heads = \"merge\"")[..] else { panic!("one refit") };
+        assert!(
+            merged.contains(" --trust surest ") && merged.ends_with("/refit2000_one-head_surest/network.safetensors")
+        );
+        let both = commands("heads = \"merge\"\ntrust = [\"all\", \"task\"]");
+        assert!(both[0].contains(" --trust all ") && both[1].contains(" --trust task "), "{both:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! rule = ["covariance", "refit"]
 //! ```
 
-use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule};
+use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule, Trust};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -191,6 +191,10 @@ pub struct Grid {
     /// `merge`: heads of the same classes become one (the tasks then have one output).
     #[serde(default)]
     pub heads: Heads,
+    /// refit, layerwise: `all`, `surest`, `task`, which network is believed on which image: see `refit --trust`
+    /// [default: surest with one head, else all].
+    #[serde(default)]
+    pub trust: Vec<Trust>,
     /// `false`: BatchNorm statistics are left as merging makes them, and so are the networks'.
     #[serde(default = "yes")]
     pub reset: bool,

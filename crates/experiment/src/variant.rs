@@ -130,6 +130,12 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Whether layers are solved image by image, so that not every network has to be believed on all of them.
+    #[must_use]
+    pub fn asks(self) -> bool {
+        matches!(self, Self::Refit | Self::Layerwise)
+    }
+
     /// Whether layers are solved again, so that nothing has to be reset.
     #[must_use]
     pub fn refits(self) -> bool {
@@ -160,6 +166,30 @@ pub enum Heads {
     Separate,
     /// One output for all: of networks that predict the same classes.
     Merge,
+}
+
+/// Which network is believed on which image while layers are solved again: `refit --trust`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// All alike.
+    All,
+    /// The surest one.
+    Surest,
+    /// The one whose task's data it is from.
+    Task,
+}
+
+impl Trust {
+    /// As `refit --trust` takes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Surest => "surest",
+            Self::Task => "task",
+        }
+    }
 }
 
 /// Which images the statistics are taken of.
@@ -209,6 +239,8 @@ pub struct Variant {
     pub images: Option<u64>,
     /// What becomes of the heads.
     pub heads: Heads,
+    /// Which network is believed on which image.
+    pub trust: Trust,
     /// Whether BatchNorm is reset.
     pub reset: bool,
     /// Also with a gate.
@@ -221,21 +253,35 @@ impl Variant {
     pub fn resets_sources(&self) -> bool {
         self.reset && !self.rule.refits() && self.from == ImagesFrom::Tasks && self.images.is_none()
     }
+
+    /// What sets it apart from others of the same matching, extent and rule: `, one head, 300 images`.
+    #[must_use]
+    pub fn apart(&self) -> String {
+        let mut text = String::new();
+        if self.heads == Heads::Merge {
+            text += ", one head";
+        }
+        text += match self.trust {
+            Trust::All => "",
+            Trust::Surest => ", surest network",
+            Trust::Task => ", tasks known",
+        };
+        if !self.reset && !self.rule.refits() {
+            text += ", no reset";
+        }
+        if let Some(n) = self.images {
+            text += &format!(", {n} images");
+        }
+        if self.from != ImagesFrom::Tasks {
+            text += &format!(", {}", self.from);
+        }
+        text
+    }
 }
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.method, self.extent, self.rule)?;
-        if self.heads == Heads::Merge {
-            f.write_str(", one head")?;
-        }
-        if !self.reset && !self.rule.refits() {
-            f.write_str(", no reset")?;
-        }
-        if let Some(n) = self.images {
-            write!(f, ", {n} images")?;
-        }
-        if self.from == ImagesFrom::Tasks { Ok(()) } else { write!(f, ", {}", self.from) }
+        write!(f, "{} {} {}{}", self.method, self.extent, self.rule, self.apart())
     }
 }
 
@@ -256,13 +302,16 @@ impl Grid {
             for &images in &counts {
                 for &method in methods {
                     for extent in &self.extent {
-                        all.extend(self.rule.iter().map(|&rule| Variant {
+                        let rules =
+                            self.rule.iter().flat_map(|&rule| self.trusts(rule).map(move |trust| (rule, trust)));
+                        all.extend(rules.map(|(rule, trust)| Variant {
                             method,
                             extent: extent.clone(),
                             rule,
                             from: from.clone(),
                             images,
                             heads: self.heads,
+                            trust,
                             reset: self.reset,
                             gate: self.gate,
                         }));
@@ -271,6 +320,16 @@ impl Grid {
             }
         }
         all
+    }
+
+    fn trusts(&self, rule: Rule) -> impl Iterator<Item = Trust> + use<> {
+        let trusts = match &self.trust[..] {
+            _ if !rule.asks() => vec![Trust::All],
+            [] if self.heads == Heads::Merge => vec![Trust::Surest],
+            [] => vec![Trust::All],
+            given => given.to_vec(),
+        };
+        trusts.into_iter()
     }
 
     fn methods(&self) -> Vec<Method> {

@@ -2,22 +2,26 @@
 
 use crate::job::{Merge, Outputs, Refitted};
 use crate::report::{LayerReport, RefitReport};
-use crate::{Mode, resume};
+use crate::{Mode, Trust, resume};
 use anyhow::{Context, bail};
+use clap::ValueEnum;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use zipit::Model;
 use zipit::images::ImageBatches;
+use zipit::refit::Owners;
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
 use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::scratch::ScratchFile;
 use zipit_data::Split;
 use zipit_stage::Stage;
-use zipit_stage::images::tasks_of;
-use zipit_torch::batch_size;
+use zipit_stage::images::{ImageSet, tasks_of};
 use zipit_torch::device::libtorch_version;
+use zipit_torch::evaluate::logits;
 use zipit_torch::refit::{Inputs, Refit, Task};
+use zipit_torch::{Device, Network, batch_size};
 
 /// How often solved layers are saved.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -32,8 +36,13 @@ pub fn refit<'a>(
     let args = merge.args;
     let set = args.images.choose(&tasks_of(models), Split::Train)?;
     inputs.extend(set.inputs());
-    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
-    let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
+    let mut environment =
+        BTreeMap::from([("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())]);
+    if let Some(trust) = args.trust().to_possible_value().filter(|_| args.trust() != Trust::All) {
+        environment.insert("trust", trust.get_name().to_owned());
+    }
+    let environment = environment.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let provenance = stage.provenance(inputs, environment);
     let graph = &models[0].graph;
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = set.batches(&models[0].preprocess, size, None);
@@ -60,6 +69,11 @@ pub fn refit<'a>(
     if outputs.up_to_date()? {
         return Ok(None);
     }
+    if let Some(owners) = owners(args.trust(), models, &set, &batches, (args.device, stage))? {
+        let n: Vec<String> = owners.n_images().iter().map(usize::to_string).collect();
+        tracing::info!("{told}: believed is {}, in the order of the models", n.join(" + "));
+        refit = refit.with_owners(owners)?;
+    }
     let layers = solve(&args.out, stage, &mut refit, n_images, &outputs.provenance)?;
     let resume = resume::path(&args.out);
     if resume.exists() {
@@ -69,6 +83,34 @@ pub fn refit<'a>(
     tracing::debug!("networks run and summed up in {running:.1} s, layers solved in {solving:.1} s");
     let report = RefitReport { n_images: n_images as u64, layers };
     Ok(Some((outputs, Refitted { network: refit.model().clone(), report, fitted_to: told })))
+}
+
+/// Which model is believed on which image; `None` where all are on all.
+fn owners(
+    trust: Trust,
+    models: &[&Model],
+    set: &ImageSet,
+    batches: &dyn ImageBatches,
+    (device, stage): (Device, &Stage),
+) -> anyhow::Result<Option<Owners>> {
+    let of = match trust {
+        Trust::All => return Ok(None),
+        Trust::Task => {
+            let of_task: Vec<usize> =
+                models.iter().enumerate().flat_map(|(i, m)| m.tasks.iter().map(move |_| i)).collect();
+            let tasks: Vec<zipit::Task> = models.iter().flat_map(|model| model.tasks.iter().cloned()).collect();
+            let of = set.tasks_of_images(&tasks)?.into_iter().map(|task| of_task[task]).collect();
+            Owners::new(of, models.len())?
+        }
+        Trust::Surest => {
+            let progress = stage.progress("ask", "images", (models.len() * batches.n_images()) as u64);
+            let logits = models
+                .iter()
+                .map(|model| logits(&Network::folded(model, &BTreeSet::new(), device)?, batches, &progress));
+            Owners::surest(&logits.collect::<zipit_torch::Result<Vec<_>>>()?)?
+        }
+    };
+    Ok(Some(of))
 }
 
 /// All layers, those that an interrupted run solved among them.

@@ -1,7 +1,7 @@
 //! Refitting: checked inputs → graph surgery → layer after layer → model file.
 
 use crate::report::{RefitReport, table};
-use crate::{Args, Mode, grams, images};
+use crate::{Args, Mode, Trust, grams, images};
 use anyhow::{Context, ensure};
 use zipit::Model;
 use zipit::apply::Grafted;
@@ -87,6 +87,12 @@ fn check(args: &Args) -> anyhow::Result<()> {
         Mode::Gram if args.images.given() => usage("--mode gram takes no images: leave --data out"),
         Mode::Sequential | Mode::Layerwise if args.stats.is_some() => {
             usage("--stats belongs to --mode gram; the other modes take images (--data)")
+        }
+        Mode::Gram if args.trust() != Trust::All => {
+            usage("--trust asks the models about every image: --mode gram has none")
+        }
+        Mode::Sequential if args.repair && args.trust() != Trust::All => {
+            usage("--repair measures all images alike: leave --trust out")
         }
         Mode::Layerwise if args.repair => usage("--repair measures the merged network itself: leave --mode out"),
         Mode::Gram | Mode::Sequential | Mode::Layerwise => Ok(()),

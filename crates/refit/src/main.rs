@@ -9,6 +9,7 @@ mod resume;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use zipit::apply::Heads;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
 use zipit_stage::{Common, Format, HasCommon, PrecisionArg};
@@ -47,6 +48,10 @@ struct Args {
     /// How much each model's features count where they are averaged, in the order of the plan [default: all the same]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
+    /// Which model is believed on an image, where features of several are averaged and where a layer is one model's alone
+    /// [default: surest with --heads merge, else all]
+    #[arg(long, value_enum)]
+    trust: Option<Trust>,
     #[command(flatten)]
     precision: PrecisionArg,
     /// Where the networks run: cpu, cuda or cuda:i
@@ -76,6 +81,28 @@ enum Mode {
     Layerwise,
     /// The same from moments that were collected once, without images; of each model by itself, RegMean
     Gram,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Trust {
+    /// All models alike
+    All,
+    /// The one whose softmax gives the largest probability: for models that predict the same classes
+    Surest,
+    /// The one whose task's data the image is from: told by classes that only one task has, or by one --data per task
+    Task,
+}
+
+impl Args {
+    /// Which model is believed.
+    fn trust(&self) -> Trust {
+        let measures_images = !self.repair && self.mode != Mode::Gram;
+        match (self.trust, self.merge.heads()) {
+            (Some(trust), _) => trust,
+            (None, Heads::Merge) if measures_images => Trust::Surest,
+            (None, _) => Trust::All,
+        }
+    }
 }
 
 impl HasCommon for Args {

@@ -4,13 +4,14 @@
 mod networks;
 
 use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4};
-use networks::merging::{Merge, batches, random, samples, solution, values, weights};
+use networks::merging::{Merge, batches, random, run, samples, solution, values, weights};
 use networks::{graph, images, model};
 use std::collections::BTreeMap;
 use zipit::Model;
 use zipit::graph::{Op, Window};
-use zipit::refit::Ridge;
-use zipit_torch::refit::{Inputs, Solved};
+use zipit::refit::{FOREIGN, Owners, Ridge};
+use zipit::watch::Unwatched;
+use zipit_torch::refit::{Inputs, Solved, Task};
 
 /// A stride and a window that differ by axis, a depthwise convolution, a dilated one that is the last to write a sum,
 /// and a Linear that reads several positions.
@@ -132,31 +133,52 @@ fn normal_equations(x: &[Array2<f64>], y: &Array2<f64>, prior: (&ArrayD<f64>, &A
     Expected { w, b, before: before / energy, after: after / energy }
 }
 
-/// Values of the models and of the solved network.
+/// Values of the models and of the solved network, and who is believed where.
 struct Seen {
     models: Vec<BTreeMap<String, ArrayD<f64>>>,
     solved: BTreeMap<String, ArrayD<f64>>,
+    owners: Option<Owners>,
 }
 
 impl Seen {
+    /// Blending is linear, so averages that count models differently are a quotient of two.
     fn blend(&self, merge: &Merge, value: &str) -> ArrayD<f64> {
-        merge.blend(value, &self.models.iter().map(|values| &values[value]).collect::<Vec<_>>())
+        let own: Vec<&ArrayD<f64>> = self.models.iter().map(|values| &values[value]).collect();
+        let Some(owners) = &self.owners else { return merge.blend(value, &own) };
+        let counted = |of: &dyn Fn(usize) -> ArrayD<f64>| {
+            let values: Vec<ArrayD<f64>> = (0..own.len())
+                .map(|model| {
+                    let mut value = of(model);
+                    for (image, mut row) in value.outer_iter_mut().enumerate() {
+                        row *= if owners.of()[image] == model { 1.0 } else { f64::from(FOREIGN) };
+                    }
+                    value
+                })
+                .collect();
+            merge.blend(value, &values.iter().collect::<Vec<_>>())
+        };
+        counted(&|model| own[model].clone()) / counted(&|model| ArrayD::ones(own[model].raw_dim()))
     }
 }
 
 fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, mode: Inputs, ridge: f64) {
     let name = solved.layer.as_str();
     let node = network.graph.node(name).unwrap();
-    let x = match mode {
+    let mut x = match mode {
         Inputs::Sequential => seen.solved[&node.inputs[0]].clone(),
         Inputs::Layerwise => seen.blend(merge, &node.inputs[0]),
     };
-    let mut y = match name.strip_prefix("models.") {
-        Some(own) => seen.models[own[..1].parse::<usize>().unwrap()][&own[2..]].clone(),
+    let own = name.strip_prefix("models.").map(|own| (own[..1].parse::<usize>().unwrap(), &own[2..]));
+    let mut y = match own {
+        Some((model, name)) => seen.models[model][name].clone(),
         None => seen.blend(merge, name),
     };
     if name == "dilated" && mode == Inputs::Sequential {
         y += &(seen.blend(merge, "strided.relu") - &seen.solved["strided.relu"]);
+    }
+    if let (Some(owners), Some((model, _))) = (&seen.owners, own) {
+        let mine: Vec<usize> = (0..owners.of().len()).filter(|&image| owners.of()[image] == model).collect();
+        (x, y) = (x.select(Axis(0), &mine), y.select(Axis(0), &mine));
     }
     let of = |model: &Model, param: &str| model.weights.get(&format!("{name}.{param}")).map(|t| t.mapv(f64::from));
     let vector = |b: ArrayD<f64>| Array1::from_iter(b);
@@ -194,12 +216,52 @@ fn every_layer_solves_its_normal_equations() {
             let seen = Seen {
                 models: merge.models.iter().map(|model| values(model, &data)).collect(),
                 solved: values(&network, &data),
+                owners: None,
             };
             for layer in &solved {
                 check(&merge, &network, layer, &seen, mode, ridge);
             }
         }
     }
+}
+
+/// The same where on every image one model is believed: targets follow it, and its own layers are fitted to its images.
+#[test]
+fn layers_are_fitted_to_the_model_that_is_believed() {
+    let [a, b] = [network(1), network(2)];
+    for (share, mode) in [(1.2, Inputs::Sequential), (0.8, Inputs::Sequential), (1.2, Inputs::Layerwise)] {
+        let merge = Merge::new(&[&a, &b], random(&a.graph, 2, share, 3));
+        let data = images(150, [2, 6, 4], 4);
+        let owners = Owners::new((0..150).map(|image| usize::from(image % 5 > 2)).collect(), 2).unwrap();
+        let given = batches(&data, 16);
+        let refit = merge.start(&given, weights(mode, Ridge::Fixed(0.3)), None).unwrap();
+        let mut refit = refit.with_owners(owners.clone()).unwrap();
+        let solved = run(&mut refit, &Unwatched).unwrap();
+        let network = refit.model().clone();
+        assert_eq!(solved.len(), 6);
+        let models = merge.models.iter().map(|model| values(model, &data)).collect();
+        let seen = Seen { models, solved: values(&network, &data), owners: Some(owners) };
+        for layer in &solved {
+            check(&merge, &network, layer, &seen, mode, 0.3);
+        }
+    }
+}
+
+#[test]
+fn owners_of_other_images_or_models_are_refused() {
+    let [a, b] = [network(1), network(2)];
+    let merge = Merge::new(&[&a, &b], random(&a.graph, 2, 1.0, 3));
+    let data = images(20, [2, 6, 4], 4);
+    let given = batches(&data, 16);
+    let refused = |task, n: usize, n_models: usize| {
+        let refit = merge.start(&given, task, None).unwrap();
+        refit.with_owners(Owners::new(vec![0; n], n_models).unwrap()).err().map(|error| error.to_string())
+    };
+    let weights = weights(Inputs::Sequential, Ridge::HeldOut);
+    assert!(refused(weights, 19, 2).unwrap().contains("19 images of 2 models"));
+    assert!(refused(weights, 20, 3).unwrap().contains("there are 20 images and 2 models"));
+    assert!(refused(Task::Scale, 20, 2).unwrap().contains("all images alike"));
+    assert_eq!(refused(weights, 20, 2), None);
 }
 
 /// The last writer of a sum makes up for what the skip path lost: fitted to its own target alone, on the same inputs, it
@@ -211,7 +273,7 @@ fn a_sum_is_nearer_to_its_target_than_its_summands_would_bring_it() {
     let data = images(150, [2, 6, 4], 4);
     let (solved, _) = merge.refit(&batches(&data, 50), weights(Inputs::Sequential, Ridge::Fixed(1e-3))).unwrap();
     let models = merge.models.iter().map(|model| values(model, &data)).collect();
-    let seen = Seen { models, solved: values(&solved, &data) };
+    let seen = Seen { models, solved: values(&solved, &data), owners: None };
     let node = solved.graph.node("dilated").unwrap();
     let x = inputs(&node.op, &seen.solved[&node.inputs[0]]);
     let of = |param: &str| merge.grafted.model.weights[&format!("dilated.{param}")].mapv(f64::from);

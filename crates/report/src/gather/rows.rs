@@ -11,7 +11,7 @@ use zipit_experiment::choose;
 use zipit_experiment::layout::Split;
 use zipit_experiment::sets::MergeSet;
 use zipit_experiment::spec::Case;
-use zipit_experiment::variant::{Heads, ImagesFrom, Variant};
+use zipit_experiment::variant::Variant;
 
 /// A case's rows and the images they are about.
 pub struct Found {
@@ -68,7 +68,7 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
         let variant = &row.variant;
         let named = |gate: &str| Named {
             model: format!("{}{gate}", row.name),
-            series: format!("{} {}{}{gate}", variant.method, variant.rule, apart(variant)),
+            series: format!("{} {}{}{gate}", variant.method, variant.rule, variant.apart()),
             extent: variant.extent.to_string(),
         };
         let found = of_sets(experiment, sets, |set| experiment.files(set, variant).report(Split::Test))?;
@@ -79,24 +79,6 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
         }
     }
     Ok(Found { rows, data })
-}
-
-/// What sets a variant's images apart from the experiment's, for the curve's name.
-fn apart(variant: &Variant) -> String {
-    let mut text = String::new();
-    if variant.heads == Heads::Merge {
-        text += ", one head";
-    }
-    if !variant.reset && !variant.rule.refits() {
-        text += ", no reset";
-    }
-    if let Some(n) = variant.images {
-        text += &format!(", {n} images");
-    }
-    if variant.from != ImagesFrom::Tasks {
-        text += &format!(", {}", variant.from);
-    }
-    text
 }
 
 /// The only row of each merge set's report.

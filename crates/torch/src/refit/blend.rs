@@ -2,12 +2,13 @@
 
 use crate::Result;
 use crate::ops::{features_first, features_last};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use zipit::apply::{Blend, Blended, Piece};
 
 /// What a blend makes of the models' values at one place, `[B, C, …]` each: the same with the merged features. Features
-/// stay last in memory.
-pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
+/// stay last in memory. With `trust`, `[B]` of each model, averages count each model so much on every image
+/// ([`Owners`](zipit::refit::Owners)); methods that mix features have no averages and stay as they are.
+pub(super) fn blend(blend: &Blend, values: &[Tensor], trust: Option<&[Tensor]>) -> Result<Tensor> {
     if let Some(i) = blend.own() {
         return Ok(values[i].shallow_clone());
     }
@@ -23,7 +24,7 @@ pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
     for piece in &blend.pieces {
         let length = (piece.dim * piece.repeat) as i64;
         let inputs: Vec<Tensor> = last.iter().map(|v| v.f_narrow(axis, from, length)).collect::<Result<_, _>>()?;
-        parts.push(part(piece, blend.only, &inputs)?);
+        parts.push(part(piece, blend.only, &inputs, trust)?);
         from += length;
     }
     let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::f_cat(&parts, axis)? };
@@ -31,30 +32,51 @@ pub(super) fn blend(blend: &Blend, values: &[Tensor]) -> Result<Tensor> {
 }
 
 /// One piece, features last.
-fn part(piece: &Piece, only: Option<usize>, values: &[Tensor]) -> Result<Tensor> {
+fn part(piece: &Piece, only: Option<usize>, values: &[Tensor], trust: Option<&[Tensor]>) -> Result<Tensor> {
     if let Blended::Own(i) = piece.made {
         return Ok(values[i].shallow_clone());
     }
-    let (dim, width, repeat) = (piece.dim as i64, piece.width as i64, piece.repeat as i64);
+    let trust = trust.filter(|_| matches!(piece.made, Blended::Groups(_)));
+    let (n_images, dim, width, repeat) =
+        (values[0].size()[0], piece.dim as i64, piece.width as i64, piece.repeat as i64);
     let mut shape = values[0].size();
     if let Some(last) = shape.last_mut() {
         *last = width * repeat;
     }
-    let mut sum: Option<Tensor> = None;
-    for (i, value) in values.iter().enumerate().filter(|(i, _)| only.is_none_or(|only| only == *i)) {
+    // Σᵢ tᵢ(Mᵢyⁱ) and Σᵢ tᵢ(Mᵢ1): the latter of all models, so that summands of one model each add up to the average.
+    let (mut sum, mut counted): (Option<Tensor>, Option<Tensor>) = (None, None);
+    for (i, value) in values.iter().enumerate() {
         let merge = merge_of(piece, i, value)?;
+        if let Some(trust) = trust {
+            let share = merge.f_sum_dim_intlist(1, false, Kind::Float)?.f_unsqueeze(0)?;
+            add(&mut counted, trust[i].f_unsqueeze(1)?.f_mm(&share)?)?;
+        }
+        if only.is_some_and(|only| only != i) {
+            continue;
+        }
         let flat = value.f_reshape([-1, dim * repeat])?;
-        let product = if repeat == 1 {
+        let mut product = if repeat == 1 {
             flat.f_mm(&merge.f_tr()?)?
         } else {
             merge.f_matmul(&flat.f_reshape([-1, dim, repeat])?)?
         };
-        sum = Some(match sum {
-            Some(mut sum) => sum.f_add_(&product)?,
-            None => product,
-        });
+        if let Some(trust) = trust {
+            product = product.f_reshape([n_images, -1])?.f_mul(&trust[i].f_unsqueeze(1)?)?;
+        }
+        add(&mut sum, product)?;
     }
-    Ok(sum.expect("a model contributes").f_reshape(shape)?)
+    let sum = sum.expect("a model contributes");
+    let Some(counted) = counted else { return Ok(sum.f_reshape(shape)?) };
+    let average = sum.f_reshape([n_images, -1, width, repeat])?.f_div(&counted.f_reshape([n_images, 1, width, 1])?)?;
+    Ok(average.f_reshape(shape)?)
+}
+
+fn add(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(mut sum) => sum.f_add_(&term)?,
+        None => term,
+    });
+    Ok(())
 }
 
 /// Mᵢ, `[d', d]`, where `like` lives.

@@ -8,14 +8,21 @@ use super::{HELD_OUT, Inputs};
 use crate::forward::Run;
 use crate::parallel::FromFirst;
 use crate::{Network, Result};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use tch::Tensor;
 use zipit::Graph;
-use zipit::refit::{Layer, Site, Spread, Sums};
+use zipit::refit::{Layer, Owners, Site, Spread, Sums};
 
-/// The graphs that the networks run.
+/// The graphs that the networks run, and how they are listened to.
 pub(super) struct Pass<'a> {
     pub source: &'a Graph,
     pub merged: &'a Graph,
+    /// Whose the images are, where not all models count on all.
+    pub owners: Option<&'a Owners>,
+    /// Which images are held out.
+    pub held_out: &'a [bool],
+    pub n_models: usize,
 }
 
 /// A batch's sums at one layer, of the fitted and of the held-out images.
@@ -59,6 +66,11 @@ impl Pass<'_> {
         for run in &mut runs {
             run.advance_to(at)?;
         }
+        let first = runs[0].value(&source.inputs[0]);
+        let (n_images, device) = (first.size()[0] as usize, first.device());
+        let images = batch.first_image..batch.first_image + n_images;
+        let trust = self.owners.map(|owners| trust(owners, self.n_models, images.clone(), device)).transpose()?;
+        let trust = trust.as_deref();
         let inputs: Vec<Tensor> = match reading {
             Inputs::Sequential => {
                 merged.advance_to(layers[0].node)?;
@@ -67,20 +79,19 @@ impl Pass<'_> {
             }
             Inputs::Layerwise => {
                 let read = of_models(&runs, &source.inputs[0]);
-                layers.iter().map(|layer| blend(&layer.input, &read)).collect::<Result<_>>()?
+                layers.iter().map(|layer| blend(&layer.input, &read, trust)).collect::<Result<_>>()?
             }
         };
         for run in &mut runs {
             run.advance_to(at + 1)?;
         }
         let outputs = of_models(&runs, &source.name);
-        let n_images = outputs[0].size()[0];
         let mut samples = Vec::with_capacity(layers.len());
         for (layer, x) in layers.iter().zip(inputs) {
-            let mut y = blend(&layer.target, &outputs)?;
+            let mut y = blend(&layer.target, &outputs, trust)?;
             if reading == Inputs::Sequential {
                 for term in &layer.others {
-                    let wanted = blend(&term.blend, &of_models(&runs, &term.source))?;
+                    let wanted = blend(&term.blend, &of_models(&runs, &term.source), trust)?;
                     y = y.f_add(&wanted)?.f_sub(merged.value(&term.value))?;
                 }
             }
@@ -88,15 +99,32 @@ impl Pass<'_> {
         }
         let origins =
             origins.get(batch.number == 0, batch.failure, || samples.iter().map(Samples::origin).collect())?;
-        let split = split(batch.first_image, n_images as usize, outputs[0].device())?;
-        let measured = samples.iter().zip(&*origins).map(|(samples, origin)| {
-            let part = |rows: &Option<Tensor>| {
-                rows.as_ref().map(|rows| samples.products(rows, origin, batch.number)).transpose()
+        let measured = samples.iter().zip(layers).zip(&*origins).map(|((samples, layer), origin)| {
+            let part = |held: bool| {
+                let rows = self.rows(layer, images.clone(), held, device)?;
+                rows.map(|rows| samples.products(&rows, origin, batch.number)).transpose()
             };
-            Ok(Measured([part(&split[0])?, part(&split[1])?]))
+            Ok(Measured([part(false)?, part(true)?]))
         });
         let measured = measured.collect::<Result<_>>()?;
         Ok((pause(runs, merged), measured, n_images as u64))
+    }
+
+    /// The rows of a batch, `images` of all, to which a layer is fitted, or those that are held out; `None` for none.
+    fn rows(&self, layer: &Layer, images: Range<usize>, held: bool, device: tch::Device) -> Result<Option<Tensor>> {
+        let fits = |image: usize| match (self.owners, layer.target.own()) {
+            (Some(owners), Some(model)) => owners.fits(model, image),
+            _ => true,
+        };
+        let rows: Vec<i64> = images
+            .enumerate()
+            .filter(|&(_, image)| self.held_out[image] == held && fits(image))
+            .map(|(row, _)| row as i64)
+            .collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Tensor::f_from_slice(&rows)?.f_to_device(device)?))
     }
 
     /// At values that take the place of one source node.
@@ -138,15 +166,24 @@ fn pause(runs: Vec<Run<'_>>, merged: Run<'_>) -> Lane {
     Lane { runs: runs.into_iter().chain([merged]).map(Run::pause).collect() }
 }
 
-/// The rows of a batch that are fitted and those that are held out, by the images' places among all; `None` for none.
-fn split(first: usize, n: usize, device: tch::Device) -> Result<[Option<Tensor>; 2]> {
-    let rows = |held: bool| -> Result<Option<Tensor>> {
-        let rows: Vec<i64> =
-            (0..n).filter(|row| ((first + row) % HELD_OUT == HELD_OUT - 1) == held).map(|row| row as i64).collect();
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Tensor::f_from_slice(&rows)?.f_to_device(device)?))
-    };
-    Ok([rows(false)?, rows(true)?])
+/// How much each model counts on `images`, `[B]` of each.
+fn trust(owners: &Owners, n_models: usize, images: Range<usize>, device: tch::Device) -> Result<Vec<Tensor>> {
+    (0..n_models)
+        .map(|model| {
+            let trust: Vec<f32> = images.clone().map(|image| owners.trust(model, image)).collect();
+            Ok(Tensor::f_from_slice(&trust)?.f_to_device(device)?)
+        })
+        .collect()
+}
+
+/// Which images are held out: every fourth, of each model's where they are somebody's.
+pub(super) fn held_out(n_images: usize, owners: Option<&Owners>) -> Vec<bool> {
+    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    (0..n_images)
+        .map(|image| {
+            let n = seen.entry(owners.map_or(0, |owners| owners.of()[image])).or_default();
+            *n += 1;
+            n.is_multiple_of(HELD_OUT)
+        })
+        .collect()
 }

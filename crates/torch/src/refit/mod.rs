@@ -16,12 +16,12 @@ pub(crate) use products::patches;
 use crate::parallel::FromFirst;
 use crate::{Device, Error, Result};
 use lockstep::Lockstep;
-use measure::Pass;
+use measure::{Pass, held_out};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use zipit::apply::Grafted;
 use zipit::images::ImageBatches;
-use zipit::refit::{Design, Layer, Outcome, Ridge, Site, Spread, Sums, layers, rescale, sites, solve};
+use zipit::refit::{Design, Layer, Outcome, Owners, Ridge, Site, Spread, Sums, layers, rescale, sites, solve};
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
 use zipit::{Graph, Model, StateDict};
@@ -75,6 +75,9 @@ pub struct Refit<'a> {
     /// The merged network as it is so far.
     model: Model,
     work: Work,
+    owners: Option<Owners>,
+    /// Which images are held out.
+    held_out: Vec<bool>,
     /// Layers that are done.
     done: usize,
     /// Time that running the networks and summing up took, and solving.
@@ -112,9 +115,37 @@ impl<'a> Refit<'a> {
             model: grafted.model.clone(),
             source,
             work,
+            owners: None,
+            held_out: held_out(batches.n_images(), None),
             done: 0,
             clock: [Duration::ZERO; 2],
         })
+    }
+
+    /// On every image, one model is believed. Layers that blend what models read straight from the image stay as the merge
+    /// made them.
+    ///
+    /// # Errors
+    /// Owners of another number of images or models, or of a refit that only rescales.
+    ///
+    /// # Panics
+    /// After the first [`step`](Self::step).
+    pub fn with_owners(mut self, owners: Owners) -> Result<Self> {
+        assert_eq!(self.done, 0, "whose images are is said before anything is solved");
+        let (n, n_models) = (owners.of().len(), owners.n_images().len());
+        if n != self.held_out.len() || n_models != self.n_models {
+            return Err(Error::Request(format!(
+                "{n} images of {n_models} models are said to be somebody's; there are {} images and {} models",
+                self.held_out.len(),
+                self.n_models
+            )));
+        }
+        if matches!(self.work, Work::Sites(_)) {
+            return Err(Error::Request("a scale and a shift are of all images alike".into()));
+        }
+        self.held_out = held_out(n, Some(&owners));
+        self.owners = Some(owners);
+        Ok(self)
     }
 
     /// Number of layers there are to do.
@@ -199,7 +230,7 @@ impl<'a> Refit<'a> {
                 let layers = &layers[now];
                 let design = |layer: &Layer| Design::of(&self.model.graph.nodes[layer.node].op);
                 let zeros = layers.iter().filter_map(design).map(|design| [Sums::zeros(design), Sums::zeros(design)]);
-                let pass = Pass { source: &self.source, merged: &self.model.graph };
+                let pass = self.pass();
                 let origins = FromFirst::new();
                 let sums = self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
                     pass.sums((layers, *inputs, &origins), networks, lane, batch)
@@ -221,7 +252,7 @@ impl<'a> Refit<'a> {
                     let [merged, own] = width(site);
                     Spread::zeros(merged, self.n_models * own)
                 });
-                let pass = Pass { source: &self.source, merged: &self.model.graph };
+                let pass = self.pass();
                 let spreads = self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
                     pass.spreads(sites, networks, lane, batch.number)
                 })?;
@@ -238,6 +269,16 @@ impl<'a> Refit<'a> {
         self.clock[0] += measured;
         self.clock[1] += started.elapsed().saturating_sub(measured);
         Ok(solved)
+    }
+
+    fn pass(&self) -> Pass<'_> {
+        Pass {
+            source: &self.source,
+            merged: &self.model.graph,
+            owners: self.owners.as_ref(),
+            held_out: &self.held_out,
+            n_models: self.n_models,
+        }
     }
 
     /// The layers from the first one on that is not done that read nothing of each other.

@@ -9,6 +9,7 @@
 //!
 //! - [`Layer`]: which layers there are, what each one's target is, and who makes up for whose errors;
 //! - [`Design`]: a layer's weights as the unknowns of a least-squares problem;
+//! - [`Owners`]: which model is believed on which image, where not all are on all;
 //! - [`Sums`]: what is measured of x̃ and ỹ, and the solution;
 //! - [`Gram`]: the same from second moments that were collected once, without images;
 //! - [`Site`], [`Spread`]: REPAIR, a scale and a shift per feature, where all weights are too much.
@@ -19,12 +20,14 @@
 mod design;
 pub mod gram;
 mod layers;
+mod owners;
 mod repair;
 mod sums;
 
 pub use design::{Design, give_bias};
 pub use gram::Gram;
 pub use layers::{Layer, Term, layers};
+pub use owners::{FOREIGN, Owners};
 pub use repair::{Rescaled, Site, Spread, rescale, sites};
 pub use sums::{Ridge, Solution, Sums, solve};
 
