@@ -37,6 +37,23 @@ fn networks_of_different_tasks_share_a_head() {
     place.ok("collect", "a.safetensors b.safetensors --data data -o stats.h5");
     place.ok("match", "stats.h5 -o plan.bin");
     place.ok("refit", "plan.bin a.safetensors b.safetensors --heads merge --data data -o merged.safetensors");
+    let refit = |trust: &str| {
+        place.ok(
+            "refit",
+            &format!(
+                "plan.bin a.safetensors b.safetensors --heads merge --trust {trust} --data data -o {trust}.safetensors"
+            ),
+        );
+        tensors(&place, &format!("{trust}.safetensors"))
+    };
+    // The surest network is believed unless all are to be; nobody can tell whose image it is by its class.
+    let merged = tensors(&place, "merged.safetensors");
+    assert!(refit("surest") == merged && refit("all") != merged);
+    place.fails(
+        "refit",
+        "plan.bin a.safetensors b.safetensors --heads merge --trust task --data data -o task.safetensors",
+        &["in 2 of the tasks", "one --data per task"],
+    );
     let table = place.ok("eval", "merged.safetensors --data data --format json");
     let report: Value = serde_json::from_str(&table).unwrap();
     // One output, on all 240 test images.

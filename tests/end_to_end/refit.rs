@@ -43,7 +43,13 @@ fn gives_the_function_back(arch: Arch, width: f64, size: usize, flags: &[&str], 
 
 #[test]
 fn a_permuted_copy_of_resnet20() {
-    gives_the_function_back(Arch::ResNet20, 0.5, 28, &["", "--mode layerwise", "--repair", "--ridge 1e-3"], TOLERANCE);
+    gives_the_function_back(
+        Arch::ResNet20,
+        0.5,
+        28,
+        &["", "--mode layerwise", "--repair", "--ridge 1e-3", "--trust surest"],
+        TOLERANCE,
+    );
 }
 
 #[test]
@@ -68,6 +74,36 @@ fn collected(graph: &Graph, n_images: usize) -> Workplace {
     place.ok("collect", &format!("{MODELS} --data data --gram own -o own.h5"));
     place.ok("match", "joint.h5 -o plan.bin");
     place
+}
+
+/// Whose images are is said by the classes, which only one task each has; that it was said stands in the report.
+#[test]
+fn each_image_is_the_model_s_whose_task_it_is_of() {
+    let place = collected(&tiny_graph(), 120);
+    for trust in ["all", "surest", "task"] {
+        place.ok("refit", &format!("plan.bin {MODELS} --data data --trust {trust} -o {trust}.safetensors"));
+    }
+    place.ok("refit", &format!("plan.bin {MODELS} --data data -o default.safetensors"));
+    let weights = |name: &str| tensors(&place, &format!("{name}.safetensors"));
+    assert_eq!(weights("default"), weights("all"));
+    assert!(["surest", "task"].into_iter().all(|name| weights(name) != weights("all")));
+    let table = place.ok("eval", "all.safetensors surest.safetensors task.safetensors --data data --format json");
+    let report: Value = serde_json::from_str(&table).unwrap();
+    let told: Vec<bool> = (0..3).map(|row| report["rows"][row]["used"]["task_identity"].as_bool().unwrap()).collect();
+    assert_eq!(told, [false, false, true]);
+}
+
+/// With more features than one network has, several layers take the place of one, and are solved one after the other.
+#[test]
+fn the_surest_is_believed_in_wide_residual_networks() {
+    let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [12; 2], 3).build().unwrap();
+    let place = collected(&graph, 60);
+    place.ok("match", "joint.h5 --budget 1.5 -o wide.bin");
+    for trust in ["all", "surest"] {
+        place.ok("refit", &format!("wide.bin {MODELS} --data data --trust {trust} -o {trust}.safetensors"));
+    }
+    let [all, surest] = ["all", "surest"].map(|name| tensors(&place, &format!("{name}.safetensors")));
+    assert!(all.keys().eq(surest.keys()) && all != surest);
 }
 
 /// The largest difference of two files' parameters, relative to the largest number of their layer.

@@ -3,6 +3,7 @@
 use super::lanes::{Lane, Lanes};
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
 use crate::{Device, Network, Result};
+use std::ops::Range;
 use zipit::Model;
 use zipit::images::ImageBatches;
 use zipit::scratch::Scratch;
@@ -17,8 +18,8 @@ pub(super) trait Part<T>: Send {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batch<'a> {
     pub number: usize,
-    /// The number of its first image among all.
-    pub first_image: usize,
+    /// Which of all images it holds.
+    pub images: &'a Range<usize>,
     /// Whether another one failed.
     pub failure: &'a Failure,
 }
@@ -82,7 +83,8 @@ impl<'a> Lockstep<'a> {
                 let input = networks[0].input(&read(batches, batch)?)?;
                 Lane { runs: networks.iter().map(|network| network.before(input.shallow_clone())).collect() }
             };
-            let at = Batch { number: batch, first_image: batches.n_images_in(batch), failure: &failure };
+            let images = batches.n_images_in(batch)..batches.n_images_in(batch + 1);
+            let at = Batch { number: batch, images: &images, failure: &failure };
             let (lane, parts, n_images) = advance(networks, lane, at)?;
             lanes.put(batch, lane)?;
             for (sum, part) in sums.iter().zip(parts) {

@@ -7,7 +7,7 @@ use super::products::{Moments, Origin, Products, Samples, moments};
 use super::{HELD_OUT, Inputs};
 use crate::forward::Run;
 use crate::parallel::FromFirst;
-use crate::{Network, Result};
+use crate::{Device, Network, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::Tensor;
@@ -22,7 +22,6 @@ pub(super) struct Pass<'a> {
     pub owners: Option<&'a Owners>,
     /// Which images are held out.
     pub held_out: &'a [bool],
-    pub n_models: usize,
 }
 
 /// A batch's sums at one layer, of the fitted and of the held-out images.
@@ -66,10 +65,7 @@ impl Pass<'_> {
         for run in &mut runs {
             run.advance_to(at)?;
         }
-        let first = runs[0].value(&source.inputs[0]);
-        let (n_images, device) = (first.size()[0] as usize, first.device());
-        let images = batch.first_image..batch.first_image + n_images;
-        let trust = self.owners.map(|owners| trust(owners, self.n_models, images.clone(), device)).transpose()?;
+        let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
         let trust = trust.as_deref();
         let inputs: Vec<Tensor> = match reading {
             Inputs::Sequential => {
@@ -101,22 +97,23 @@ impl Pass<'_> {
             origins.get(batch.number == 0, batch.failure, || samples.iter().map(Samples::origin).collect())?;
         let measured = samples.iter().zip(layers).zip(&*origins).map(|((samples, layer), origin)| {
             let part = |held: bool| {
-                let rows = self.rows(layer, images.clone(), held, device)?;
+                let rows = self.rows(layer, batch.images, held, networks[0].device())?;
                 rows.map(|rows| samples.products(&rows, origin, batch.number)).transpose()
             };
             Ok(Measured([part(false)?, part(true)?]))
         });
         let measured = measured.collect::<Result<_>>()?;
-        Ok((pause(runs, merged), measured, n_images as u64))
+        Ok((pause(runs, merged), measured, batch.images.len() as u64))
     }
 
     /// The rows of a batch, `images` of all, to which a layer is fitted, or those that are held out; `None` for none.
-    fn rows(&self, layer: &Layer, images: Range<usize>, held: bool, device: tch::Device) -> Result<Option<Tensor>> {
+    fn rows(&self, layer: &Layer, images: &Range<usize>, held: bool, device: Device) -> Result<Option<Tensor>> {
         let fits = |image: usize| match (self.owners, layer.target.own()) {
             (Some(owners), Some(model)) => owners.fits(model, image),
             _ => true,
         };
         let rows: Vec<i64> = images
+            .clone()
             .enumerate()
             .filter(|&(_, image)| self.held_out[image] == held && fits(image))
             .map(|(row, _)| row as i64)
@@ -124,7 +121,7 @@ impl Pass<'_> {
         if rows.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Tensor::f_from_slice(&rows)?.f_to_device(device)?))
+        Ok(Some(Tensor::f_from_slice(&rows)?.f_to_device(device.tch())?))
     }
 
     /// At values that take the place of one source node.
@@ -166,12 +163,12 @@ fn pause(runs: Vec<Run<'_>>, merged: Run<'_>) -> Lane {
     Lane { runs: runs.into_iter().chain([merged]).map(Run::pause).collect() }
 }
 
-/// How much each model counts on `images`, `[B]` of each.
-fn trust(owners: &Owners, n_models: usize, images: Range<usize>, device: tch::Device) -> Result<Vec<Tensor>> {
-    (0..n_models)
+/// How much each model counts on `images`, `[B]` of each, where the networks live.
+fn trust(owners: &Owners, networks: &[Network], images: &Range<usize>) -> Result<Vec<Tensor>> {
+    (0..owners.n_images().len())
         .map(|model| {
             let trust: Vec<f32> = images.clone().map(|image| owners.trust(model, image)).collect();
-            Ok(Tensor::f_from_slice(&trust)?.f_to_device(device)?)
+            Ok(Tensor::f_from_slice(&trust)?.f_to_device(networks[0].device().tch())?)
         })
         .collect()
 }

@@ -272,13 +272,7 @@ impl<'a> Refit<'a> {
     }
 
     fn pass(&self) -> Pass<'_> {
-        Pass {
-            source: &self.source,
-            merged: &self.model.graph,
-            owners: self.owners.as_ref(),
-            held_out: &self.held_out,
-            n_models: self.n_models,
-        }
+        Pass { source: &self.source, merged: &self.model.graph, owners: self.owners.as_ref(), held_out: &self.held_out }
     }
 
     /// The layers from the first one on that is not done that read nothing of each other.
