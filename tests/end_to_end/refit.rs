@@ -76,23 +76,6 @@ fn collected(graph: &Graph, n_images: usize) -> Workplace {
     place
 }
 
-/// Whose images are is said by the classes, which only one task each has; that it was said stands in the report.
-#[test]
-fn each_image_is_the_model_s_whose_task_it_is_of() {
-    let place = collected(&tiny_graph(), 120);
-    for trust in ["all", "surest", "task"] {
-        place.ok("refit", &format!("plan.bin {MODELS} --data data --trust {trust} -o {trust}.safetensors"));
-    }
-    place.ok("refit", &format!("plan.bin {MODELS} --data data -o default.safetensors"));
-    let weights = |name: &str| tensors(&place, &format!("{name}.safetensors"));
-    assert_eq!(weights("default"), weights("all"));
-    assert!(["surest", "task"].into_iter().all(|name| weights(name) != weights("all")));
-    let table = place.ok("eval", "all.safetensors surest.safetensors task.safetensors --data data --format json");
-    let report: Value = serde_json::from_str(&table).unwrap();
-    let told: Vec<bool> = (0..3).map(|row| report["rows"][row]["used"]["task_identity"].as_bool().unwrap()).collect();
-    assert_eq!(told, [false, false, true]);
-}
-
 /// With more features than one network has, several layers take the place of one, and are solved one after the other.
 #[test]
 fn the_surest_is_believed_in_wide_residual_networks() {

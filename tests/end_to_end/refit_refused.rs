@@ -124,7 +124,7 @@ fn numbers_that_make_no_sense() {
             ("refit", &with("--images 0"), &["--images"]),
             ("refit", &with("--device tpu"), &["tpu"]),
             ("refit", &with("--mode magic"), &["magic", "sequential"]),
-            ("refit", &with("--trust nobody"), &["nobody", "surest", "task"]),
+            ("refit", &with("--trust nobody"), &["nobody", "all", "surest"]),
         ],
     );
 }
@@ -147,7 +147,7 @@ fn flags_that_do_not_go_together() {
             ("refit", &with("--mode gram --stats own.h5 --holdout holdout.h5 --ridge 1"), &["--ridge", "--holdout"]),
             ("refit", &with("--data data --repair --ridge 1"), &["--ridge", "--repair"]),
             ("refit", &with("--data data --repair --mode layerwise"), &["--repair", "--mode"]),
-            ("refit", &with("--data data --repair --trust task"), &["--repair", "leave --trust out"]),
+            ("refit", &with("--data data --repair --trust surest"), &["--repair", "leave --trust out"]),
             ("refit", &with("--mode gram --stats joint.h5 --trust surest"), &["--trust", "--mode gram has none"]),
             ("refit", &format!("plan.bin {MODELS} --data data"), &["--out"]),
             (

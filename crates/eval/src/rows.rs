@@ -37,9 +37,7 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
     for file in files {
         for stage in ["collect", "recalibrate", "refit", "gate"] {
             let Some(found) = find(&file.provenance, stage) else { continue };
-            // A gate is fitted to whose data images are from; refit is told only where it was asked to be.
-            used.task_identity |=
-                stage == "gate" || found.environment.get("trust").is_some_and(|trust| trust == "task");
+            used.task_identity |= stage == "gate";
             let n = found.environment.get("images").and_then(|n| n.parse().ok());
             if let Some(n) = n.filter(|_| used.images.iter().all(|other| other.stage != stage)) {
                 used.images.push(StageImages { stage: stage.to_owned(), n });

@@ -363,7 +363,7 @@ mod tests {
             rule = ["pinv", "covariance", "refit", "gram", "gram-own", "layerwise", "repair"]
             images-from = ["tasks", "classes 0-1", "d/noise"]
             images = [10, 20]
-            trust = ["all", "surest", "task"]
+            trust = ["all", "surest"]
             gate = true
         "#;
         let made = files(&experiment(rows)).unwrap();
@@ -384,10 +384,10 @@ mod tests {
             }
             assert!(known.insert(&file.path), "{} is made twice", file.path.display());
         }
-        // 2 methods × 4 extents × 7 rules, 2 of which with 3 kinds of trust, × 3 kinds of images × 2 numbers, with and without
+        // 2 methods × 4 extents × 7 rules, 2 of which with 2 kinds of trust, × 3 kinds of images × 2 numbers, with and without
         // gate; networks, their ensembles.
         let evaluated = made.iter().filter(|file| file.stage == "eval").count();
-        assert_eq!(evaluated, 2 * 4 * (7 + 2 * 2) * 3 * 2 * 2 + 2);
+        assert_eq!(evaluated, 2 * 4 * (7 + 2) * 3 * 2 * 2 + 2);
     }
 
     #[test]
@@ -413,8 +413,8 @@ mod tests {
         assert!(
             merged.contains(" --trust surest ") && merged.ends_with("/refit2000_one-head_surest/network.safetensors")
         );
-        let both = commands("heads = \"merge\"\ntrust = [\"all\", \"task\"]");
-        assert!(both[0].contains(" --trust all ") && both[1].contains(" --trust task "), "{both:?}");
+        let both = commands("heads = \"merge\"\ntrust = [\"all\", \"surest\"]");
+        assert!(both[0].contains(" --trust all ") && both[1].contains(" --trust surest "), "{both:?}");
     }
 
     #[test]

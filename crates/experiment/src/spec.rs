@@ -191,7 +191,7 @@ pub struct Grid {
     /// `merge`: heads of the same classes become one (the tasks then have one output).
     #[serde(default)]
     pub heads: Heads,
-    /// refit, layerwise: `all`, `surest`, `task`, which network is believed on which image: see `refit --trust`
+    /// refit, layerwise: `all`, `surest`: which network is believed on which image: see `refit --trust`
     /// [default: surest with one head, else all].
     #[serde(default)]
     pub trust: Vec<Trust>,

@@ -176,8 +176,6 @@ pub enum Trust {
     All,
     /// The surest one.
     Surest,
-    /// The one whose task's data it is from.
-    Task,
 }
 
 impl Trust {
@@ -187,7 +185,6 @@ impl Trust {
         match self {
             Self::All => "all",
             Self::Surest => "surest",
-            Self::Task => "task",
         }
     }
 }
@@ -264,7 +261,6 @@ impl Variant {
         text += match self.trust {
             Trust::All => "",
             Trust::Surest => ", surest network",
-            Trust::Task => ", tasks known",
         };
         if !self.reset && !self.rule.refits() {
             text += ", no reset";

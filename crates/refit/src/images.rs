@@ -4,7 +4,6 @@ use crate::job::{Merge, Outputs, Refitted};
 use crate::report::{LayerReport, RefitReport};
 use crate::{Mode, Trust, resume};
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::scratch::ScratchFile;
 use zipit_data::Split;
 use zipit_stage::Stage;
-use zipit_stage::images::{ImageSet, tasks_of};
+use zipit_stage::images::tasks_of;
 use zipit_torch::device::libtorch_version;
 use zipit_torch::evaluate::logits;
 use zipit_torch::refit::{Inputs, Refit, Task};
@@ -38,8 +37,8 @@ pub fn refit<'a>(
     inputs.extend(set.inputs());
     let mut environment =
         BTreeMap::from([("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())]);
-    if let Some(trust) = args.trust().to_possible_value().filter(|_| args.trust() != Trust::All) {
-        environment.insert("trust", trust.get_name().to_owned());
+    if args.trust() == Trust::Surest {
+        environment.insert("trust", "surest".to_owned());
     }
     let environment = environment.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let provenance = stage.provenance(inputs, environment);
@@ -69,7 +68,8 @@ pub fn refit<'a>(
     if outputs.up_to_date()? {
         return Ok(None);
     }
-    if let Some(owners) = owners(args.trust(), models, &set, &batches, (args.device, stage))? {
+    if args.trust() == Trust::Surest {
+        let owners = surest(models, &batches, args.device, stage)?;
         let n: Vec<String> = owners.n_images().iter().map(usize::to_string).collect();
         tracing::info!("{told}: believed is {}, in the order of the models", n.join(" + "));
         refit = refit.with_owners(owners)?;
@@ -85,32 +85,12 @@ pub fn refit<'a>(
     Ok(Some((outputs, Refitted { network: refit.model().clone(), report, fitted_to: told })))
 }
 
-/// Which model is believed on which image; `None` where all are on all.
-fn owners(
-    trust: Trust,
-    models: &[&Model],
-    set: &ImageSet,
-    batches: &dyn ImageBatches,
-    (device, stage): (Device, &Stage),
-) -> anyhow::Result<Option<Owners>> {
-    let of = match trust {
-        Trust::All => return Ok(None),
-        Trust::Task => {
-            let of_task: Vec<usize> =
-                models.iter().enumerate().flat_map(|(i, m)| m.tasks.iter().map(move |_| i)).collect();
-            let tasks: Vec<zipit::Task> = models.iter().flat_map(|model| model.tasks.iter().cloned()).collect();
-            let of = set.tasks_of_images(&tasks)?.into_iter().map(|task| of_task[task]).collect();
-            Owners::new(of, models.len())?
-        }
-        Trust::Surest => {
-            let progress = stage.progress("ask", "images", (models.len() * batches.n_images()) as u64);
-            let logits = models
-                .iter()
-                .map(|model| logits(&Network::folded(model, &BTreeSet::new(), device)?, batches, &progress));
-            Owners::surest(&logits.collect::<zipit_torch::Result<Vec<_>>>()?)?
-        }
-    };
-    Ok(Some(of))
+/// On every image the surest model is believed.
+fn surest(models: &[&Model], batches: &dyn ImageBatches, device: Device, stage: &Stage) -> anyhow::Result<Owners> {
+    let progress = stage.progress("ask", "images", (models.len() * batches.n_images()) as u64);
+    let ask = |model: &&Model| logits(&Network::folded(model, &BTreeSet::new(), device)?, batches, &progress);
+    let logits = models.iter().map(ask).collect::<zipit_torch::Result<Vec<_>>>()?;
+    Ok(Owners::surest(&logits)?)
 }
 
 /// All layers, those that an interrupted run solved among them.

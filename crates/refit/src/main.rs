@@ -89,8 +89,6 @@ enum Trust {
     All,
     /// The one whose softmax gives the largest probability: for models that predict the same classes
     Surest,
-    /// The one whose task's data the image is from: told by classes that only one task has, or by one --data per task
-    Task,
 }
 
 impl Args {
