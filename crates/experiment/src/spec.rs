@@ -191,8 +191,8 @@ pub struct Grid {
     /// `merge`: heads of the same classes become one (the tasks then have one output).
     #[serde(default)]
     pub heads: Heads,
-    /// refit, layerwise: `all`, `surest`: which network is believed on which image: see `refit --trust`
-    /// [default: surest with one head, else all].
+    /// Of refit and layerwise: whether `all` networks are believed on an image or the `surest` (`refit --trust`) [default:
+    /// surest with one head, else all].
     #[serde(default)]
     pub trust: Vec<Trust>,
     /// `false`: BatchNorm statistics are left as merging makes them, and so are the networks'.
