@@ -299,7 +299,7 @@ impl Grid {
                 for &method in methods {
                     for extent in &self.extent {
                         let rules =
-                            self.rule.iter().flat_map(|&rule| self.trusts(rule).map(move |trust| (rule, trust)));
+                            self.rule.iter().flat_map(|&rule| self.trusts(rule).into_iter().map(move |t| (rule, t)));
                         all.extend(rules.map(|(rule, trust)| Variant {
                             method,
                             extent: extent.clone(),
@@ -318,14 +318,13 @@ impl Grid {
         all
     }
 
-    fn trusts(&self, rule: Rule) -> impl Iterator<Item = Trust> + use<> {
-        let trusts = match &self.trust[..] {
+    fn trusts(&self, rule: Rule) -> Vec<Trust> {
+        match &self.trust[..] {
             _ if !rule.asks() => vec![Trust::All],
             [] if self.heads == Heads::Merge => vec![Trust::Surest],
             [] => vec![Trust::All],
             given => given.to_vec(),
-        };
-        trusts.into_iter()
+        }
     }
 
     fn methods(&self) -> Vec<Method> {

@@ -35,12 +35,11 @@ pub fn refit<'a>(
     let args = merge.args;
     let set = args.images.choose(&tasks_of(models), Split::Train)?;
     inputs.extend(set.inputs());
-    let mut environment =
-        BTreeMap::from([("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())]);
+    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
+    let mut environment: BTreeMap<String, String> = environment.map(|(k, v)| (k.to_owned(), v)).into();
     if args.trust() == Trust::Surest {
-        environment.insert("trust", "surest".to_owned());
+        environment.insert("trust".to_owned(), "surest".to_owned());
     }
-    let environment = environment.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let provenance = stage.provenance(inputs, environment);
     let graph = &models[0].graph;
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;

@@ -2,8 +2,8 @@
 
 use crate::markdown::escaped;
 use crate::numbers::{NOTHING, fixed, percents};
-use crate::results::{CaseResults, Results, RowResult, Stat};
-use crate::standing::{ONE_NETWORK, SOME_HEADS, dearest_of, ensemble, one_to_one, together};
+use crate::results::{CaseResults, Results, RowResult};
+use crate::standing::{ONE_NETWORK, SOME_HEADS, compared, dearest_of, ensemble, one_to_one};
 use zipit_stage::table::{Format, Table};
 
 /// The page.
@@ -19,8 +19,8 @@ pub fn render(all: &[Results]) -> String {
         experiment’s page has the whole table, how many images each row took, the commit and the machine.\n\n"
         .to_owned();
     text += &table(all);
-    text += "\nThe networks by themselves have the ensemble’s task average; where all have the same classes, the ensemble’s figure is its joint accuracy. The paper’s abstract says that zip and partial zip \
-        improve over permute by 20–60 %.\n";
+    text += "\nThe networks by themselves have the ensemble’s task average; where all have the same classes, the ensemble’s \
+        figure is its joint accuracy. The paper’s abstract says that zip and partial zip improve over permute by 20–60 %.\n";
     let published: Vec<String> = all
         .iter()
         .flat_map(|results| &results.published)
@@ -74,8 +74,12 @@ fn ours(row: &RowResult) -> bool {
 fn line(results: &Results, case: &CaseResults) -> Vec<String> {
     let permute = one_to_one(case);
     let authors = |row: &RowResult| row.series.starts_with("zip ") && row.series.contains(" pinv");
-    let cell = |row: &RowResult, accuracy: &Stat| format!("{} ({}×)", percents(accuracy), fixed(row.relative_macs));
-    let shown = |row: Option<&RowResult>| row.map_or_else(|| NOTHING.to_owned(), |row| cell(row, &row.task_avg));
+    let shown = |row: Option<&RowResult>| {
+        row.map_or_else(
+            || NOTHING.to_owned(),
+            |row| format!("{} ({}×)", percents(compared(case, row)), fixed(row.relative_macs)),
+        )
+    };
     let gain = |row: Option<&RowResult>| {
         let more = row.zip(permute).map(|(row, permute)| 100.0 * (row.task_avg.mean / permute.task_avg.mean - 1.0));
         more.map_or_else(String::new, |more| format!(" [{:+} %]", more.round() as i64))
@@ -95,7 +99,7 @@ fn line(results: &Results, case: &CaseResults) -> Vec<String> {
         format!("[{0}]({0}/results.md)", results.name),
         escaped(&case.name),
         case.sets.len().to_string(),
-        ensemble(case).map_or_else(|| NOTHING.to_owned(), |row| cell(row, together(case, row))),
+        shown(ensemble(case)),
         shown(permute),
         taken(ONE_NETWORK, &authors),
         taken(SOME_HEADS, &authors),

@@ -41,10 +41,11 @@ pub fn ensemble(case: &CaseResults) -> Option<&RowResult> {
     case.rows.iter().find(|row| row.kind == RowKind::Ensemble)
 }
 
-/// What a merged network's task average is compared with, of all networks side by side: where all have the same classes,
-/// so that nobody knows which of them to ask, it is their joint accuracy.
-pub fn together<'a>(case: &CaseResults, row: &'a RowResult) -> &'a Stat {
-    row.joint.as_ref().filter(|_| one_label_space(case)).unwrap_or(&row.task_avg)
+/// The figure by which rows are compared: the task average; of all networks side by side, where all have the same classes
+/// and nobody knows which of them to ask, their joint accuracy.
+pub fn compared<'a>(case: &CaseResults, row: &'a RowResult) -> &'a Stat {
+    let jointly = row.kind == RowKind::Ensemble && one_label_space(case);
+    row.joint.as_ref().filter(|_| jointly).unwrap_or(&row.task_avg)
 }
 
 /// Whether several networks were merged that all have the same classes.
@@ -95,7 +96,7 @@ pub fn sentence(case: &CaseResults) -> Vec<Piece> {
     if let Some(row) = ensemble(case) {
         let cost = fixed(row.relative_macs);
         say(format!("; the networks side by side, {cost} times the FLOPs, have "), false);
-        say(format!("{} %", percents(together(case, row))), true);
+        say(format!("{} %", percents(compared(case, row))), true);
     }
     if let Some(row) = one_to_one(case).filter(|row| row.model != first.model) {
         say(format!("; matched one to one ({}) they have ", row.model), false);
@@ -159,16 +160,16 @@ mod tests {
     fn of_one_label_space_the_ensemble_is_asked_jointly() {
         let mut case = invented::results().cases.remove(0);
         let row = ensemble(&case).unwrap().clone();
-        assert_eq!(together(&case, &row), &row.task_avg);
+        assert_eq!(compared(&case, &row), &row.task_avg);
         let classes = singles(&case).next().unwrap().classes.clone();
         for single in case.rows.iter_mut().filter(|row| row.kind == RowKind::Single) {
             single.classes.clone_from(&classes);
         }
-        assert_eq!(Some(together(&case, &row)), row.joint.as_ref());
+        assert_eq!(Some(compared(&case, &row)), row.joint.as_ref());
         let text: String = sentence(&case).into_iter().map(|piece| piece.text).collect();
         assert!(text.contains(&format!("have {} %", percents(row.joint.as_ref().unwrap()))), "{text}");
         let alone = RowResult { joint: None, ..row };
-        assert_eq!(together(&case, &alone), &alone.task_avg);
+        assert_eq!(compared(&case, &alone), &alone.task_avg);
     }
 
     #[test]

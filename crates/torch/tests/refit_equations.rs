@@ -201,26 +201,37 @@ fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, mode: Inp
     assert!(told.after <= told.before && told.ridge.to_bits() == ridge.to_bits() && told.held_out.is_none());
 }
 
+const WAYS: [(f64, Inputs); 3] = [(1.2, Inputs::Sequential), (0.8, Inputs::Sequential), (1.2, Inputs::Layerwise)];
+
+/// Merges two networks to a share of their features, solves every layer and checks it; the names of the layers.
+fn check_all((share, mode): (f64, Inputs), ridge: f64, owners: Option<Owners>) -> Vec<String> {
+    let [a, b] = [network(1), network(2)];
+    let merge = Merge::new(&[&a, &b], random(&a.graph, 2, share, 3));
+    let data = images(150, [2, 6, 4], 4);
+    let given = batches(&data, 16);
+    let mut refit = merge.start(&given, weights(mode, Ridge::Fixed(ridge)), None).unwrap();
+    if let Some(owners) = owners.clone() {
+        refit = refit.with_owners(owners).unwrap();
+    }
+    let solved = run(&mut refit, &Unwatched).unwrap();
+    assert_eq!(solved.len(), refit.n_layers());
+    let network = refit.model();
+    network.validate().unwrap();
+    let models = merge.models.iter().map(|model| values(model, &data)).collect();
+    let seen = Seen { models, solved: values(network, &data), owners };
+    for layer in &solved {
+        check(&merge, network, layer, &seen, mode, ridge);
+    }
+    solved.into_iter().map(|layer| layer.layer).collect()
+}
+
 #[test]
 fn every_layer_solves_its_normal_equations() {
-    let [a, b] = [network(1), network(2)];
-    for (share, mode) in [(1.2, Inputs::Sequential), (0.8, Inputs::Sequential), (1.2, Inputs::Layerwise)] {
-        let merge = Merge::new(&[&a, &b], random(&a.graph, 2, share, 3));
-        let data = images(150, [2, 6, 4], 4);
+    for way in WAYS {
         for ridge in [1e-3, 0.3, 30.0] {
-            let (network, solved) = merge.refit(&batches(&data, 16), weights(mode, Ridge::Fixed(ridge))).unwrap();
-            let names: Vec<&str> = solved.iter().map(|layer| layer.layer.as_str()).collect();
             // The first layer reads the images themselves: what is merged there is exact.
             let layers = ["strided", "depthwise", "dilated", "hidden", "models.0.head", "models.1.head"];
-            assert_eq!(names, layers);
-            let seen = Seen {
-                models: merge.models.iter().map(|model| values(model, &data)).collect(),
-                solved: values(&network, &data),
-                owners: None,
-            };
-            for layer in &solved {
-                check(&merge, &network, layer, &seen, mode, ridge);
-            }
+            assert_eq!(check_all(way, ridge, None), layers);
         }
     }
 }
@@ -228,22 +239,9 @@ fn every_layer_solves_its_normal_equations() {
 /// The same where on every image one model is believed: targets follow it, and its own layers are fitted to its images.
 #[test]
 fn layers_are_fitted_to_the_model_that_is_believed() {
-    let [a, b] = [network(1), network(2)];
-    for (share, mode) in [(1.2, Inputs::Sequential), (0.8, Inputs::Sequential), (1.2, Inputs::Layerwise)] {
-        let merge = Merge::new(&[&a, &b], random(&a.graph, 2, share, 3));
-        let data = images(150, [2, 6, 4], 4);
-        let owners = Owners::new((0..150).map(|image| usize::from(image % 5 > 2)).collect(), 2).unwrap();
-        let given = batches(&data, 16);
-        let refit = merge.start(&given, weights(mode, Ridge::Fixed(0.3)), None).unwrap();
-        let mut refit = refit.with_owners(owners.clone()).unwrap();
-        let solved = run(&mut refit, &Unwatched).unwrap();
-        let network = refit.model().clone();
-        assert_eq!(solved.len(), 6);
-        let models = merge.models.iter().map(|model| values(model, &data)).collect();
-        let seen = Seen { models, solved: values(&network, &data), owners: Some(owners) };
-        for layer in &solved {
-            check(&merge, &network, layer, &seen, mode, 0.3);
-        }
+    let owners = Owners::new((0..150).map(|image| usize::from(image % 5 > 2)).collect(), 2).unwrap();
+    for way in WAYS {
+        assert_eq!(check_all(way, 0.3, Some(owners.clone())).len(), 6);
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Figure, Place};
 use crate::error::Result;
 use crate::numbers::{fixed, of_them, percent, percents};
 use crate::results::{CaseResults, Results, RowResult, Stat};
-use crate::standing::{ONE_NETWORK, best, ensemble, one_to_one, singles_average, together};
+use crate::standing::{ONE_NETWORK, best, compared, ensemble, one_to_one, singles_average};
 use std::collections::BTreeSet;
 use zipit::report::RowKind;
 
@@ -20,7 +20,7 @@ struct Curve {
     cost: &'static str,
     along: fn(&RowResult) -> f64,
     accuracy: &'static str,
-    of: fn(&RowResult) -> Option<&Stat>,
+    of: for<'a> fn(&CaseResults, &'a RowResult) -> Option<&'a Stat>,
 }
 
 const FLOPS: Curve = Curve {
@@ -28,10 +28,10 @@ const FLOPS: Curve = Curve {
     cost: "FLOPs",
     along: |row| row.relative_macs,
     accuracy: "task average",
-    of: |row| Some(&row.task_avg),
+    of: |case, row| Some(compared(case, row)),
 };
 const PARAMETERS: Curve = Curve { stem: "parameters", cost: "parameters", along: |row| row.relative_params, ..FLOPS };
-const JOINT: Curve = Curve { stem: "joint", accuracy: "joint accuracy", of: |row| row.joint.as_ref(), ..FLOPS };
+const JOINT: Curve = Curve { stem: "joint", accuracy: "joint accuracy", of: |_, row| row.joint.as_ref(), ..FLOPS };
 
 /// The curves of one case.
 pub fn of_case(case: &CaseResults, index: usize, joint: bool, looks: &Looks) -> Result<Vec<Figure>> {
@@ -55,8 +55,9 @@ impl Curve {
         Ok(Some(Figure::new(Place::Case(index), &name, &title, &self.alt(case), &drawing)))
     }
 
-    fn points<'a>(self, rows: impl Iterator<Item = &'a RowResult>) -> Vec<Point> {
-        let mut points: Vec<Point> = rows.filter_map(|row| Point::new((self.along)(row), (self.of)(row)?)).collect();
+    fn points<'a>(self, case: &CaseResults, rows: impl Iterator<Item = &'a RowResult>) -> Vec<Point> {
+        let mut points: Vec<Point> =
+            rows.filter_map(|row| Point::new((self.along)(row), (self.of)(case, row)?)).collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         points
     }
@@ -69,10 +70,10 @@ impl Curve {
         for row in merged() {
             let alone = row.series.is_empty() || merged().filter(|other| other.series == row.series).count() == 1;
             if alone {
-                single.push(Line { points: self.points(std::iter::once(row)), ..named(row, &row.model) });
+                single.push(Line { points: self.points(case, std::iter::once(row)), ..named(row, &row.model) });
             } else if seen.insert(&row.series) {
                 let rows = merged().filter(|other| other.series == row.series);
-                curves.push(Line { points: self.points(rows), ..named(row, &row.series) });
+                curves.push(Line { points: self.points(case, rows), ..named(row, &row.series) });
             }
         }
         curves.extend(single);
@@ -83,8 +84,7 @@ impl Curve {
 
     fn levels(self, case: &CaseResults) -> Vec<Level> {
         let mut levels = Vec::new();
-        let comparable = |row| if self.accuracy == FLOPS.accuracy { Some(together(case, row)) } else { (self.of)(row) };
-        let side_by_side = ensemble(case).and_then(|row| Some((row, comparable(row)?.mean)));
+        let side_by_side = ensemble(case).and_then(|row| Some((row, (self.of)(case, row)?.mean)));
         if let Some((row, share)) = side_by_side.filter(|(_, share)| share.is_finite()) {
             let name = format!("ensemble ({} × the {})", fixed((self.along)(row)), self.cost);
             levels.push(Level { name, share, pattern: DASHES });
@@ -96,7 +96,7 @@ impl Curve {
     }
 
     fn alt(self, case: &CaseResults) -> String {
-        let of = |row: &RowResult| (self.of)(row).map_or_else(String::new, percents);
+        let of = |row: &RowResult| (self.of)(case, row).map_or_else(String::new, percents);
         let mut text = format!(
             "{} in % of {} against {} relative to one network.",
             capital(self.accuracy),
@@ -111,7 +111,7 @@ impl Curve {
             [best(case, ONE_NETWORK), best(case, f64::INFINITY), one_to_one(case), ensemble(case)].into_iter().flatten()
         {
             let said = format!(" {}: {} % at {} times.", row.model, of(row), fixed((self.along)(row)));
-            if (self.of)(row).is_some() && !text.contains(&said) {
+            if (self.of)(case, row).is_some() && !text.contains(&said) {
                 text += &said;
             }
         }
@@ -157,9 +157,12 @@ pub fn along_axis(results: &Results, looks: &Looks) -> Result<Option<Figure>> {
     let mut placed: Vec<(f64, &CaseResults)> =
         results.cases.iter().filter_map(|case| case.x.map(|x| (x, case))).filter(|(x, _)| x.is_finite()).collect();
     placed.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let points = |wanted: &dyn Fn(&CaseResults, &RowResult) -> bool, accuracy: fn(&CaseResults, &RowResult) -> Stat| {
-        let found = |case: &CaseResults| case.rows.iter().find(|row| wanted(case, row)).map(|row| accuracy(case, row));
-        placed.iter().filter_map(|(x, case)| Point::new(*x, &found(case)?)).collect::<Vec<Point>>()
+    let points = |wanted: &dyn Fn(&CaseResults, &RowResult) -> bool| -> Vec<Point> {
+        let point = |x: f64, case: &CaseResults| {
+            let row = case.rows.iter().find(|row| wanted(case, row))?;
+            Point::new(x, compared(case, row))
+        };
+        placed.iter().filter_map(|(x, case)| point(*x, case)).collect()
     };
     // Networks of one network's cost first: they can be compared with each other.
     let rows = || placed.iter().flat_map(|(_, case)| case.rows.iter().map(move |row| (*case, row)));
@@ -168,13 +171,13 @@ pub fn along_axis(results: &Results, looks: &Looks) -> Result<Option<Figure>> {
     let dear = merged().filter(|(_, row)| row.relative_macs > ONE_NETWORK);
     let mut seen = BTreeSet::new();
     let firsts = cheap.chain(dear).filter(|(case, row)| seen.insert(way(case, row)));
-    let side_by_side = points(&|_, row| row.kind == RowKind::Ensemble, |case, row| together(case, row).clone());
+    let side_by_side = points(&|_, row| row.kind == RowKind::Ensemble);
     let ensemble = Line { name: "ensemble".to_owned(), points: side_by_side, ..Line::default() };
     let reference = Some(ensemble).filter(|line| line.points.len() > 1);
     let merged = firsts.map(|(of, first)| {
         let same =
             |case: &CaseResults, row: &RowResult| row.kind == RowKind::Merged && way(case, row) == way(of, first);
-        Line { points: points(&same, |_, row| row.task_avg.clone()), ..named(first, way(of, first)) }
+        Line { points: points(&same), ..named(first, way(of, first)) }
     });
     let mut lines: Vec<Line> = merged.filter(|line| line.points.len() > 1).collect();
     let n_left_out = lines.len().saturating_sub(MAX_LINES);

@@ -66,7 +66,7 @@ impl<'a> Lockstep<'a> {
         &self,
         sums: Vec<T>,
         watch: &dyn Watch,
-        advance: impl Fn(&[Network], Lane, Batch<'_>) -> Result<(Lane, Vec<P>, u64)> + Sync,
+        advance: impl Fn(&[Network], Lane, Batch<'_>) -> Result<(Lane, Vec<P>)> + Sync,
     ) -> Result<Vec<T>> {
         let n_batches = self.batches.n_batches();
         let sums: Vec<InOrder<T, P>> = sums.into_iter().map(|sum| InOrder::new(0, sum)).collect();
@@ -85,12 +85,12 @@ impl<'a> Lockstep<'a> {
             };
             let images = batches.n_images_in(batch)..batches.n_images_in(batch + 1);
             let at = Batch { number: batch, images: &images, failure: &failure };
-            let (lane, parts, n_images) = advance(networks, lane, at)?;
+            let (lane, parts) = advance(networks, lane, at)?;
             lanes.put(batch, lane)?;
             for (sum, part) in sums.iter().zip(parts) {
                 sum.hand_in(batch, part, &failure, |sum, part| part.add_to(sum));
             }
-            Ok(n_images)
+            Ok(images.len() as u64)
         })?;
         if done < n_batches {
             return Err(zipit::Error::Interrupted.into());

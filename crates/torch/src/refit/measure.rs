@@ -56,7 +56,7 @@ impl Pass<'_> {
         networks: &[Network],
         lane: Lane,
         batch: Batch<'_>,
-    ) -> Result<(Lane, Vec<Measured>, u64)> {
+    ) -> Result<(Lane, Vec<Measured>)> {
         let (mut runs, mut merged) = resume(networks, lane);
         let (at, source) = (layers[0].source, &self.source.nodes[layers[0].source]);
         let of_models = |runs: &[Run<'_>], name: &str| -> Vec<Tensor> {
@@ -103,7 +103,7 @@ impl Pass<'_> {
             Ok(Measured([part(false)?, part(true)?]))
         });
         let measured = measured.collect::<Result<_>>()?;
-        Ok((pause(runs, merged), measured, batch.images.len() as u64))
+        Ok((pause(runs, merged), measured))
     }
 
     /// The rows of a batch, `images` of all, to which a layer is fitted, or those that are held out; `None` for none.
@@ -131,7 +131,7 @@ impl Pass<'_> {
         networks: &[Network],
         lane: Lane,
         batch: usize,
-    ) -> Result<(Lane, Vec<MeasuredSpread>, u64)> {
+    ) -> Result<(Lane, Vec<MeasuredSpread>)> {
         let (mut runs, mut merged) = resume(networks, lane);
         // The writers themselves run once they are rescaled.
         merged.advance_to(sites[0].writers[0])?;
@@ -148,8 +148,7 @@ impl Pass<'_> {
             }
             measured.push(MeasuredSpread(moments(&value, &models, &self.merged.nodes[site.value].name, batch)?));
         }
-        let n_images = models[0].size()[0] as u64;
-        Ok((pause(runs, merged), measured, n_images))
+        Ok((pause(runs, merged), measured))
     }
 }
 
