@@ -5,7 +5,7 @@ use ndarray::ArrayD;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use zipit::Graph;
-use zipit::graph::{Arch, ArchSpec};
+use zipit::graph::{Arch, ArchSpec, Input, Node, Op, Window};
 use zipit_artifact::model;
 use zipit_tests::Workplace;
 
@@ -18,8 +18,11 @@ const DEEP_TOLERANCE: f32 = 1e-3;
 
 /// Merges a network with its permuted copy, solves every layer, and compares every head's logits on other images.
 fn gives_the_function_back(arch: Arch, width: f64, size: usize, flags: &[&str], allowed: f32) {
-    let graph = ArchSpec::new(arch, width, 1, [size; 2], 3).build().unwrap();
-    let place = network_and_permuted_copy(&graph, 400);
+    function_comes_back(&ArchSpec::new(arch, width, 1, [size; 2], 3).build().unwrap(), flags, allowed);
+}
+
+fn function_comes_back(graph: &Graph, flags: &[&str], allowed: f32) {
+    let place = network_and_permuted_copy(graph, 400);
     place.ok("collect", &format!("{MODELS} --data data -o stats.h5"));
     place.ok("match", "stats.h5 --method zip --alpha 1 --beta 0 --unmerge pinv -o plan.bin");
     let mut networks = Vec::new();
@@ -65,6 +68,36 @@ fn a_permuted_copy_of_resnet18() {
 #[test]
 fn a_permuted_copy_of_resnet50() {
     gives_the_function_back(Arch::ResNet50, 0.125, 64, &[""], DEEP_TOLERANCE);
+}
+
+/// Branches added up one after the other, as Python does: RepVGG, ACNet, HRNet.
+#[test]
+fn a_permuted_copy_of_a_sum_of_three_layers() {
+    let conv = |i, kernel: usize| {
+        let window = Window::square(kernel, 1, kernel / 2);
+        Op::Conv2d { in_channels: i, out_channels: 8, window, groups: 1, bias: true }
+    };
+    let nodes: [(&str, Op, &[&str]); 11] = [
+        ("stem", conv(1, 3), &["x"]),
+        ("relu", Op::Relu, &["stem"]),
+        ("a", conv(8, 1), &["relu"]),
+        ("b", conv(8, 3), &["relu"]),
+        ("add", Op::Add, &["a", "b"]),
+        ("c", conv(8, 5), &["relu"]),
+        ("add_1", Op::Add, &["add", "c"]),
+        ("bn", Op::BatchNorm2d { num_features: 8, eps: 1e-5 }, &["add_1"]),
+        ("relu_1", Op::Relu, &["bn"]),
+        ("mean", Op::Mean, &["relu_1"]),
+        ("fc", Op::Linear { in_features: 8, out_features: 3, bias: true }, &["mean"]),
+    ];
+    let node = |(name, op, inputs): &(&str, Op, &[&str])| Node {
+        module: (!op.params().is_empty()).then(|| (*name).to_owned()),
+        ..Node::new(*name, op.clone(), inputs.iter().map(|&input| input.to_owned()).collect())
+    };
+    let input = Input { name: "x".into(), shape: vec![1, 12, 12] };
+    let graph =
+        Graph { arch: "branches".into(), input, nodes: nodes.iter().map(node).collect(), outputs: vec!["fc".into()] };
+    function_comes_back(&graph, &["", "--mode layerwise", "--repair", "--ridge 1e-3"], TOLERANCE);
 }
 
 /// Two networks, a plan of full width, and moments of what their layers read.

@@ -117,7 +117,7 @@ pub fn measure(
         for (stop, sums) in stops.iter().zip(&sums) {
             let samples = |run: &mut Run<'_>| -> Result<Tensor> {
                 run.advance_to(stop.at)?;
-                stop.samples(run.value(stop.value))
+                stop.samples(run.value(stop.value)?)
             };
             let samples: Vec<Tensor> = runs.iter_mut().map(samples).collect::<Result<_>>()?;
             let together = if stop.alone { 1 } else { samples.len() };

@@ -48,6 +48,9 @@ pub enum Error {
     /// A request that makes no sense for this network or these images.
     #[error("{0}")]
     Request(String),
+    /// What this crate promised itself and did not keep, whatever the network and the images are.
+    #[error("a fault of this program, please report it: {0}")]
+    Fault(String),
     /// The graph or its weights are not usable.
     #[error(transparent)]
     Zipit(#[from] zipit::Error),

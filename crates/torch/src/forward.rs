@@ -235,22 +235,19 @@ impl Run<'_> {
 
     /// A value that was made and is still needed.
     ///
-    /// # Panics
-    /// When it is not there.
-    pub fn value(&self, name: &str) -> &Tensor {
+    /// # Errors
+    /// [`Error::Fault`] when it is not there.
+    pub fn value(&self, name: &str) -> Result<&Tensor> {
         let graph = &self.network.graph;
         let number = if name == graph.input.name {
-            0
+            Some(0)
         } else {
-            1 + graph.nodes.iter().position(|node| node.name == name).expect("a value of this graph")
+            graph.nodes.iter().position(|node| node.name == name).map(|i| i + 1)
         };
-        self.paused.values[number].as_ref().expect("read before it dies")
+        number.and_then(|number| self.paused.values[number].as_ref()).ok_or_else(|| gone(name))
     }
 
     /// What a node with parameters would make now, whose turn has not come yet; nothing else changes.
-    ///
-    /// # Panics
-    /// When what it reads is not there.
     pub fn peek(&self, node: usize) -> Result<Tensor> {
         self.compute(node)
     }
@@ -274,22 +271,23 @@ impl Run<'_> {
         while self.paused.next < self.network.graph.nodes.len() {
             self.step()?;
         }
-        let outputs = &self.network.schedule.outputs;
-        Ok(outputs.iter().map(|&i| self.paused.values[i].as_ref().expect("outputs are kept").shallow_clone()).collect())
+        let Network { schedule, graph, .. } = self.network;
+        let kept = schedule.outputs.iter().zip(&graph.outputs);
+        kept.map(|(&i, name)| Ok(self.paused.values[i].as_ref().ok_or_else(|| gone(name))?.shallow_clone())).collect()
     }
 
     fn compute(&self, at: usize) -> Result<Tensor> {
-        let node = &self.network.graph.nodes[at];
-        let named = |e: TchError| Error::Node { node: node.name.clone(), op: node.op.kind(), reason: first_line(&e) };
-        self.value_of(at).map_err(named)
-    }
-
-    fn value_of(&self, at: usize) -> Result<Tensor, TchError> {
         let network = self.network;
-        let step = &network.schedule.steps[at];
+        let (node, step) = (&network.graph.nodes[at], &network.schedule.steps[at]);
+        let read = step.inputs.iter().zip(&node.inputs);
         let inputs: Vec<&Tensor> =
-            step.inputs.iter().map(|&i| self.paused.values[i].as_ref().expect("read before it dies")).collect();
+            read.map(|(&i, name)| self.paused.values[i].as_ref().ok_or_else(|| gone(name))).collect::<Result<_>>()?;
         let params: Vec<&Tensor> = network.params[at].iter().map(|&i| &network.tensors[i]).collect();
-        ops::compute(&network.graph.nodes[at].op, &inputs, &params, self.statistics, step.in_place)
+        let named = |e: TchError| Error::Node { node: node.name.clone(), op: node.op.kind(), reason: first_line(&e) };
+        ops::compute(&node.op, &inputs, &params, self.statistics, step.in_place).map_err(named)
     }
+}
+
+fn gone(value: &str) -> Error {
+    Error::Fault(format!("the value `{value}` is read before it is made or after it was dropped"))
 }

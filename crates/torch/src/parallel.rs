@@ -181,17 +181,23 @@ pub(crate) fn each_batch<S: Send>(
         }
     };
     let n_threads = tch::get_num_threads();
-    std::thread::scope(|scope| {
-        for worker in workers {
-            scope.spawn(|| run(worker));
-        }
+    let panicked = std::thread::scope(|scope| {
+        let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| run(worker))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().err()).next()
     });
     // LibTorch keeps the last setting for threads to come.
     tch::set_num_threads(n_threads);
     match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(error),
+        None if let Some(payload) = panicked => Err(Error::Fault(told(&*payload))),
         None => Ok(next.into_inner().min(range.end) - range.start),
     }
+}
+
+/// What a thread panicked with.
+fn told(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a thread panicked").to_owned()
 }
 
 /// Wakes the others when a thread panics.

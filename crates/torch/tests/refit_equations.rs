@@ -4,7 +4,7 @@
 mod networks;
 
 use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4};
-use networks::merging::{Merge, batches, random, run, samples, solution, values, weights};
+use networks::merging::{Merge, batches, logits, plan, random, run, samples, solution, values, weights};
 use networks::{graph, images, model};
 use std::collections::BTreeMap;
 use zipit::Model;
@@ -161,7 +161,10 @@ impl Seen {
     }
 }
 
-fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, mode: Inputs, ridge: f64) {
+/// A layer that is the last to write a sum, and what is added to it, each as often as it is added.
+type Sum<'a> = (&'a str, &'a [&'a str]);
+
+fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, (mode, ridge, sums): (Inputs, f64, &[Sum<'_>])) {
     let name = solved.layer.as_str();
     let node = network.graph.node(name).unwrap();
     let mut x = match mode {
@@ -173,8 +176,10 @@ fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, mode: Inp
         Some((model, name)) => seen.models[model][name].clone(),
         None => seen.blend(merge, name),
     };
-    if name == "dilated" && mode == Inputs::Sequential {
-        y += &(seen.blend(merge, "strided.relu") - &seen.solved["strided.relu"]);
+    if let (Inputs::Sequential, Some((_, others))) = (mode, sums.iter().find(|(last, _)| *last == name)) {
+        for other in *others {
+            y = y.clone() + mean_like(seen.blend(merge, other) - &seen.solved[*other], y.shape());
+        }
     }
     if let (Some(owners), Some((model, _))) = (&seen.owners, own) {
         let mine: Vec<usize> = (0..owners.of().len()).filter(|&image| owners.of()[image] == model).collect();
@@ -201,6 +206,14 @@ fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, mode: Inp
     assert!(told.after <= told.before && told.ridge.to_bits() == ridge.to_bits() && told.held_out.is_none());
 }
 
+/// The mean over positions where `shape` has one and `x` several.
+fn mean_like(x: ArrayD<f64>, shape: &[usize]) -> ArrayD<f64> {
+    (0..shape.len()).filter(|&axis| shape[axis] == 1).fold(x, |x, axis| {
+        let mean = x.mean_axis(Axis(axis)).unwrap();
+        mean.insert_axis(Axis(axis))
+    })
+}
+
 const WAYS: [(f64, Inputs); 3] = [(1.2, Inputs::Sequential), (0.8, Inputs::Sequential), (1.2, Inputs::Layerwise)];
 
 /// Merges two networks to a share of their features, solves every layer and checks it; the names of the layers.
@@ -220,7 +233,7 @@ fn check_all((share, mode): (f64, Inputs), ridge: f64, owners: Option<Owners>) -
     let models = merge.models.iter().map(|model| values(model, &data)).collect();
     let seen = Seen { models, solved: values(network, &data), owners };
     for layer in &solved {
-        check(&merge, network, layer, &seen, mode, ridge);
+        check(&merge, network, layer, &seen, (mode, ridge, &[("dilated", &["strided.relu"])]));
     }
     solved.into_iter().map(|layer| layer.layer).collect()
 }
@@ -283,4 +296,109 @@ fn a_sum_is_nearer_to_its_target_than_its_summands_would_bring_it() {
     let error = |sum: &Array2<f64>| (sum - &target).mapv(|x| x * x).sum();
     let (found, alone) = (error(&samples(&seen.solved["sum"])), error(&sum_alone));
     assert!(found < 0.9 * alone, "{found}, and {alone} without the skip path's error");
+}
+
+/// Branches on `x` between a stem and a head: `a` is a convolution, `n` a norm, `g` a gate for every channel, `r` what
+/// others make of `a`; `s=a+b` is a sum, and the last one is what the head reads.
+fn branches(description: &str, seed: u64) -> Model {
+    let conv = |i: usize, kernel: usize, groups| Op::Conv2d {
+        in_channels: i,
+        out_channels: 4,
+        window: Window::square(kernel, 1, kernel / 2),
+        groups,
+        bias: kernel == 1,
+    };
+    let mut nodes = vec![("stem", conv(2, 3, 1), vec!["input"]), ("x", Op::Relu, vec!["stem"])];
+    let mut sum = "";
+    for word in description.split(' ') {
+        match word.split_once('=') {
+            Some((name, summands)) => {
+                nodes.push((name, Op::Add, summands.split('+').collect()));
+                sum = name;
+            }
+            None => nodes.extend(match word {
+                "a" => vec![("a", conv(4, 3, 1), vec!["x"])],
+                "b" => vec![("b", conv(4, 1, 1), vec!["x"])],
+                "c" => vec![("c", conv(4, 5, 1), vec!["x"])],
+                "d" => vec![("d", conv(4, 3, 4), vec!["x"])],
+                "n" => vec![("n", Op::BatchNorm2d { num_features: 4, eps: 1e-3 }, vec!["x"])],
+                "g" => vec![
+                    ("pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, vec!["x"]),
+                    ("g", conv(4, 1, 1), vec!["pool"]),
+                ],
+                "r" => vec![("other", conv(4, 1, 1), vec!["a"]), ("r", Op::Relu, vec!["other"])],
+                unknown => panic!("{unknown}"),
+            }),
+        }
+    }
+    let head = Op::Linear { in_features: 4, out_features: 3, bias: true };
+    nodes.extend([("act", Op::Relu, vec![sum]), ("mean", Op::Mean, vec!["act"]), ("head", head, vec!["mean"])]);
+    let nodes: Vec<(&str, Op, &[&str])> = nodes.iter().map(|(name, op, read)| (*name, op.clone(), &read[..])).collect();
+    model(graph([2, 5, 4], &nodes, &["head"]), seed)
+}
+
+/// Sums of three and more, added up in any order, with a summand that others read too, that is added twice or repeated
+/// over positions: the last layer to write them makes up for every other, also for those that are gone by then.
+#[test]
+fn the_last_layer_of_any_sum_makes_up_for_all_others() {
+    let rows: [(&str, &[Sum<'_>]); 12] = [
+        ("a b s=a+b c t=s+c", &[("c", &["a", "b"])]),
+        ("a b c s=b+c t=a+s", &[("c", &["a", "b"])]),
+        ("a b s=a+b d t=d+s", &[("d", &["a", "b"])]),
+        ("n a s=n+a b t=s+b", &[("b", &["n", "a"])]),
+        ("a b s=a+b c t=s+c d u=t+d", &[("d", &["a", "b", "c"])]),
+        ("a b s=a+b c d t=c+d u=t+s", &[("d", &["a", "b", "c"])]),
+        ("a b c t=a+x+b+c", &[("c", &["a", "b", "x"])]),
+        // Added twice.
+        ("a b t=a+b+a", &[("b", &["a", "a"])]),
+        ("a s=a+a b t=s+b", &[("b", &["a", "a"])]),
+        ("a b s=a+b t=s+s c u=t+c", &[("b", &["a"]), ("c", &["a", "b", "a", "b"])]),
+        // Read by another layer, too: others make up for it, and it for none.
+        ("b a s=b+a r t=s+r", &[("b", &[])]),
+        ("a b g s=a+b t=g+s", &[("g", &["a", "b"])]),
+    ];
+    for (row, sums) in rows {
+        let all: Vec<Model> = (1..4).map(|seed| branches(row, seed)).collect();
+        for (n_models, mode) in [(2, Inputs::Sequential), (3, Inputs::Sequential), (2, Inputs::Layerwise)] {
+            let models: Vec<&Model> = all.iter().take(n_models).collect();
+            let merge = Merge::new(&models, random(&models[0].graph, n_models, 1.2, 3));
+            let data = images(32, [2, 5, 4], 4);
+            let (network, solved) = merge.refit(&batches(&data, 16), weights(mode, Ridge::Fixed(0.1))).unwrap();
+            let models = merge.models.iter().map(|model| values(model, &data)).collect();
+            let seen = Seen { models, solved: values(&network, &data), owners: None };
+            assert!(sums.iter().all(|(last, _)| solved.iter().any(|layer| layer.layer == *last)), "{row}");
+            for layer in solved.iter().filter(|layer| layer.layer != "n") {
+                check(&merge, &network, layer, &seen, (mode, 0.1, sums));
+            }
+        }
+    }
+}
+
+/// The same where only some of the spaces are merged: every model's own branches, or parts that are summed.
+#[test]
+fn sums_in_partly_merged_networks_are_solved() {
+    for row in ["a b s=a+b c t=s+c", "n a s=n+a b t=s+b", "a b c s=b+c t=a+s", "a b g s=a+b t=g+s", "b a s=b+a r t=s+r"]
+    {
+        let models: Vec<Model> = (1..4).map(|seed| branches(row, seed)).collect();
+        let graph = &models[0].graph;
+        let points = graph.merge_points(&graph.spaces().unwrap());
+        let data = images(12, [2, 5, 4], 4);
+        for n_models in [2, 3] {
+            let models: Vec<&Model> = models.iter().take(n_models).collect();
+            // None and all of them are other tests' work.
+            for chosen in 1..(1 << points.len()) - 1 {
+                let is_chosen = |name: &str| chosen >> points.iter().position(|p| p.name == name).unwrap() & 1 == 1;
+                let merge =
+                    Merge::new(&models, plan(graph, n_models, is_chosen, |space, i, j| (space + i + 2 * j) % 5));
+                let (network, _) =
+                    merge.refit(&batches(&data, 6), weights(Inputs::Sequential, Ridge::HeldOut)).unwrap();
+                let lost = |network: &Model| -> f64 {
+                    let own = merge.models.iter().flat_map(|model| logits(model, &data));
+                    logits(network, &data).iter().zip(own).map(|(z, own)| (z - own).mapv(|x| x * x).sum()).sum()
+                };
+                let [before, after] = [&merge.grafted.model, &network].map(lost);
+                assert!(after <= before + 1e-6, "{row}, {n_models} models, {chosen:b}: {before} before, {after} after");
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::parallel::FromFirst;
 use crate::{Device, Network, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use zipit::Graph;
 use zipit::refit::{Layer, Owners, Site, Spread, Sums};
 
@@ -59,8 +59,8 @@ impl Pass<'_> {
     ) -> Result<(Lane, Vec<Measured>)> {
         let (mut runs, mut merged) = resume(networks, lane);
         let (at, source) = (layers[0].source, &self.source.nodes[layers[0].source]);
-        let of_models = |runs: &[Run<'_>], name: &str| -> Vec<Tensor> {
-            runs.iter().map(|run| run.value(name).shallow_clone()).collect()
+        let of_models = |runs: &[Run<'_>], name: &str| -> Result<Vec<Tensor>> {
+            runs.iter().map(|run| Ok(run.value(name)?.shallow_clone())).collect()
         };
         for run in &mut runs {
             run.advance_to(at)?;
@@ -71,24 +71,24 @@ impl Pass<'_> {
             Inputs::Sequential => {
                 merged.advance_to(layers[0].node)?;
                 let read = layers.iter().map(|layer| &self.merged.nodes[layer.node].inputs[0]);
-                read.map(|name| merged.value(name).shallow_clone()).collect()
+                read.map(|name| Ok(merged.value(name)?.shallow_clone())).collect::<Result<_>>()?
             }
             Inputs::Layerwise => {
-                let read = of_models(&runs, &source.inputs[0]);
+                let read = of_models(&runs, &source.inputs[0])?;
                 layers.iter().map(|layer| blend(&layer.input, &read, trust)).collect::<Result<_>>()?
             }
         };
         for run in &mut runs {
             run.advance_to(at + 1)?;
         }
-        let outputs = of_models(&runs, &source.name);
+        let outputs = of_models(&runs, &source.name)?;
         let mut samples = Vec::with_capacity(layers.len());
         for (layer, x) in layers.iter().zip(inputs) {
             let mut y = blend(&layer.target, &outputs, trust)?;
             if reading == Inputs::Sequential {
                 for term in &layer.others {
-                    let wanted = blend(&term.blend, &of_models(&runs, &term.source), trust)?;
-                    y = y.f_add(&wanted)?.f_sub(merged.value(&term.value))?;
+                    let wanted = blend(&term.blend, &of_models(&runs, &term.source)?, trust)?;
+                    y = made_up(&y, &wanted, merged.value(&term.value)?)?;
                 }
             }
             samples.push(Samples { node: &self.merged.nodes[layer.node], x, y });
@@ -139,7 +139,8 @@ impl Pass<'_> {
             run.advance_to(sites[0].source + 1)?;
         }
         let source = &self.source.nodes[sites[0].source].name;
-        let models: Vec<Tensor> = runs.iter().map(|run| run.value(source).shallow_clone()).collect();
+        let models: Vec<Tensor> =
+            runs.iter().map(|run| Ok(run.value(source)?.shallow_clone())).collect::<Result<_>>()?;
         let mut measured = Vec::with_capacity(sites.len());
         for site in sites {
             let mut value = merged.peek(site.writers[0])?;
@@ -150,6 +151,17 @@ impl Pass<'_> {
         }
         Ok((pause(runs, merged), measured))
     }
+}
+
+/// The target y of a summand that makes up for another one: y + wanted − found. Where y is repeated over positions, it
+/// can make up for the mean over them.
+fn made_up(y: &Tensor, wanted: &Tensor, found: &Tensor) -> Result<Tensor> {
+    let axes = wanted.size().into_iter().zip(y.size()).zip(0_i64..);
+    let repeated: Vec<i64> = axes.filter(|((n, own), _)| *n > 1 && *own == 1).map(|(_, axis)| axis).collect();
+    if repeated.is_empty() {
+        return Ok(y.f_add(wanted)?.f_sub(found)?);
+    }
+    Ok(y.f_add(&wanted.f_sub(found)?.f_mean_dim(&repeated[..], true, Kind::Float)?)?)
 }
 
 fn resume(networks: &[Network], lane: Lane) -> (Vec<Run<'_>>, Run<'_>) {

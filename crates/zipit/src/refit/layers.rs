@@ -63,21 +63,16 @@ pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
             Layer { node: i, source: sources[origin.source.as_str()], input, target, others: vec![] }
         })
         .collect();
-    for summands in sums(merged, &places) {
-        let writers = summands.iter().filter(|&&i| Design::of(&merged.nodes[i].op).is_some());
-        let Some(&last) = writers.max() else { continue };
-        let layer = layers.iter_mut().find(|layer| layer.node == last).expect("a layer with unknowns");
-        layer.others = summands
-            .iter()
-            .filter(|&&i| {
-                i < last && sources[grafted.origins[i].source.as_str()] <= layer.source && exact[i] == Exact::No
-            })
-            .map(|&i| Term {
-                value: merged.nodes[i].name.clone(),
-                source: grafted.origins[i].source.clone(),
-                blend: grafted.origins[i].blend.clone(),
-            })
-            .collect();
+    for sum in sums(merged, &places) {
+        let layer = layers.iter_mut().find(|layer| layer.node == sum.last).expect("a layer with unknowns");
+        let there = |&&i: &&usize| sources[grafted.origins[i].source.as_str()] <= layer.source && exact[i] == Exact::No;
+        let term = |&i: &usize| Term {
+            value: merged.nodes[i].name.clone(),
+            source: grafted.origins[i].source.clone(),
+            blend: grafted.origins[i].blend.clone(),
+        };
+        let others = sum.others.iter().filter(there).map(term).collect();
+        layer.others = others;
     }
     layers.retain(|layer| exact[layer.node] == Exact::No || !layer.others.is_empty());
     layers
@@ -100,46 +95,48 @@ fn image(graph: &Graph) -> Blend {
     Blend { pieces: vec![Piece { dim, width: dim, repeat: 1, made: Blended::Own(0) }], only: None, order: None }
 }
 
-/// The sums of the graph as the nodes that write them, sums of sums taken together. Only what nobody else reads is a
-/// summand that may be changed, but every summand is listed; the input is none.
-fn sums(graph: &Graph, places: &BTreeMap<&str, usize>) -> Vec<Vec<usize>> {
-    let readers = graph.readers();
-    let is_inner = |node: &Node| {
-        matches!(node.op, Op::Add)
-            && !graph.outputs.contains(&node.name)
-            && matches!(readers.get(node.name.as_str()).map(Vec::as_slice), Some(&[only]) if matches!(graph.nodes[only].op, Op::Add))
-    };
-    let outermost = graph.nodes.iter().filter(|node| matches!(node.op, Op::Add) && !is_inner(node));
-    outermost
-        .map(|add| {
-            let mut summands = Vec::new();
-            collect(graph, places, &is_inner, add, &mut summands);
-            // A layer that others read too cannot make up for this sum.
-            summands.retain(|&i| {
-                let node = &graph.nodes[i];
-                Design::of(&node.op).is_none()
-                    || readers[node.name.as_str()].len() == 1 && !graph.outputs.contains(&node.name)
-            });
-            summands
-        })
-        .collect()
+/// A sum, sums of sums taken together, with a layer that can make up for what is missing.
+struct Sum {
+    /// The last to write it of the layers that nobody else reads.
+    last: usize,
+    /// What is added to that layer's output and is there when its turn comes, each as often as it is added: summands, and
+    /// partial sums in place of the summands that are gone with them.
+    others: Vec<usize>,
 }
 
-/// What is added up at `add`, and at the sums that only it reads.
-fn collect(
-    graph: &Graph,
-    places: &BTreeMap<&str, usize>,
-    is_inner: &dyn Fn(&Node) -> bool,
-    add: &Node,
-    into: &mut Vec<usize>,
-) {
-    for &i in add.inputs.iter().filter_map(|name| places.get(name.as_str())) {
-        if is_inner(&graph.nodes[i]) {
-            collect(graph, places, is_inner, &graph.nodes[i], into);
-        } else {
-            into.push(i);
+fn sums(graph: &Graph, places: &BTreeMap<&str, usize>) -> Vec<Sum> {
+    let readers = graph.readers();
+    let only_reader = |node: &Node| match readers.get(node.name.as_str()).map(Vec::as_slice) {
+        Some(&[only]) if !graph.outputs.contains(&node.name) => Some(only),
+        _ => None,
+    };
+    let is_sum = |node: &Node| matches!(node.op, Op::Add);
+    let is_inner = |i: usize| {
+        let node = &graph.nodes[i];
+        is_sum(node) && only_reader(node).is_some_and(|only| is_sum(&graph.nodes[only]))
+    };
+    // What is added up at node i, with what is added up at the sums for which `opens`; the input is none of it.
+    let summands = |i: usize, opens: &dyn Fn(usize) -> bool| {
+        let (mut rest, mut found) = (vec![i], vec![]);
+        while let Some(add) = rest.pop() {
+            for &i in graph.nodes[add].inputs.iter().filter_map(|name| places.get(name.as_str())) {
+                if opens(i) { rest.push(i) } else { found.push(i) }
+            }
         }
-    }
+        found
+    };
+    let outermost = (0..graph.nodes.len()).filter(|&i| is_sum(&graph.nodes[i]) && !is_inner(i));
+    outermost
+        .filter_map(|add| {
+            // A layer that others read too, or that is added twice, cannot make up for this sum.
+            let can = |&i: &usize| Design::of(&graph.nodes[i].op).is_some() && only_reader(&graph.nodes[i]).is_some();
+            let last = summands(add, &is_inner).into_iter().filter(can).max()?;
+            let mut others = summands(add, &|i| i > last && is_inner(i));
+            others.retain(|&i| i < last);
+            others.sort_unstable();
+            Some(Sum { last, others })
+        })
+        .collect()
 }
 
 pub(super) fn exactness(grafted: &Grafted) -> Vec<Exact> {
