@@ -75,7 +75,7 @@ def export(
 
 
 def load(path: PathLike) -> Network:
-    """Any model file as a torch.fx.GraphModule: forward gives {task: logits}; its state dict has the file's names."""
+    """Any model file as a torch.nn.Module: forward gives {task: logits}; its state dict has the file's names."""
     return network.build(model_file.read(path))
 
 

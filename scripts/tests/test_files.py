@@ -59,7 +59,6 @@ def test_export_and_load(tmp_path: Path) -> None:
 
     loaded = zipit_torch.load(path)
     assert set(loaded.state_dict()) == set(net.state_dict())
-    assert isinstance(loaded, torch.fx.GraphModule)
     assert (
         isinstance(loaded.conv, nn.Conv2d)
         and isinstance(loaded.bn, nn.BatchNorm2d)
@@ -68,6 +67,9 @@ def test_export_and_load(tmp_path: Path) -> None:
     assert loaded.tasks[0]["name"] == "pets" and loaded.preprocess == SPEC
     images = torch.rand(3, 3, 8, 8)
     torch.testing.assert_close(loaded(images)["pets"], net(images))
+    traced = torch.fx.symbolic_trace(loaded)
+    assert [n.target for n in traced.graph.nodes if n.op == "call_module"] == ["conv", "bn", "fc"]
+    torch.testing.assert_close(traced(images)["pets"], net(images))
 
 
 def test_what_is_loaded_can_be_trained(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_several_outputs(tmp_path: Path) -> None:
     [
         ([["a", "b"]], None, "2 outputs, but classes are named for 1"),
         ([["a", "b"], ["c"]], None, "`right` has 3 logits, but 1 classes"),
-        ([["a", "b"], ["c", "d", "c"]], None, "a class is named twice"),
+        ([["a", "b"], ["c", "d", "c"]], None, "task `right` lists class `c` twice"),
         ([["a", "b"], ["c", "d", "e"]], ["t", "t"], "different task names"),
     ],
 )
@@ -318,6 +320,13 @@ class Attentive(nn.Module):
         x = nn.functional.channel_shuffle(self.stem(nn.functional.pad(x, (1, 1, 1, 1))), 2)
         x = x.flatten(2).transpose(1, 2)
         return self.fc(self.layer(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))[:, 0])
+
+
+def test_what_is_loaded_can_be_traced_and_compiled(tmp_path: Path) -> None:
+    zipit_torch.export(randomise(Attentive()), out=tmp_path / "a.safetensors", classes=["a", "b"], preprocess=SPEC)
+    net, images = zipit_torch.load(tmp_path / "a.safetensors"), torch.rand(3, 3, 8, 8)
+    for made in (torch.fx.symbolic_trace(net), torch.compile(net, backend="eager", fullgraph=True)):
+        torch.testing.assert_close(made(images)["task"], net(images)["task"])
 
 
 @pytest.mark.parametrize(

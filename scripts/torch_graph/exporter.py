@@ -15,7 +15,7 @@ from . import lower_arithmetic, lower_layers, lower_views, network  # noqa: F401
 from .errors import ZipitError
 from .graph import Json, tensor_names
 from .lower import lower
-from .model_file import Model
+from .model_file import GATE, Model
 from .trace import trace
 
 TOLERANCE = 1e-4
@@ -70,13 +70,20 @@ def _tasks(n_logits: list[int], classes: Sequence[Sequence[str]], tasks: Sequenc
     names = list(tasks) if tasks else ["task"] if n == 1 else [f"task{i + 1}" for i in range(n)]
     if len(names) != n or len(set(names)) != n:
         raise ZipitError(f"{n} different task names are needed, one per output in order; given: {', '.join(names)}")
+    for name in names:
+        if not name.strip():
+            raise ZipitError("a task has no name: outputs are called after their tasks")
+        if name == GATE:
+            raise ZipitError(f"a task is called `{GATE}`, as the output of a gate is: give it another name (--task)")
     for name, logits, own in zip(names, n_logits, classes, strict=True):
         if len(own) != logits:
             raise ZipitError(
                 f"task `{name}` has {logits} logits, but {len(own)} classes are named: one per logit, in order"
             )
-        if len(set(own)) != len(own):
-            raise ZipitError(f"task `{name}`: a class is named twice")
+        if twice := next((c for i, c in enumerate(own) if c in own[:i]), None):
+            raise ZipitError(f"task `{name}` lists class `{twice}` twice")
+        if not all(own):
+            raise ZipitError(f"task `{name}`: class {list(own).index('')} has no name")
     return [{"name": name, "classes": list(own)} for name, own in zip(names, classes, strict=True)]
 
 

@@ -16,6 +16,9 @@ import torch
 from .errors import ZipitError
 from .graph import Json, tensor_names
 
+GATE = "gate"
+"""What the output that tells the tasks apart is called."""
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -34,7 +37,7 @@ class Model:
     @property
     def output_names(self) -> list[str]:
         """What each output is called: its task, or `gate`."""
-        return [task["name"] for task in self.tasks] + (["gate"] if self.gate else [])
+        return [task["name"] for task in self.tasks] + ([GATE] if self.gate else [])
 
 
 def read(path: str | os.PathLike[str]) -> Model:
@@ -64,6 +67,8 @@ def read(path: str | os.PathLike[str]) -> Model:
     model = Model(graph, tasks, preprocess, tensors, parsed("zipit.environment", {}), bool(joint.get("gate")))
     if len(model.output_names) != len(graph["outputs"]):
         raise ZipitError(f"{path}: {len(graph['outputs'])} outputs for {len(model.output_names)} tasks")
+    if len(set(model.output_names)) != len(model.output_names):
+        raise ZipitError(f"{path}: two outputs have one name: {', '.join(model.output_names)}")
     return model
 
 

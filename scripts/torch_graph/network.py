@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import fx, nn
+from torch import nn
 from torchvision import transforms
 
 from . import network_ops
@@ -15,19 +13,56 @@ from .model_file import Model
 from .preprocess import transform
 
 
-class Network(fx.GraphModule):
+class Network(nn.Module):
     """A model file as a module: trainable, and its state dict has the file's tensor names. Forward takes images
-    [B, C, H, W] and gives {task: logits}; a gate's are under `gate`."""
+    [B, C, H, W] and gives {task: logits}; a gate's are under `gate`.
+
+    The file's parts are entered where PyTorch keeps parts, whatever they are called: no code is written from their
+    names, and what this class defines (`tasks`, `transform`, …) is never looked for among them."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        ranks = _ranks(model.graph)
+        self.__dict__["_zipit"] = {
+            "graph": model.graph,
+            "ranks": ranks,
+            "outputs": dict(zip(model.output_names, model.graph["outputs"], strict=True)),
+            "released": _released(model.graph),
+            "tasks": model.tasks,
+            "preprocess": model.preprocess,
+        }
+        for node in model.graph["nodes"]:
+            network_ops.check(node)
+        nodes = sorted(model.graph["nodes"], key=lambda node: node.get("module", "").count("."))
+        for node in sorted(nodes, key=lambda node: not _is_layer(node)):
+            _register(self, node, ranks[node["inputs"][0]], model.tensors)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The logits of every output."""
+        graph = self._zipit["graph"]
+        values = {graph["input"]["name"]: images}
+        for node, released in zip(graph["nodes"], self._zipit["released"], strict=True):
+            inputs = [values[name] for name in node["inputs"]]
+            if _is_layer(node):
+                layer, parameters = _part(self, node["module"]), {}
+            else:
+                names = param_names(node, op_params(node["op"]))
+                layer, parameters = None, {param: _tensor(self, name) for param, name in names.items()}
+            rank = self._zipit["ranks"][node["inputs"][0]]
+            values[node["name"]] = network_ops.apply(node["op"], inputs, rank, layer, parameters)
+            for name in released:
+                del values[name]
+        return {task: values[name] for task, name in self._zipit["outputs"].items()}
 
     @property
     def tasks(self) -> list[Json]:
         """Name and classes of each task."""
-        return self.meta["zipit_tasks"]
+        return self._zipit["tasks"]
 
     @property
     def preprocess(self) -> Json:
         """What the network expects of an image."""
-        return self.meta["zipit_preprocess"]
+        return self._zipit["preprocess"]
 
     def transform(self) -> transforms.Compose:
         """The preprocessing as a torchvision transform of a PIL image."""
@@ -36,62 +71,72 @@ class Network(fx.GraphModule):
 
 def build(model: Model) -> Network:
     """The module, in f32 and evaluation mode."""
-    root = nn.Module()
-    nodes = sorted(model.graph["nodes"], key=lambda node: node.get("module", "").count("."))
-    for node in nodes:
-        _register(root, node, model.tensors)
-    graph = fx.Graph()
-    values = {model.graph["input"]["name"]: graph.placeholder(_identifier(model.graph["input"]["name"]))}
-    shapes = {model.graph["input"]["name"]: len(model.graph["input"]["shape"])}
-    for node in model.graph["nodes"]:
-        inputs = [values[name] for name in node["inputs"]]
-        ranks = [shapes[name] for name in node["inputs"]]
-        writer = network_ops.Writer(graph, root, node, inputs, ranks)
-        values[node["name"]], shapes[node["name"]] = writer.write()
-        values[node["name"]].meta["zipit_name"] = node["name"]
-    graph.output(dict(zip(model.output_names, (values[name] for name in model.graph["outputs"]), strict=True)))
-    network = Network(root, graph, class_name="Network")
-    network.meta.update(zipit_tasks=model.tasks, zipit_preprocess=model.preprocess)
-    return network.eval()
+    return Network(model).eval()
 
 
-def _register(root: nn.Module, node: Json, tensors: dict[str, torch.Tensor]) -> None:
+def _ranks(graph: Json) -> dict[str, int]:
+    """Number of axes of every value, the batch left out."""
+    ranks = {graph["input"]["name"]: len(graph["input"]["shape"])}
+    for node in graph["nodes"]:
+        ranks[node["name"]] = network_ops.rank(node["op"], ranks[node["inputs"][0]])
+    return ranks
+
+
+def _released(graph: Json) -> list[list[str]]:
+    """After each node, the values that nobody reads any more."""
+    seen = set(graph["outputs"])
+    released = []
+    for node in reversed(graph["nodes"]):
+        last = sorted({node["name"], *node["inputs"]} - seen)
+        seen.update(last)
+        released.append(last)
+    return released[::-1]
+
+
+def _is_layer(node: Json) -> bool:
+    """Whether one of PyTorch's layers holds the node's parameters, under its own names for them."""
+    return "params" not in node and bool(node.get("module")) and node["op"]["op"] in network_ops.LAYERS
+
+
+def _register(root: nn.Module, node: Json, rank: int, tensors: dict[str, torch.Tensor]) -> None:
     """A real layer where the parameters have its names, bare parameters elsewhere."""
     names = param_names(node, op_params(node["op"]))
-    layer = None if "params" in node or not node.get("module") else network_ops.layer(node["op"])
-    if layer is None:
+    if not _is_layer(node):
         for param, name in names.items():
-            _set(root, name, _parameter(param, tensors[name]))
+            tensor = tensors[name].float().clone()
+            owner, leaf = _owner(root, name)
+            if param.startswith("running_"):
+                owner._buffers[leaf] = tensor
+            else:
+                owner._parameters[leaf] = nn.Parameter(tensor)
         return
+    layer = network_ops.layer(node["op"], rank)
     state = {param: tensors[name].float().clone() for param, name in names.items()}
-    if isinstance(layer, nn.BatchNorm2d):
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         state["num_batches_tracked"] = torch.tensor(0)
     try:
         layer.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ZipitError(f"{node['name']}: {node['op']['op']}: {str(error).splitlines()[-1].strip()}") from error
-    _set(root, node["module"], layer)
+    owner, leaf = _owner(root, node["module"])
+    owner._modules[leaf] = layer
 
 
-def _parameter(param: str, tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.float().clone()
-    return tensor if param.startswith("running_") else nn.Parameter(tensor)
-
-
-def _set(root: nn.Module, name: str, what: Any) -> None:
+def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module in which `name` is, made if need be, and its name there."""
     *path, leaf = name.split(".")
-    owner = root
     for part in path:
-        if not hasattr(owner, part):
-            owner.add_module(part, nn.Module())
-        owner = getattr(owner, part)
-    if isinstance(what, nn.Module):
-        owner.add_module(leaf, what)
-    elif isinstance(what, nn.Parameter):
-        owner.register_parameter(leaf, what)
-    else:
-        owner.register_buffer(leaf, what)
+        root = root._modules.setdefault(part, nn.Module())
+    return root, leaf
 
 
-def _identifier(name: str) -> str:
-    return name if name.isidentifier() else "x"
+def _part(root: nn.Module, path: str) -> nn.Module:
+    for part in path.split("."):
+        root = root._modules[part]
+    return root
+
+
+def _tensor(root: nn.Module, name: str) -> torch.Tensor:
+    path, _, leaf = name.rpartition(".")
+    owner = _part(root, path) if path else root
+    return owner._parameters[leaf] if leaf in owner._parameters else owner._buffers[leaf]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
-from torch import fx, nn
+from torch import nn
 
 from .errors import ZipitError
-from .graph import Json, op_params, param_names
+from .graph import Json
+
+Params = dict[str, torch.Tensor]
 
 ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "relu6": F.relu6,
@@ -23,16 +24,38 @@ ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "tanh": torch.tanh,
     "mish": F.mish,
     "softplus": F.softplus,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+}
+"""By name; what numbers come with the function follow the tensor."""
+
+
+LAYERS = {"conv2d", "linear", "batch_norm2d", "layer_norm", "group_norm"}
+"""Ops that are a layer of PyTorch's."""
+OTHERS = {
+    *("relu", "activation", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "flatten", "tokens"),
+    *("select_token", "prepend_tokens", "position_embedding", "layer_scale", "affine", "attention", "add", "mul"),
+    *("concat", "slice", "channel_shuffle", "pad"),
 }
 
 
-def layer(op: Json) -> nn.Module | None:
-    """PyTorch's layer for an op with the usual parameters; what they hold comes later."""
+def check(node: Json) -> None:
+    """Refuses what a newer version may have written."""
+    op = node["op"]
+    if op["op"] not in LAYERS | OTHERS:
+        raise ZipitError(f"{node['name']}: `{op['op']}` is not an op this version knows")
+    if op["op"] == "activation" and _function(op)[0] not in ACTIVATIONS:
+        raise ZipitError(f"{node['name']}: `{_function(op)[0]}` is not an activation this version knows")
+
+
+def layer(op: Json, rank: int) -> nn.Module:
+    """PyTorch's layer for one of LAYERS, whose input has `rank` axes and the batch; what it holds comes later."""
     with torch.device("meta"):
-        return _layer(op)
+        return _layer(op, rank)
 
 
-def _layer(op: Json) -> nn.Module | None:
+def _layer(op: Json, rank: int) -> nn.Module:
     match op["op"]:
         case "conv2d":
             window = op["window"]
@@ -49,178 +72,132 @@ def _layer(op: Json) -> nn.Module | None:
         case "linear":
             return nn.Linear(op["in_features"], op["out_features"], op["bias"])
         case "batch_norm2d":
-            return BatchNorm2d(op["num_features"], op["eps"])
+            return (nn.BatchNorm2d if rank == 3 else nn.BatchNorm1d)(op["num_features"], op["eps"])
         case "layer_norm":
             return nn.LayerNorm(op["num_features"], op["eps"], bias=op["bias"])
-        case "group_norm":
-            return nn.GroupNorm(op["num_groups"], op["num_features"], op["eps"])
         case _:
-            return None
+            return nn.GroupNorm(op["num_groups"], op["num_features"], op["eps"])
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Takes tokens [B, C, T] and features [B, C] as well."""
-
-    def _check_input_dim(self, input: torch.Tensor) -> None:  # noqa: A002 (PyTorch's name)
-        if input.ndim < 2:
-            raise ValueError(f"expected [B, C, ...], got {list(input.shape)}")
-
-
-@dataclass
-class Writer:
-    """Writes the calls of one node."""
-
-    graph: fx.Graph
-    root: nn.Module
-    node: Json
-    inputs: list[fx.Node]
-    ranks: list[int]
-    """Number of axes of each input, the batch left out."""
-
-    def write(self) -> tuple[fx.Node, int]:
-        """The result, and its number of axes."""
-        op = self.node["op"]
-        x, rank = (self.inputs[0], self.ranks[0]) if self.inputs else (None, 0)
-        match op["op"]:
-            case "conv2d" | "batch_norm2d" | "group_norm":
-                return self._layer(x), rank
-            case "linear" | "layer_norm":
-                return self._on_last(x, rank), rank
-            case "relu":
-                return self._call(F.relu, x), rank
-            case "activation":
-                return self._activation(x, op["function"]), rank
-            case "max_pool2d":
-                return self._call(F.max_pool2d, x, **_window(op, dilation=True)), rank
-            case "avg_pool2d":
-                return self._call(
-                    F.avg_pool2d, x, **_window(op), count_include_pad=op.get("count_include_pad", True)
-                ), rank
-            case "adaptive_avg_pool2d":
-                return self._call(F.adaptive_avg_pool2d, x, tuple(op["output"])), rank
-            case "mean":
-                return self._call(torch.mean, x, tuple(range(2, rank + 1))) if rank > 1 else x, 1
-            case "flatten":
-                return self._call(torch.flatten, x, 1), 1
-            case "tokens":
-                return self._call(torch.flatten, x, 2), 2
-            case "select_token":
-                return self._call(torch.select, x, 2, op["index"]), 1
-            case "prepend_tokens":
-                return self._prepend(x), 2
-            case "position_embedding":
-                return self._call(torch.add, x, self._broadcast(op, rank)), rank
-            case "layer_scale":
-                return self._call(torch.mul, x, self._broadcast(op, rank)), rank
-            case "affine":
-                scaled = self._call(torch.mul, x, op["scale"])
-                return self._call(torch.add, scaled, op["shift"]) if op["shift"] else scaled, rank
-            case "attention":
-                return self._attention(op), 2
-            case "add" | "mul":
-                return self._reduce(torch.add if op["op"] == "add" else torch.mul), rank
-            case "concat":
-                return self._call(torch.cat, self.inputs, 1), rank
-            case "slice":
-                return self._slice(x, op["ranges"]), rank
-            case "channel_shuffle":
-                return self._shuffle(x, op["groups"]), rank
-            case "pad":
-                return self._call(F.pad, x, tuple(op["padding"]), "constant", op["value"]), rank
-            case other:
-                raise ZipitError(f"{self.node['name']}: `{other}` is not an op this version knows")
-
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        return self.graph.call_function(function, args, kwargs)
-
-    def _params(self) -> dict[str, fx.Node]:
-        names = param_names(self.node, op_params(self.node["op"]))
-        return {param: self.graph.get_attr(name) for param, name in names.items()}
-
-    def _layer(self, x: fx.Node) -> fx.Node:
-        """The layer under its name, or the function with bare parameters."""
-        op = self.node["op"]
-        if "params" not in self.node and self.node["module"]:
-            return self.graph.call_module(self.node["module"], (x,))
-        p = self._params()
-        match op["op"]:
-            case "conv2d":
-                window = op["window"]
-                geometry = [window["stride"], window["padding"], window.get("dilation", [1, 1])]
-                shape = [tuple(g) for g in geometry]
-                return self._call(F.conv2d, x, p["weight"], p.get("bias"), *shape, op["groups"])
-            case "linear":
-                return self._call(F.linear, x, p["weight"], p.get("bias"))
-            case "layer_norm":
-                return self._call(F.layer_norm, x, (op["num_features"],), p["weight"], p.get("bias"), op["eps"])
-            case "group_norm":
-                return self._call(F.group_norm, x, op["num_groups"], p["weight"], p["bias"], op["eps"])
-            case _:
-                statistics = (p["running_mean"], p["running_var"], p["weight"], p["bias"])
-                return self._call(F.batch_norm, x, *statistics, False, 0.1, op["eps"])
-
-    def _on_last(self, x: fx.Node, rank: int) -> fx.Node:
-        if rank == 1:
-            return self._layer(x)
-        moved = self._call(torch.movedim, x, 1, -1)
-        return self._call(torch.movedim, self._layer(moved), -1, 1)
-
-    def _activation(self, x: fx.Node, function: str | Json) -> fx.Node:
-        match function:
-            case "gelu_tanh":
-                return self._call(F.gelu, x, approximate="tanh")
-            case {"leaky_relu": slope}:
-                return self._call(F.leaky_relu, x, slope)
-            case {"elu": alpha}:
-                return self._call(F.elu, x, alpha)
-            case str() if function in ACTIVATIONS:
-                return self._call(ACTIVATIONS[function], x)
-            case other:
-                raise ZipitError(f"{self.node['name']}: `{other}` is not an activation this version knows")
-
-    def _prepend(self, x: fx.Node) -> fx.Node:
-        learned = self._call(torch.transpose, self._params()["weight"], 1, 2)
-        batch = self._call(torch.Tensor.size, x, 0)
-        return self._call(torch.cat, [self._call(torch.Tensor.expand, learned, batch, -1, -1), x], 2)
-
-    def _broadcast(self, op: Json, rank: int) -> fx.Node:
-        """The learned tensor with its features in front and as many positions as the value."""
-        shape, axis = op["shape"], op["axis"]
-        moved = self._call(torch.movedim, self._params()["weight"], axis, 0)
-        positions = [n for i, n in enumerate(shape) if i != axis]
-        while positions and positions[0] == 1:
-            positions.pop(0)
-        ones = [1] * (rank - 1 - len(positions))
-        return self._call(torch.reshape, moved, (shape[axis], *ones, *positions))
-
-    def _attention(self, op: Json) -> fx.Node:
-        by_heads = [
-            self._call(torch.transpose, self._call(torch.unflatten, x, 1, (op["heads"], -1)), 2, 3) for x in self.inputs
-        ]
-        attended = self._call(F.scaled_dot_product_attention, *by_heads, scale=op.get("scale"))
-        return self._call(torch.flatten, self._call(torch.transpose, attended, 2, 3), 1, 2)
-
-    def _reduce(self, function: Callable[..., torch.Tensor]) -> fx.Node:
-        total = self.inputs[0]
-        for other in self.inputs[1:]:
-            total = self._call(function, total, other)
-        return total
-
-    def _slice(self, x: fx.Node, ranges: list[list[int]]) -> fx.Node:
-        parts = [self._call(torch.narrow, x, 1, start, stop - start) for start, stop in ranges]
-        return parts[0] if len(parts) == 1 else self._call(torch.cat, parts, 1)
-
-    def _shuffle(self, x: fx.Node, groups: int) -> fx.Node:
-        cut = self._call(torch.unflatten, x, 1, (groups, -1))
-        return self._call(torch.flatten, self._call(torch.transpose, cut, 1, 2), 1, 2)
+def rank(op: Json, given: int) -> int:
+    """Number of axes of an op's value, the batch left out, from that of its first input."""
+    match op["op"]:
+        case "mean" | "flatten" | "select_token":
+            return 1
+        case "tokens" | "prepend_tokens" | "attention":
+            return 2
+        case _:
+            return given
 
 
-def _window(op: Json, dilation: bool = False) -> dict[str, Any]:
+def apply(op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | None, p: Params) -> torch.Tensor:
+    """What an op computes of inputs with `rank` axes and the batch, by the layer that has its parameters or with the bare
+    parameters `p`. Asks nothing of the tensors, so that torch.fx can trace it."""
+    x = inputs[0]
+    match op["op"]:
+        case "conv2d" | "batch_norm2d" | "group_norm":
+            return layer(x) if layer is not None else _with_parameters(op, x, p)
+        case "linear" | "layer_norm":
+            moved = x.movedim(1, -1) if rank > 1 else x
+            made = layer(moved) if layer is not None else _with_parameters(op, moved, p)
+            return made.movedim(-1, 1) if rank > 1 else made
+        case "relu":
+            return F.relu(x)
+        case "activation":
+            name, numbers = _function(op)
+            return ACTIVATIONS[name](x, *numbers)
+        case "max_pool2d":
+            return F.max_pool2d(x, dilation=tuple(op["window"].get("dilation", [1, 1])), **_window(op))
+        case "avg_pool2d":
+            return F.avg_pool2d(x, count_include_pad=op.get("count_include_pad", True), **_window(op))
+        case "adaptive_avg_pool2d":
+            return F.adaptive_avg_pool2d(x, tuple(op["output"]))
+        case "mean":
+            return x.mean(tuple(range(2, rank + 1))) if rank > 1 else x
+        case "flatten":
+            return x.flatten(1)
+        case "tokens":
+            return x.flatten(2)
+        case "select_token":
+            return x.select(2, op["index"])
+        case "prepend_tokens":
+            once_per_image = torch.zeros_like(x.narrow(2, 0, 1))
+            return torch.cat([p["weight"].transpose(1, 2) + once_per_image, x], 2)
+        case "position_embedding":
+            return x + _broadcast(op, p["weight"], rank)
+        case "layer_scale":
+            return x * _broadcast(op, p["weight"], rank)
+        case "affine":
+            scaled = x * op["scale"]
+            return scaled + op["shift"] if op["shift"] else scaled
+        case "attention":
+            by_heads = [value.unflatten(1, (op["heads"], -1)).transpose(2, 3) for value in inputs]
+            attended = F.scaled_dot_product_attention(*by_heads, scale=op.get("scale"))
+            return attended.transpose(2, 3).flatten(1, 2)
+        case "add":
+            return _reduce(torch.add, inputs)
+        case "mul":
+            return _reduce(torch.mul, inputs)
+        case "concat":
+            return torch.cat(inputs, 1)
+        case "slice":
+            parts = [x.narrow(1, start, stop - start) for start, stop in op["ranges"]]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        case "channel_shuffle":
+            return x.unflatten(1, (op["groups"], -1)).transpose(1, 2).flatten(1, 2)
+        case _:
+            return F.pad(x, tuple(op["padding"]), "constant", op["value"])
+
+
+def _with_parameters(op: Json, x: torch.Tensor, p: Params) -> torch.Tensor:
+    """A layer whose parameters have other names than PyTorch's layer gives them."""
+    match op["op"]:
+        case "conv2d":
+            window = op["window"]
+            geometry = (window["stride"], window["padding"], window.get("dilation", [1, 1]))
+            return F.conv2d(x, p["weight"], p.get("bias"), *map(tuple, geometry), op["groups"])
+        case "linear":
+            return F.linear(x, p["weight"], p.get("bias"))
+        case "layer_norm":
+            return F.layer_norm(x, (op["num_features"],), p["weight"], p.get("bias"), op["eps"])
+        case "group_norm":
+            return F.group_norm(x, op["num_groups"], p["weight"], p["bias"], op["eps"])
+        case _:
+            statistics = (p["running_mean"], p["running_var"], p["weight"], p["bias"])
+            return F.batch_norm(x, *statistics, False, 0.1, op["eps"])
+
+
+def _function(op: Json) -> tuple[str, list[float]]:
+    """Name of an activation, and the numbers that come with it."""
+    function = op["function"]
+    if isinstance(function, str):
+        return function, []
+    ((name, numbers),) = function.items()
+    return name, numbers if isinstance(numbers, list) else [numbers]
+
+
+def _broadcast(op: Json, learned: torch.Tensor, rank: int) -> torch.Tensor:
+    """The learned tensor with its features in front and as many positions as the value."""
+    shape, axis = op["shape"], op["axis"]
+    positions = [n for i, n in enumerate(shape) if i != axis]
+    while positions and positions[0] == 1:
+        positions.pop(0)
+    ones = [1] * (rank - 1 - len(positions))
+    return learned.movedim(axis, 0).reshape(shape[axis], *ones, *positions)
+
+
+def _reduce(function: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> torch.Tensor:
+    total = inputs[0]
+    for other in inputs[1:]:
+        total = function(total, other)
+    return total
+
+
+def _window(op: Json) -> dict[str, Any]:
     window = op["window"]
-    arguments = {
+    return {
         "kernel_size": tuple(window["kernel"]),
         "stride": tuple(window["stride"]),
         "padding": tuple(window["padding"]),
         "ceil_mode": window.get("ceil_mode", False),
     }
-    return arguments | ({"dilation": tuple(window.get("dilation", [1, 1]))} if dilation else {})
