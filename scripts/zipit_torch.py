@@ -23,6 +23,7 @@ from torch import nn
 
 from torch_graph import factory as factories
 from torch_graph import model_file, network, onnx_file, pipeline, request
+from torch_graph import preprocess as preprocessing
 from torch_graph.errors import ZipitError
 from torch_graph.exporter import check_round_trip, convert, difference, logits, random_images
 from torch_graph.graph import Json
@@ -49,13 +50,15 @@ def export(
     """Writes a network as a model file; gives max |Δ| of the file's logits from the network's, which is below 1e-4.
 
     `classes` (one list, or one per output) are in logit order. `preprocess` is {"size": [h, w], "mean": [...],
-    "std": [...]} and, where images are resized before they are cropped, "resize": int; if it is left out, what timm or
-    torchvision say holds. With `bin_folder`, `import` makes the file of the pipeline and `predict` is compared with the
+    "std": [...]} and whatever else `torch_graph.preprocess` knows (resize, interpolation, crop, fill); if it is left out,
+    what timm or torchvision say holds. With `bin_folder`, `import` makes the file of the pipeline and `predict` is compared with the
     network; without, the file is a plain one, which `import` takes, and `load` is compared."""
     name, module = _named(module_or_factory, arguments or {})
-    if preprocess is None:
+    if preprocess is not None:
+        preprocess = preprocessing.checked(preprocess)
+    else:
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
-        preprocess = request.choose_preprocess(name, module, size=size)
+        preprocess = request.choose_preprocess(name, module, said=request.Said(size))
     per_output = [list(classes)] if classes and isinstance(classes[0], str) else [list(own) for own in classes]
     model, reference = convert(
         module,
@@ -168,7 +171,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of random weights, where there is no checkpoint [0]")
     add("--size", type=request.parse_size, help="image size: 32 or 28x32 (height x width)")
     add("--channels", type=int, help="colour channels [as many as means]")
-    add("--resize", type=int, help="length of the shorter side before the centre crop [no crop]")
+    add("--resize", type=request.parse_resize, metavar="N|HxW", help="image size before the crop [that of --size]")
+    add("--crop-pct", type=float, metavar="F", help="what part of each side the crop leaves, in the place of --resize")
+    add(
+        "--crop",
+        choices=preprocessing.CROPS,
+        help="how images get the size before the crop: they cover it, are pressed to it, or fit into it [center]",
+    )
+    add("--interpolation", choices=preprocessing.INTERPOLATIONS, help="how images are resized, as PIL does it [bilinear]")
+    add("--fill", type=request.parse_fill, metavar="B[,B,B]", help="colour of borders, in bytes [the mean]")
     add("--mean", type=request.parse_numbers, help="mean per channel of pixels in 0…1")
     add("--std", type=request.parse_numbers, help="standard deviation per channel")
     add("--task", action="append", help="name of the task, once per output [task; the forward's dict keys; task1, …]")

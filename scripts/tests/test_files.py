@@ -15,7 +15,7 @@ from torchvision import models
 
 import foreign_nets
 import zipit_torch
-from torch_graph import checkpoint, model_file, network, request
+from torch_graph import model_file, network, request
 from torch_graph import preprocess as preprocessing
 from torch_graph.errors import ZipitError
 from torch_graph.graph import tensor_names
@@ -115,42 +115,6 @@ def test_the_checkpoints_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> No
     assert {t.dtype for t in written.values()} == {dtype}
     assert all(torch.equal(t, saved[name]) for name, t in written.items())
     assert all(t.dtype == torch.float32 for t in zipit_torch.load(path).parameters())
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda s: s,
-        lambda s: {"state_dict": s, "epoch": 3},
-        lambda s: {"model": s},
-        lambda s: {"net": {"state_dict": {f"module.{n}": t for n, t in s.items()}}},
-        lambda s: {f"_orig_mod.{n}": t for n, t in s.items()},
-    ],
-)
-def test_nested_and_prefixed_checkpoints(tmp_path: Path, wrap: object) -> None:
-    net = randomise(Small())
-    torch.save(wrap(net.state_dict()), tmp_path / "c.pt")
-    other = Small()
-    checkpoint.fill(other, checkpoint.read(tmp_path / "c.pt"), "c.pt")
-    assert torch.equal(other.conv.weight, net.conv.weight)
-
-
-def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
-    state = Small().state_dict()
-    del state["fc.bias"]
-    state |= {"fc.weight": torch.zeros(7, 4), "extra": torch.zeros(1)}
-    torch.save(state, tmp_path / "c.pt")
-    with pytest.raises(ZipitError, match="missing: fc.bias; not in the network: extra; of another shape: fc.weight is"):
-        checkpoint.fill(Small(), checkpoint.read(tmp_path / "c.pt"), "c.pt")
-    torch.save(Small(), tmp_path / "whole.pt")
-    with pytest.raises(ZipitError, match="holds more than tensors"):
-        checkpoint.read(tmp_path / "whole.pt")
-    with pytest.raises(ZipitError, match="has no `ema`"):
-        checkpoint.read(tmp_path / "c.pt", "ema")
-    (tmp_path / "text.pt").write_text("no checkpoint")
-    for name in ("text.pt", "nothing.pt"):
-        with pytest.raises(ZipitError, match=name):
-            checkpoint.read(tmp_path / name)
 
 
 def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
@@ -292,7 +256,7 @@ def test_without_binaries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_weights_know_their_preprocessing() -> None:
     weights = models.get_model_weights("vit_b_16")["IMAGENET1K_SWAG_E2E_V1"]
     chosen = request.choose_preprocess("torchvision.models:vit_b_16", nn.Identity(), weights)
-    assert (chosen["size"], chosen["resize"]) == ([384, 384], 384)
+    assert (chosen["size"], chosen.get("resize"), chosen["interpolation"]) == ([384, 384], None, "bicubic")
     chosen = request.choose_preprocess("torchvision.models:resnet50", nn.Identity())
     assert chosen == preprocessing.imagenet()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
-from conftest import Net, graph_of, kinds, randomise
+from conftest import Net, graph_of, kinds, model_of, randomise
 from torch import nn
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -37,12 +37,81 @@ ACTIVATIONS: list[tuple[nn.Module, object]] = [
     (nn.Softplus(), "softplus"),
     (nn.LeakyReLU(0.2), {"leaky_relu": 0.2}),
     (nn.ELU(0.5), {"elu": 0.5}),
+    (nn.SELU(), "selu"),
+    (nn.CELU(0.7), {"celu": 0.7}),
+    (nn.RReLU(0.1, 0.3), {"leaky_relu": 0.2}),
+    (nn.Hardtanh(), {"hardtanh": [-1.0, 1.0]}),
+    (lambda x: x.clamp(-1, 0.5), {"hardtanh": [-1.0, 0.5]}),
+    (lambda x: x.clamp(min=0.25), {"threshold": [0.25, 0.25]}),
+    (nn.Threshold(0.1, -0.3), {"threshold": [0.1, -0.3]}),
+    (nn.Softsign(), "softsign"),
+    (nn.LogSigmoid(), "log_sigmoid"),
+    (nn.Hardshrink(0.2), {"hardshrink": 0.2}),
+    (nn.Softshrink(0.2), {"softshrink": 0.2}),
+    (torch.abs, "abs"),
+]
+COMPOSED = [
+    (nn.Tanhshrink(), ["activation", "affine", "add"]),
+    (nn.Softplus(beta=3), ["affine", "activation", "affine"]),
+    (lambda x: x.clamp(max=0.3), ["affine", "activation", "affine"]),
+    (lambda x: x**2, ["mul"]),
+    (torch.square, ["mul"]),
+    (nn.PReLU(), ["relu", "affine", "relu", "layer_scale", "affine", "add"]),
+    (nn.PReLU(8), ["relu", "affine", "relu", "layer_scale", "affine", "add"]),
+    (lambda x: F.glu(torch.cat([x, x * 2], 1), 1), ["affine", "concat", "slice", "slice", "activation", "mul"]),
 ]
 
 
 @pytest.mark.parametrize(("module", "function"), ACTIVATIONS, ids=str)
 def test_activations(module: nn.Module, function: object) -> None:
     assert middle(module) == [{"op": "activation", "function": function}]
+
+
+@pytest.mark.parametrize(("function", "ops"), COMPOSED, ids=str)
+def test_activations_of_several_steps(function: Function, ops: list[str]) -> None:
+    assert [op["op"] for op in middle(function)] == ops
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_a_prelus_slopes_are_one_per_feature(n: int) -> None:
+    class Sloped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act, self.head = nn.Linear(3, 8), nn.PReLU(n), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.act(self.fc(x.mean((2, 3)))))
+
+    assert model_of(Sloped()).tensors["act.weight"].shape == (8,)
+
+
+class Frozen(nn.Module):
+    """As torchvision's, detectron2's and DETR's, which share no code."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(n) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return x * scale.view(1, -1, 1, 1) + (self.bias - self.running_mean * scale).view(1, -1, 1, 1)
+
+
+def test_frozen_batch_norms_are_batch_norms() -> None:
+    from timm.layers import FrozenBatchNormAct2d
+    from torchvision.ops import FrozenBatchNorm2d
+
+    own = type("FrozenBatchNorm2d", (Frozen,), {})(8)
+    net = Net(nn.Sequential(FrozenBatchNorm2d(8, eps=1e-3), own, FrozenBatchNormAct2d(8)))
+    for module in net.modules():
+        if isinstance(module, FrozenBatchNorm2d | FrozenBatchNormAct2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    model = model_of(net)
+    assert kinds(model.graph)[1:5] == ["batch_norm2d", "batch_norm2d", "batch_norm2d", "relu"]
+    assert {"middle.1.running_var", "middle.2.weight"} <= set(model.tensors)
+    assert [type(m).__name__ for m in net.middle] == ["FrozenBatchNorm2d", "FrozenBatchNorm2d", "FrozenBatchNormAct2d"]
 
 
 @pytest.mark.parametrize("function", [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda x: x.clamp(min=0)])

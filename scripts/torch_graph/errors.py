@@ -1,5 +1,14 @@
 """What users are told when something does not work: one line, and what to do about it."""
 
+from __future__ import annotations
+
+import sys
+
+
+def note(text: str) -> None:
+    """Tells people what was assumed."""
+    print(f"note: {text}", file=sys.stderr)
+
 
 class ZipitError(Exception):
     """A failure the user can act upon; its text is the whole message."""

@@ -16,6 +16,7 @@ from .errors import ZipitError
 from .graph import Json, tensor_names
 from .lower import lower
 from .model_file import GATE, Model
+from .frozen import thawed
 from .trace import trace
 
 TOLERANCE = 1e-4
@@ -43,11 +44,13 @@ def convert(
     original = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     module = copy.deepcopy(module).cpu().float()
     if checkpoint is not None:
-        original = checkpoints.fill(module, checkpoints.read(checkpoint, key), checkpoint)
+        original = checkpoints.fill(module, checkpoints.read(checkpoint), checkpoint, key)
     channels = len(preprocess["mean"])
-    traced = trace(module, (channels, *preprocess["size"]))
-    graph, n_logits = lower(traced, arch)
+    traced = trace(thawed(module), (channels, *preprocess["size"]))
+    lowered = lower(traced, arch)
+    graph, n_logits = lowered.graph, lowered.n_logits
     tensors = {name: original[name] if name in original else module.get_buffer(name) for name in tensor_names(graph)}
+    tensors |= {name: tensors[name].expand(n) for name, n in lowered.repeated.items() if name in tensors}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ZipitError(f"{name}: its numbers are {tensor.dtype}; weights are floating point")

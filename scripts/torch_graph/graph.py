@@ -38,6 +38,8 @@ class GraphBuilder:
     input_name: str
     input_shape: tuple[int, ...]
     nodes: list[Json] = field(default_factory=list)
+    repeated: dict[str, int] = field(default_factory=dict)
+    """State-dict name of one number that stands for all features → how many they are."""
     _owners: dict[str, str] = field(default_factory=dict)
 
     def emit(self, name: str, op: Json, inputs: list[str], params: dict[str, str] | None = None) -> str:

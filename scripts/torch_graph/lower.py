@@ -185,6 +185,17 @@ class Call:
         return view
 
 
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A traced network as a graph of ours."""
+
+    graph: Json
+    n_logits: list[int]
+    """Of each output."""
+    repeated: dict[str, int]
+    """State-dict name of one number that stands for all features → how many they are."""
+
+
 class Lowering:
     """The traced graph's tensors, and our graph as it grows."""
 
@@ -192,10 +203,12 @@ class Lowering:
         self.trace = trace
         shape = tuple(trace.input.meta["val"].shape)
         self.builder = GraphBuilder(trace.input.name, shape[1:])
+        self._refused: dict[LoweringError, int] = {}
+        self._of_image: set[LoweringError] = set()
         self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input.name), Layout.of(shape))}
 
-    def run(self, arch: str) -> tuple[Json, list[int]]:
-        """The graph, and the number of logits of each output."""
+    def run(self, arch: str) -> Lowered:
+        """Goes through the trace once."""
         position = {node: i for i, node in enumerate(self.trace.graph.nodes)}
         for node in self.trace.graph.nodes:
             if node.op == "placeholder":
@@ -204,6 +217,7 @@ class Lowering:
                 self._env[node] = self._call_or_reason(node, position)
             elif node.op != "output":
                 raise ZipitError(f"{node.name}: {node.op} {node.target}: not a plain computation on the image")
+        self._refuse_first(self.trace.outputs)
         outputs = [self._output(node) for node in self.trace.outputs]
         names = [view.base.name for view in outputs]
         if len(set(names)) < len(names):
@@ -211,7 +225,7 @@ class Lowering:
         graph = self.builder.finish(arch, names)
         if not all(self.builder.node(name) for name in names):
             raise ZipitError("the network returns its input")
-        return graph, [view.layout.dims[FEATURES] for view in outputs]
+        return Lowered(graph, [view.layout.dims[FEATURES] for view in outputs], self.builder.repeated)
 
     def refuse_shared(self, call: Call, params: dict[str, str]) -> None:
         """Tied weights are one tensor under two names."""
@@ -230,21 +244,38 @@ class Lowering:
         try:
             return self._call(node, position)
         except LoweringError as error:
+            if any(self._is_of_image(given) for given in node.all_input_nodes):
+                self._of_image.add(error)
+            self._refused.setdefault(error, position[node])
             if changes_its_input(node) and not isinstance(self._env.get(node.args[0]), LoweringError):
                 raise
             return error
+
+    def _refuse_first(self, nodes: list[fx.Node]) -> None:
+        """Of what these are computed from, what was refused first is the cause."""
+        found = [self._env[node] for node in nodes if isinstance(self._env.get(node), LoweringError)]
+        if found:
+            raise min(found, key=self._refused.__getitem__)
+
+    def _is_of_image(self, node: fx.Node) -> bool:
+        """Whether something is computed from the image, or would be if it could be lowered."""
+        found = self._env.get(node)
+        return found in self._of_image if isinstance(found, LoweringError) else _is_computed(found)
 
     def _call(self, node: fx.Node, position: dict[fx.Node, int]) -> Any:
         site = self.trace.site(node)
         call = Call(self, node, site, {})
         if function_name(node) == "getitem":
+            self._refuse_first(node.all_input_nodes)
             call.site = self.trace.site(node.args[0])
             call.args = {"piece": self._known(call, node.args[0])[node.args[1]]}
             handler: Handler = HANDLERS["getitem"]
         else:
             found = HANDLERS.get(site.op) if isinstance(node.target, torch._ops.OpOverload) else None
             if found is None:
+                self._refuse_first([given for given in node.all_input_nodes if self._is_of_image(given)])
                 raise call.refuse(self._unknown(node))
+            self._refuse_first(node.all_input_nodes)
             handler = found
             call.args = self._arguments(call)
         try:
@@ -278,8 +309,6 @@ class Lowering:
             raise call.refuse(
                 f"reads `{node.name}`, a constant that is neither a parameter nor computed from the image"
             )
-        if isinstance(self._env[node], LoweringError):
-            raise self._env[node]
         return self._env[node]
 
     def _overwrite(self, call: Call, result: View, position: dict[fx.Node, int]) -> View:
@@ -297,8 +326,6 @@ class Lowering:
 
     def _output(self, node: fx.Node) -> View:
         view = self._env.get(node)
-        if isinstance(view, LoweringError):
-            raise view
         shape = list(node.meta["val"].shape)
         if isinstance(view, View) and not view.is_stored and view.ndim == 2 and shape[0] == BATCH_SIZE:
             call = Call(self, node, self.trace.site(node), {})
@@ -308,11 +335,15 @@ class Lowering:
         raise ZipitError(f"{self.trace.site(node).name}: an output is {shape}; each must be logits [B, classes]")
 
 
+def _is_computed(found: Any) -> bool:
+    return isinstance(found, (Scores, list)) or (isinstance(found, View) and not found.is_stored)
+
+
 def changes_its_input(node: fx.Node) -> bool:
     """Whether it is an in-place op, `relu_`."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def lower(trace: Trace, arch: str) -> tuple[Json, list[int]]:
-    """Our graph of a traced network, and the number of logits of each output."""
+def lower(trace: Trace, arch: str) -> Lowered:
+    """Our graph of a traced network."""
     return Lowering(trace).run(arch)

@@ -36,9 +36,33 @@ def _mul(call: Call) -> View | Scores:
 @lowers("div", "divide", "true_divide")
 def _div(call: Call) -> View | Scores:
     a, b = call["self"], call["other"]
+    if isinstance(a, View) and isinstance(b, View) and _is_softsign(call, a, b):
+        return call.emit({"op": "activation", "function": "softsign"}, [a], a.layout).seen(a.layout, a.site)
     if not isinstance(b, Number) or call.args.get("rounding_mode"):
         raise call.refuse("divides by something that is not a number")
     return _scale_scores(call, a, 1 / b) if isinstance(a, Scores) else _scaled(call, call.computed(a), 1 / b, 0)
+
+
+def _is_softsign(call: Call, x: View, divisor: View) -> bool:
+    """Whether x is divided by |x| + 1, as PyTorch writes softsign."""
+    plus = call.lowering.builder.node(divisor.base.name)
+    if x.layout != divisor.layout or not plus or plus["op"] != {"op": "affine", "scale": 1.0, "shift": 1.0}:
+        return False
+    absolute = call.lowering.builder.node(plus["inputs"][0])
+    wanted = {"op": "activation", "function": "abs"}
+    return bool(absolute) and absolute["op"] == wanted and absolute["inputs"] == [x.base.name]
+
+
+@lowers("pow", "square", "float_power")
+def _power(call: Call) -> View:
+    x = call.tensor()
+    exponent = 2 if call.site.op == "square" else call["exponent"]
+    if exponent not in (1, 2, 3, 4):
+        raise call.refuse(f"only powers 1 to 4 are known, not {exponent if isinstance(exponent, Number) else 'computed ones'}")
+    power = x
+    for _ in range(int(exponent) - 1):
+        power = call.emit({"op": "mul"}, [power, x], x.layout).seen(x.layout, x.site)
+    return power
 
 
 @lowers("neg")

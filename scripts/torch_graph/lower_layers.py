@@ -7,7 +7,10 @@ from .graph import Json
 from .lower import Call, lowers
 from .values import View
 
-PLAIN_ACTIVATIONS = ("relu6", "silu", "sigmoid", "hardsigmoid", "hardswish", "tanh", "mish")
+PLAIN_ACTIVATIONS = (
+    *("relu6", "silu", "sigmoid", "hardsigmoid", "hardswish", "tanh", "mish"),
+    *("selu", "log_sigmoid", "abs"),
+)
 
 
 def _layer_name(call: Call, weight: str) -> str:
@@ -121,13 +124,37 @@ def _plain_activation(call: Call) -> View:
     return _pointwise(call, call.site.op)
 
 
-@lowers("hardtanh", "clamp", "clamp_min")
+@lowers("hardtanh", "clamp", "clamp_min", "clamp_max", "clip")
 def _clamp(call: Call) -> View:
     low = call.args.get("min_val", call.args.get("min"))
     high = call.args.get("max_val", call.args.get("max"))
-    if low == 0 and high in (None, 6):
-        return _pointwise(call, "relu" if high is None else "relu6")
-    raise call.refuse(f"clamps to {low}…{high}; only 0…6 (ReLU6) and 0…∞ (ReLU) are known")
+    if any(isinstance(bound, View) for bound in (low, high)):
+        raise call.refuse("clamps to bounds that are computed")
+    match low, high:
+        case 0, None:
+            return _pointwise(call, "relu")
+        case 0, 6:
+            return _pointwise(call, "relu6")
+        case _, None:
+            return _pointwise(call, {"threshold": [float(low), float(low)]})
+        case None, _:
+            return _affine_of(call, _threshold(call, _affine_of(call, call.tensor(), -1.0), -high, -high), -1.0)
+        case _:
+            return _pointwise(call, {"hardtanh": [float(low), float(max(low, high))]})
+
+
+def _affine_of(call: Call, x: View, scale: float) -> View:
+    return call.emit({"op": "affine", "scale": scale, "shift": 0.0}, [x], x.layout).seen(x.layout, x.site)
+
+
+def _threshold(call: Call, x: View, threshold: float, value: float) -> View:
+    op = {"op": "activation", "function": {"threshold": [float(threshold), float(value)]}}
+    return call.emit(op, [x], x.layout).seen(x.layout, x.site)
+
+
+@lowers("threshold")
+def _threshold_call(call: Call) -> View:
+    return _threshold(call, call.tensor(), call["threshold"], call["value"])
 
 
 @lowers("gelu")
@@ -137,9 +164,14 @@ def _gelu(call: Call) -> View:
 
 @lowers("softplus")
 def _softplus(call: Call) -> View:
-    if (call["beta"], call["threshold"]) != (1, 20):
-        raise call.refuse("only beta=1 and threshold=20 are known")
-    return _pointwise(call, "softplus")
+    x, beta = call.tensor(), float(call["beta"])
+    if call["threshold"] != 20 or beta == 0:
+        raise call.refuse("only a threshold of 20 is known, and a beta that is not 0")
+    if beta == 1:
+        return _pointwise(call, "softplus")
+    scaled = _affine_of(call, x, beta)
+    made = call.emit({"op": "activation", "function": "softplus"}, [scaled], x.layout)
+    return _affine_of(call, made.seen(x.layout, x.site), 1 / beta)
 
 
 @lowers("leaky_relu")
@@ -147,11 +179,60 @@ def _leaky_relu(call: Call) -> View:
     return _pointwise(call, {"leaky_relu": float(call["negative_slope"])})
 
 
+@lowers("rrelu")
+def _rrelu(call: Call) -> View:
+    if call["training"]:
+        raise call.refuse("draws its slope at random even in evaluation mode; give it `training=self.training`")
+    return _pointwise(call, {"leaky_relu": (call["lower"] + call["upper"]) / 2})
+
+
 @lowers("elu")
 def _elu(call: Call) -> View:
     if (call["scale"], call["input_scale"]) != (1, 1):
-        raise call.refuse("a scaled ELU (SELU, CELU) is not known")
+        raise call.refuse("a scaled ELU is only known as SELU or CELU")
     return _pointwise(call, {"elu": float(call["alpha"])})
+
+
+@lowers("celu")
+def _celu(call: Call) -> View:
+    return _pointwise(call, {"celu": float(call["alpha"])})
+
+
+@lowers("hardshrink", "softshrink")
+def _shrink(call: Call) -> View:
+    return _pointwise(call, {call.site.op: float(call["lambd"])})
+
+
+@lowers("prelu")
+def _prelu(call: Call) -> View:
+    """max(0, x) − w·max(0, −x). A slope for all features is written down as one for each: features that are merged must
+    each have one."""
+    x = call.tensor()
+    weight = call.parameter("weight")
+    if call["weight"].layout.dims != (1,):
+        x = call.features(x, 1)
+    n = x.layout.dims[FEATURES]
+    call.lowering.builder.repeated[weight] = n
+    above = call.emit({"op": "relu"}, [x], x.layout)
+    below = call.emit({"op": "relu"}, [_affine_of(call, x, -1.0)], x.layout)
+    node = {"op": "layer_scale", "shape": [n], "axis": 0}
+    scaled = call.emit(node, [below], x.layout, {"weight": weight}).seen(x.layout, x.site)
+    return call.emit({"op": "add"}, [above, _affine_of(call, scaled, -1.0)], x.layout).seen(x.layout, x.site)
+
+
+@lowers("glu")
+def _glu(call: Call) -> View:
+    """The first half of the features, gated by the second."""
+    x = call.tensor()
+    axis = call["dim"] % x.ndim
+    x = call.features(x, axis)
+    half = x.layout.dims[FEATURES] // 2
+    parts = []
+    for start in (0, half):
+        ranges, layout = x.layout.take(axis, start, start + half)
+        parts.append(call.emit({"op": "slice", "ranges": ranges}, [x], layout, name=call.site.part("slice")))
+    gate = call.emit({"op": "activation", "function": "sigmoid"}, [parts[1]], parts[1].layout)
+    return call.emit({"op": "mul"}, [parts[0], gate], parts[0].layout).seen(parts[0].layout, x.site)
 
 
 def _pooled(call: Call, x: View, op: Json) -> View:

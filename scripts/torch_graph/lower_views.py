@@ -118,9 +118,14 @@ def _slice(call: Call) -> View:
     view = _view(call)
     axis = call["dim"] % view.ndim
     if call["step"] != 1:
-        raise call.refuse(f"takes every {call['step']}th index; only whole ranges can be taken")
+        raise call.refuse(f"takes every {_ordinal(call['step'])} index; only whole ranges can be taken")
     start, stop, _ = slice(call["start"], call["end"]).indices(view.layout.shape[axis])
     return _narrow(call, view, axis, start, stop, drop=False)
+
+
+def _ordinal(n: int) -> str:
+    teens = n % 100 in (11, 12, 13)
+    return f"{n}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
 @lowers("narrow")

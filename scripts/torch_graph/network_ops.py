@@ -27,6 +27,16 @@ ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "leaky_relu": F.leaky_relu,
     "elu": F.elu,
+    "selu": F.selu,
+    "celu": F.celu,
+    "hardtanh": F.hardtanh,
+    "threshold": F.threshold,
+    "softsign": F.softsign,
+    "log_sigmoid": F.logsigmoid,
+    "hardshrink": F.hardshrink,
+    "softshrink": F.softshrink,
+    "tanhshrink": F.tanhshrink,
+    "abs": torch.abs,
 }
 """By name; what numbers come with the function follow the tensor."""
 

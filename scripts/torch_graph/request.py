@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torchvision import models
 
 from . import factory as factories
 from . import preprocess as preprocessing
-from .errors import ZipitError
+from .errors import ZipitError, note
 from .graph import Json
 
 TORCHVISION = "torchvision.models:"
@@ -33,11 +32,6 @@ class Request:
     module: nn.Module
     classes: list[list[str]]
     preprocess: Json
-
-
-def note(text: str) -> None:
-    """Tells people what was assumed."""
-    print(f"note: {text}", file=sys.stderr)
 
 
 def from_command(args: argparse.Namespace) -> Request:
@@ -58,50 +52,73 @@ def from_command(args: argparse.Namespace) -> Request:
         note(f"no --checkpoint: the weights are random (torch.manual_seed({args.seed}))")
         torch.manual_seed(args.seed)
     module = factories.make(factory, arguments)
-    size = args.size or _size_of(arguments)
-    spec = choose_preprocess(args.factory, module, weights, size, args.channels, args.resize, args.mean, args.std)
-    return Request(module, classes, spec)
+    said = Said(
+        args.size or _size_of(arguments),
+        args.channels,
+        args.resize,
+        args.crop_pct,
+        args.crop,
+        args.interpolation,
+        args.fill,
+        args.mean,
+        args.std,
+    )
+    return Request(module, classes, choose_preprocess(args.factory, module, weights, said))
+
+
+@dataclass
+class Said:
+    """What the user says of the preprocessing; None is silence."""
+
+    size: Size | None = None
+    channels: int | None = None
+    resize: int | Size | None = None
+    crop_pct: float | None = None
+    crop: str | None = None
+    interpolation: str | None = None
+    fill: list[int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
 
 def choose_preprocess(
-    name: str,
-    module: nn.Module,
-    weights: models.WeightsEnum | None = None,
-    size: Size | None = None,
-    channels: int | None = None,
-    resize: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    name: str, module: nn.Module, weights: models.WeightsEnum | None = None, said: Said | None = None
 ) -> Json:
     """What was said first, then what the weights, timm's configuration or torchvision's habit say."""
-    if (mean is None) != (std is None):
+    said = said or Said()
+    if (said.mean is None) != (said.std is None):
         raise ZipitError("a mean needs a standard deviation, and the other way round (--mean, --std)")
-    known = _known(name, module, weights, size)
-    if size is None and known is None:
+    if said.resize is not None and said.crop_pct is not None:
+        raise ZipitError("--resize and --crop-pct both say how large images are before the crop: give one")
+    known = _known(name, module, weights, said)
+    if said.size is None and known is None:
         raise ZipitError("the image size is not known: name it with --size")
-    chosen = size or tuple(known["size"])
-    if resize is None and known is not None and tuple(known["size"]) == chosen:
+    known = known or {}
+    size = said.size or tuple(known["size"])
+    resize = said.resize if said.crop_pct is None else preprocessing.of_crop_pct(size, said.crop_pct)
+    if resize is None and known and tuple(known["size"]) == size:
         resize = known.get("resize")
-    if mean is None or std is None:
-        if known is None or (channels or 3) != len(known["mean"]):
-            raise ZipitError(
-                "the preprocessing is not known: name the mean and standard deviation per channel of pixels in 0…1, "
-                "--mean M,M,M --std S,S,S"
-            )
-        mean, std = known["mean"], known["std"]
-    channels = channels or len(mean)
+    mean, std = (said.mean, said.std) if said.mean is not None else (known.get("mean"), known.get("std"))
+    if mean is None or std is None or (said.mean is None and (said.channels or 3) != len(mean)):
+        raise ZipitError(
+            "the preprocessing is not known: name the mean and standard deviation per channel of pixels in 0…1, "
+            "--mean M,M,M --std S,S,S"
+        )
+    channels = said.channels or len(mean)
     mean, std = (list(values) * channels if len(values) == 1 else list(values) for values in (mean, std))
     if len(mean) != channels:
         raise ZipitError(f"{len(mean)} means for {channels} channels")
-    return preprocessing.preprocess(chosen, mean, std, resize)
+    interpolation = said.interpolation or known.get("interpolation", "bilinear")
+    crop = said.crop or known.get("crop", "center")
+    return preprocessing.preprocess(size, mean, std, resize, interpolation, crop, said.fill)
 
 
-def _known(name: str, module: nn.Module, weights: models.WeightsEnum | None, size: Size | None) -> Json | None:
+def _known(name: str, module: nn.Module, weights: models.WeightsEnum | None, said: Said) -> Json | None:
     if weights is not None:
         return preprocessing.of_torchvision(weights)
-    if name.startswith(TIMM):
-        return preprocessing.of_timm(module)
-    if name.startswith(TORCHVISION) and size in (None, (224, 224)):
+    if name.startswith(TIMM) or type(module).__module__.startswith("timm."):
+        return preprocessing.of_timm(getattr(module, "pretrained_cfg", None), said.size)
+    if name.startswith(TORCHVISION) and said.size in (None, (224, 224)):
         note("preprocessing: ImageNet's, as of torchvision's own weights (resize 256, crop 224), as no --mean is given")
         return preprocessing.imagenet()
     return None
@@ -154,10 +171,24 @@ def parse_classes(text: str) -> list[str]:
 def parse_classes_file(text: str) -> list[str]:
     """One class a line."""
     try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
+        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def parse_resize(text: str) -> int | Size:
+    """`256`, or `256x192`."""
+    size = parse_size(text)
+    return size if "x" in text.lower() else size[0]
+
+
+def parse_fill(text: str) -> list[int]:
+    """`124,116,104`, bytes."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) <= 255 for part in parts):
+        raise argparse.ArgumentTypeError(f"`{text}` is no colour; write bytes per channel, 124,116,104")
+    return [int(part) for part in parts]
 
 
 def parse_argument(text: str) -> tuple[str, Any]:

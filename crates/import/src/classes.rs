@@ -10,7 +10,14 @@ use anyhow::Context;
 pub fn classes(args: &Args) -> anyhow::Result<Vec<String>> {
     if let Some(file) = &args.classes_file {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect());
+        // Editors on Windows begin a file with a byte-order mark.
+        return Ok(text
+            .trim_start_matches('\u{feff}')
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect());
     }
     Ok(args.classes.iter().flat_map(|item| range(item).unwrap_or_else(|| vec![item.clone()])).collect())
 }

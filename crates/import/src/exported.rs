@@ -17,6 +17,9 @@ pub fn model(args: &Args, exported: Exported, file: Foreign) -> anyhow::Result<M
     leave_out(&others, |name| params.contains_key(name))?;
     let model = Model { graph, weights: file.weights, tasks, preprocess, joint: None };
     model.validate()?;
+    if let Err(reason) = model.graph.spaces() {
+        tracing::warn!("this network can be run, but not merged: {reason}");
+    }
     Ok(model)
 }
 

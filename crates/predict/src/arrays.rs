@@ -4,13 +4,11 @@ use crate::Args;
 use anyhow::bail;
 use ndarray::Array2;
 use std::path::Path;
+use zipit::joint::GATE;
 use zipit_artifact::model::ModelFile;
 use zipit_data::numpy;
 use zipit_stage::Stage;
 use zipit_torch::images::InMemory;
-
-/// What the gate's logits are called among the tasks'.
-const GATE: &str = "gate";
 
 pub fn predict(args: &Args, stage: &Stage, file: &ModelFile, images: &Path, out: &Path) -> anyhow::Result<()> {
     let model = &file.model;

@@ -118,6 +118,20 @@ fn activation(x: &Tensor, function: Activation) -> Computed {
         Activation::Softplus => x.f_softplus(),
         // LibTorch's own takes its slope from nowhere.
         Activation::LeakyRelu(slope) => x.f_clamp_min(0.0)?.f_add(&x.f_clamp_max(0.0)?.f_mul_scalar(slope)?),
+        Activation::Selu => x.f_selu(),
+        Activation::Celu(alpha) => {
+            let below = x.f_clamp_max(0.0)?.f_div_scalar(alpha)?.f_expm1()?.f_mul_scalar(alpha)?;
+            x.f_clamp_min(0.0)?.f_add(&below)
+        }
+        Activation::Hardtanh(low, high) => x.f_clamp(low, high),
+        Activation::Threshold(threshold, value) => x.f_threshold(threshold, value),
+        Activation::Softsign => x.f_div(&x.f_abs()?.f_add_scalar(1.0)?),
+        Activation::LogSigmoid => x.f_log_sigmoid(),
+        // LibTorch's own take their lambda from nowhere.
+        Activation::Hardshrink(lambda) => x.f_mul(&x.f_abs()?.f_gt(lambda)?.f_to_kind(x.kind())?),
+        Activation::Softshrink(lambda) => x.f_sub(&x.f_clamp(-lambda, lambda)?),
+        Activation::Tanhshrink => x.f_sub(&x.f_tanh()?),
+        Activation::Abs => x.f_abs(),
         Activation::Elu(alpha) => x.f_clamp_min(0.0)?.f_add(&x.f_clamp_max(0.0)?.f_expm1()?.f_mul_scalar(alpha)?),
     }
 }

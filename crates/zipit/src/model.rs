@@ -1,6 +1,6 @@
 //! A network one can run: graph, weights, what its outputs mean and what its input expects.
 
-use crate::joint::Joint;
+use crate::joint::{GATE, Joint};
 use crate::{Error, Graph, Result, StateDict, state_dict::non_finite};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,17 @@ impl Model {
             }
             if self.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::Graph(format!("two tasks are called `{}`", task.name)));
+            }
+            if task.name.trim().is_empty() {
+                return Err(Error::Graph("a task has no name: outputs are called after their tasks".to_owned()));
+            }
+            if task.name == GATE {
+                return Err(Error::Graph(format!(
+                    "a task is called `{GATE}`, as the output of a gate is: give it another name"
+                )));
+            }
+            if let Some(c) = task.classes.iter().position(|class| class.trim().is_empty()) {
+                return Err(Error::Graph(format!("task `{}`: class {c} has no name", task.name)));
             }
             if let Some(c) = (1..task.classes.len()).find(|&c| task.classes[..c].contains(&task.classes[c])) {
                 return Err(Error::Graph(format!("task `{}` lists class `{}` twice", task.name, task.classes[c])));

@@ -11,7 +11,7 @@ mod features;
 
 pub use blocks::Blocks;
 
-use super::{Graph, Nature, Op};
+use super::{Graph, Nature, Node, Op};
 use crate::{Error, Result};
 use arrange::Arranged;
 use features::{Axis, Features};
@@ -161,13 +161,39 @@ impl Graph {
             let Arranged { segments, order } = &arranged[node.name.as_str()];
             let once: BTreeSet<SpaceId> = segments.iter().map(|s| s.space).collect();
             if once.len() < segments.len() {
-                return Err(node.op.error(&node.name, "its features are tied to each other further on"));
+                let place = match self.first_tie(&node.name)? {
+                    Some(place) => format!("in `{}` ({})", place.name, place.op.kind()),
+                    None => "further on".to_owned(),
+                };
+                return Err(node.op.error(&node.name, format!("its features are tied to each other {place}")));
             }
             if order.is_some() {
                 return Err(node.op.error(&node.name, "its features are tied to others that stand in another order"));
             }
         }
         Ok(())
+    }
+
+    /// The node that makes two features of what `layer` writes one.
+    fn first_tie(&self, layer: &str) -> Result<Option<&Node>> {
+        let shapes = self.shapes()?;
+        let mut features = Features::default();
+        let mut axes: BTreeMap<&str, Axis> =
+            BTreeMap::from([(self.input.name.as_str(), features.open(self.input.shape[0]))]);
+        for node in &self.nodes {
+            let read: Vec<&Axis> = node.inputs.iter().map(|name| &axes[name.as_str()]).collect();
+            let positions = shapes[node.inputs[0].as_str()][1..].iter().product();
+            let axis =
+                features.derive(&node.op, &read, positions).map_err(|reason| node.op.error(&node.name, reason))?;
+            axes.insert(&node.name, axis);
+            if let Some(written) = axes.get(layer) {
+                let roots: BTreeSet<usize> = written.iter().map(|entry| features.root(entry.feature)).collect();
+                if roots.len() < written.len() {
+                    return Ok(Some(node));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Names each space by the value it is measured at: the last that holds nothing else, rather before pooling.

@@ -22,6 +22,9 @@ use crate::{Error, Result};
 use ndarray::ArrayView1;
 use serde::{Deserialize, Serialize};
 
+/// What the output of a gate is called, beside those that are called after their tasks.
+pub const GATE: &str = "gate";
+
 /// How the heads of a network are compared with each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

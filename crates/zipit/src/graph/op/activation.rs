@@ -31,14 +31,35 @@ pub enum Activation {
     LeakyRelu(f64),
     /// max(0, x) + alpha·(e^min(0, x) − 1).
     Elu(f64),
+    /// λ·(max(0, x) + α·(e^min(0, x) − 1)), λ = 1.0507…, α = 1.6732….
+    Selu,
+    /// max(0, x) + alpha·(e^(min(0, x) / alpha) − 1).
+    Celu(f64),
+    /// min(max(x, low), high).
+    Hardtanh(f64, f64),
+    /// x where x > threshold, else value: (threshold, value).
+    Threshold(f64, f64),
+    /// x / (1 + |x|).
+    Softsign,
+    /// log σ(x).
+    LogSigmoid,
+    /// x where |x| > lambda, else 0.
+    Hardshrink(f64),
+    /// x − lambda above lambda, x + lambda below −lambda, else 0.
+    Softshrink(f64),
+    /// x − tanh(x).
+    Tanhshrink,
+    /// |x|.
+    Abs,
 }
 
 impl Activation {
-    /// The number that comes with the function, where one does.
+    /// The numbers that come with the function, where some do.
     #[must_use]
-    pub fn number(self) -> Option<f64> {
+    pub fn numbers(self) -> Vec<f64> {
         match self {
-            Self::LeakyRelu(x) | Self::Elu(x) => Some(x),
+            Self::LeakyRelu(x) | Self::Elu(x) | Self::Celu(x) | Self::Hardshrink(x) | Self::Softshrink(x) => vec![x],
+            Self::Hardtanh(x, y) | Self::Threshold(x, y) => vec![x, y],
             Self::Relu6
             | Self::Gelu
             | Self::GeluTanh
@@ -48,7 +69,12 @@ impl Activation {
             | Self::Hardswish
             | Self::Tanh
             | Self::Mish
-            | Self::Softplus => None,
+            | Self::Softplus
+            | Self::Selu
+            | Self::Softsign
+            | Self::LogSigmoid
+            | Self::Tanhshrink
+            | Self::Abs => vec![],
         }
     }
 
@@ -68,6 +94,16 @@ impl Activation {
             Self::Softplus => "Softplus",
             Self::LeakyRelu(_) => "LeakyReLU",
             Self::Elu(_) => "ELU",
+            Self::Selu => "SELU",
+            Self::Celu(_) => "CELU",
+            Self::Hardtanh(..) => "Hardtanh",
+            Self::Threshold(..) => "Threshold",
+            Self::Softsign => "Softsign",
+            Self::LogSigmoid => "LogSigmoid",
+            Self::Hardshrink(_) => "Hardshrink",
+            Self::Softshrink(_) => "Softshrink",
+            Self::Tanhshrink => "Tanhshrink",
+            Self::Abs => "Abs",
         }
     }
 }
@@ -75,6 +111,6 @@ impl Activation {
 impl fmt::Display for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())?;
-        self.number().map_or(Ok(()), |number| write!(f, " {number}"))
+        self.numbers().iter().try_for_each(|number| write!(f, " {number}"))
     }
 }

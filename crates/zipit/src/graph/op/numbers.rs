@@ -1,6 +1,6 @@
 //! The numbers an op names, looked at before anything is computed from them.
 
-use super::{Op, Window};
+use super::{Activation, Op, Window};
 
 /// Largest number an op may name. Far beyond any network, and small enough that no size computed from a file overflows.
 const MAX_NUMBER: usize = 1 << 28;
@@ -45,8 +45,14 @@ impl Op {
             }
             Self::AdaptiveAvgPool2d { output } => output.to_vec(),
             Self::Activation { function } => {
-                finite("the function's number", function.number().unwrap_or_default())?;
-                vec![]
+                function.numbers().into_iter().try_for_each(|x| finite("the function's number", x))?;
+                match function {
+                    Activation::Celu(0.0) => return Err("a CELU of alpha 0 divides by it".into()),
+                    Activation::Hardtanh(low, high) if low > high => {
+                        return Err(format!("its lower bound {low} is above the upper one {high}"));
+                    }
+                    _ => vec![],
+                }
             }
             Self::Affine { scale, shift } => {
                 finite("scale", *scale)?;
