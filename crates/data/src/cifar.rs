@@ -117,5 +117,14 @@ pub(crate) fn open(listing: &Listing, variant: Variant, split: Split) -> Result<
         Variant::Cifar100 => Kind::Cifar100,
     };
     let images = Images::Memory { shape: SHAPE, layout: Layout::Planar, pixels };
-    Ok(Parts { kind, share: split.share(), classes, labels, images, digest: digest.finish(), warnings: Vec::new() })
+    Ok(Parts {
+        kind,
+        share: split.share(),
+        classes,
+        labels,
+        images,
+        digest: digest.finish(),
+        hidden: Vec::new(),
+        warnings: Vec::new(),
+    })
 }

@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub labels: Vec<u32>,
     pub images: Images,
     pub digest: String,
+    /// Hidden files and folders that were passed over.
+    pub hidden: Vec<PathBuf>,
     pub warnings: Vec<String>,
 }
 
@@ -108,6 +110,11 @@ impl Dataset {
     pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Self> {
         let path = path.as_ref();
         let mut parts = detect::open(path, split)?;
+        if let Some(first) = parts.hidden.iter().min() {
+            let n = parts.hidden.len();
+            let what = if n == 1 { "hidden file or folder" } else { "hidden files and folders" };
+            parts.warnings.push(format!("{n} {what} ignored: {}{}", first.display(), if n > 1 { ", …" } else { "" }));
+        }
         let positions: Vec<usize> = (0..parts.labels.len()).filter(|&i| parts.share.holds(i)).collect();
         if positions.is_empty() {
             return Err(Error::content(

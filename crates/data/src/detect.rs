@@ -47,12 +47,16 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<Parts> {
         [] => {
             Err(Error::content(path, format!("holds no data set: {LOOKED_FOR}\nand found {}", listings[0].summary())))
         }
-        [(listing, source)] => match source {
-            Source::Idx(files) => idx::open(listing, files, split),
-            Source::Cifar(variant) => cifar::open(listing, *variant, split),
-            Source::Folder => folder::open(listing, split),
-            Source::Hdf5(name) => hdf::open(&listing.join(name), split),
-        },
+        [(listing, source)] => {
+            let mut parts = match source {
+                Source::Idx(files) => idx::open(listing, files, split),
+                Source::Cifar(variant) => cifar::open(listing, *variant, split),
+                Source::Folder => folder::open(listing, split),
+                Source::Hdf5(name) => hdf::open(&listing.join(name), split),
+            }?;
+            parts.hidden.extend(listings.iter().flat_map(Listing::hidden));
+            Ok(parts)
+        }
         several => {
             let kinds: Vec<&str> = several.iter().map(|(_, source)| source.name()).collect();
             Err(Error::content(

@@ -42,6 +42,7 @@ pub(crate) fn open(listing: &Listing, split: Split) -> Result<Parts> {
     let (mut paths, mut labels) = (Vec::new(), Vec::new());
     let mut hasher = blake3::Hasher::new();
     let mut others: Vec<PathBuf> = part.files.iter().map(|name| part.join(name)).collect();
+    let mut hidden: Vec<PathBuf> = part.hidden().collect();
     for (label, found) in found.into_iter().enumerate() {
         let found = found?;
         for (path, n_bytes) in found.images {
@@ -52,6 +53,7 @@ pub(crate) fn open(listing: &Listing, split: Split) -> Result<Parts> {
             labels.push(label as u32);
         }
         others.extend(found.others);
+        hidden.extend(found.hidden);
     }
     let warnings = others.first().map(|first| {
         let n = others.len();
@@ -65,6 +67,7 @@ pub(crate) fn open(listing: &Listing, split: Split) -> Result<Parts> {
         labels,
         images: Images::Files(paths),
         digest: hasher.finalize().to_hex().to_string(),
+        hidden,
         warnings: warnings.into_iter().collect(),
     })
 }
@@ -91,6 +94,7 @@ struct Found {
     /// Sorted by path, with sizes in bytes.
     images: Vec<(PathBuf, u64)>,
     others: Vec<PathBuf>,
+    hidden: Vec<PathBuf>,
 }
 
 fn images_in(class: &Path) -> Result<Found> {
@@ -118,6 +122,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
             found.others.push(path);
         }
     }
+    found.hidden.extend(listing.hidden());
     for name in &listing.folders {
         collect(&listing.join(name), depth + 1, found)?;
     }

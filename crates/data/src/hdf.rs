@@ -30,6 +30,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<Parts> {
         images: Images::Hdf5 { part, rows: (0..labels.len()).collect(), file },
         labels,
         digest: zipit_artifact::hash_file(path)?,
+        hidden: Vec::new(),
         warnings: Vec::new(),
     })
 }

@@ -125,6 +125,7 @@ pub(crate) fn open(listing: &Listing, files: &Files, split: Split) -> Result<Par
         labels: labels.into_iter().map(u32::from).collect(),
         images: Images::Memory { shape, layout, pixels: images.values },
         digest: digest.finish(),
+        hidden: Vec::new(),
         warnings: Vec::new(),
     })
 }

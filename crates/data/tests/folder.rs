@@ -107,11 +107,44 @@ fn gray_files_nested_folders_and_wrong_extensions() {
 fn other_files_are_ignored_with_a_warning() {
     let folder = folder();
     put(&folder, "test/cat/notes.txt", b"");
-    put(&folder, "test/.DS_Store", b"");
+    put(&folder, "test/list.csv", b"");
     let test = Dataset::open(folder.path(), Split::Test).unwrap();
     assert_eq!(test.len(), 2);
     let [warning] = test.warnings() else { panic!("{:?}", test.warnings()) };
-    assert!(warning.starts_with("2 files that are not") && warning.ends_with("test/.DS_Store"), "{warning}");
+    assert!(warning.starts_with("2 files that are not") && warning.ends_with("test/list.csv"), "{warning}");
+}
+
+/// What file managers do not show, and what systems leave behind, as folders with images in them, empty, and as files.
+#[test]
+fn hidden_files_and_folders_are_no_data() {
+    let folder = folder();
+    let digest = Dataset::open(folder.path(), Split::Test).unwrap().digest().to_owned();
+    let names = [".ipynb_checkpoints", ".thumbnails", "__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN"];
+    for (i, name) in names.iter().enumerate() {
+        rgb(&folder, &format!("{name}/0.png"), 99);
+        rgb(&folder, &format!("test/{name}/0.png"), 99);
+        rgb(&folder, &format!("test/cat/{name}/0-checkpoint.png"), 99);
+        // Empty in one part, missing from the other.
+        if i % 2 == 0 {
+            fs::create_dir_all(folder.path().join("train").join(name)).unwrap();
+        }
+    }
+    for name in ["._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden.jpg"] {
+        put(&folder, &format!("test/dog/{name}"), b"no image");
+    }
+    put(&folder, "._data.h5", b"no HDF5");
+    put(&folder, "._train-images-idx3-ubyte.gz", b"no IDX");
+    let test = Dataset::open(folder.path(), Split::Test).unwrap();
+    assert_eq!((test.classes(), reds(&test)), (["cat", "dog"].map(String::from).as_slice(), vec![10, 0]));
+    assert_eq!(test.digest(), digest);
+    let [note] = test.warnings() else { panic!("{:?}", test.warnings()) };
+    assert!(note.starts_with("25 hidden files and folders ignored: ") && note.contains("$RECYCLE.BIN"), "{note}");
+    assert_eq!(Dataset::open(folder.path(), Split::Train).unwrap().classes(), ["cat", "dog"]);
+    // A folder that is asked for by name is not hidden.
+    let hidden = folder.path().join(".cache");
+    fs::create_dir(&hidden).unwrap();
+    fs::rename(folder.path().join("test"), hidden.join("test")).unwrap();
+    assert_eq!(Dataset::open(&hidden, Split::Test).unwrap().len(), 2);
 }
 
 #[test]
