@@ -34,7 +34,7 @@ pub fn random_model(graph: &Graph, seed: u64, task: &str, classes: &[&str]) -> M
         graph: graph.clone(),
         weights,
         tasks: vec![Task { name: task.to_owned(), classes: classes.iter().map(|&c| c.to_owned()).collect() }],
-        preprocess: Preprocess { size: [h, w], resize: None, mean: vec![0.5; c], std: vec![0.25; c] },
+        preprocess: Preprocess::new([h, w], vec![0.5; c], vec![0.25; c]),
         joint: None,
     }
 }

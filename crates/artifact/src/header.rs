@@ -10,7 +10,10 @@ use std::path::Path;
 /// not know by its name.
 ///
 /// - 1: first.
-pub const MODEL_VERSION: u32 = 1;
+/// - 2: preprocessing may name an interpolation, a crop mode, a fill, and two sides to resize to. What a file of version 1
+///   says means the same, except that for a `size` of unequal sides without `resize` the longer side of a resized image is
+///   rounded to the nearest and not down.
+pub const MODEL_VERSION: u32 = 2;
 /// Format version of stats.
 ///
 /// - 1: first.

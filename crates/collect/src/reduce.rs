@@ -60,7 +60,7 @@ fn check_same_job(a: &StatsReader, b: &StatsReader) -> anyhow::Result<()> {
         (x.graph == y.graph, "another architecture"),
         (x.points == y.points, "other merge points"),
         (x.layers == y.layers && x.gram == y.gram, "other layers (--gram)"),
-        (x.preprocess == y.preprocess, "another preprocessing"),
+        (x.preprocess == y.preprocess, "another preprocessing (see `inspect`)"),
         (x.shard.map(|s| s.1) == y.shard.map(|s| s.1), "a split into another number of shards"),
         (x.shard.is_none() || x.batch_size == y.batch_size, "other batches (--batch-size)"),
         (x.shard.is_none() || job(x) == job(y), "other images (--data, --images, --split, --seed)"),

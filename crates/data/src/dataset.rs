@@ -6,7 +6,6 @@ use crate::{
     raster::{Layout, Raster},
     split::Share,
 };
-use fast_image_resize::Resizer;
 use ndarray::{Array4, Axis};
 use rayon::prelude::*;
 use std::{
@@ -22,11 +21,13 @@ use zipit_artifact::dataset::DatasetFile;
 pub enum Kind {
     /// MNIST-style IDX files.
     Idx,
-    /// CIFAR-10's binary batches.
+    /// CIFAR-10's batches, binary or pickled.
     Cifar10,
-    /// CIFAR-100's binary files, with the fine labels.
+    /// CIFAR-100's files, binary or pickled, with the fine labels.
     Cifar100,
-    /// A tree of class folders with JPEG or PNG files.
+    /// STL-10's binaries.
+    Stl10,
+    /// A tree of class folders with one file per image.
     Folder,
     /// One HDF5 file.
     Hdf5,
@@ -38,6 +39,7 @@ impl fmt::Display for Kind {
             Self::Idx => "IDX",
             Self::Cifar10 => "CIFAR-10",
             Self::Cifar100 => "CIFAR-100",
+            Self::Stl10 => "STL-10",
             Self::Folder => "class folders",
             Self::Hdf5 => "HDF5",
         })
@@ -174,7 +176,7 @@ impl Dataset {
 
     /// BLAKE3 (hex) of the files it was read from, as one would get it from `b3sum`: one file's own; of several, that of
     /// the sorted lines `<BLAKE3>  <name>`. Class folders: of the lines `<relative path>⇥<size in bytes>` in the order of
-    /// the images, so an image replaced by one of equal size goes unnoticed. [`Split::Train`] and [`Split::Val`] share files and so the
+    /// the images (after that of a file that says their classes), so an image replaced by one of equal size goes unnoticed. [`Split::Train`] and [`Split::Val`] share files and so the
     /// digest.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -232,9 +234,8 @@ impl Dataset {
 
     /// The images at `indices` as a network sees them: `[B, C, H, W]`, `(x / 255 - mean) / std`.
     ///
-    /// An image of another size is resized (antialiased bilinear, as torchvision on PIL images) so that its shorter side is
-    /// `preprocess.resize`, or so that it just covers `preprocess.size` if that is `None`, then cropped from the centre. An
-    /// image that already has the size is not touched. Gray images become three equal channels where three are expected.
+    /// An image of another size is resized and cropped as `preprocess` says, with the pixels of torchvision's and timm's
+    /// transforms on a PIL image. One that already has the size is not touched. Gray images become three equal channels where three are expected.
     ///
     /// # Errors
     /// On a file that cannot be read or decoded (named), RGB images for a network of one channel, or a preprocessing that
@@ -249,18 +250,18 @@ impl Dataset {
             Images::Hdf5 { file, part, rows } => Some(Fetched::read(file, part, rows, indices)?),
             Images::Memory { .. } | Images::Files(_) => None,
         };
-        let one = |resizer: &mut Resizer, (place, out): (usize, &mut [f32])| -> Result<()> {
+        let one = |(place, out): (usize, &mut [f32])| -> Result<()> {
             let index = indices[place];
             let (image, path) = match &self.images {
                 Images::Memory { shape, layout, pixels } => {
                     let n = shape.iter().product::<usize>();
                     let pixels = Cow::Borrowed(&pixels[index * n..(index + 1) * n]);
-                    (Raster { shape: *shape, layout: *layout, pixels }, &self.path)
+                    (Raster::new(*shape, *layout, pixels), &self.path)
                 }
                 Images::Files(paths) => (decode::read(&paths[index])?, &paths[index]),
                 Images::Hdf5 { .. } => (fetched.as_ref().expect("read above").image(place), &self.path),
             };
-            pipeline.apply(image, resizer, out).map_err(|reason| match self.images {
+            pipeline.apply(image, out).map_err(|reason| match self.images {
                 Images::Files(_) => Error::content(path, reason),
                 Images::Memory { .. } | Images::Hdf5 { .. } => Error::content(path, format!("image {index} {reason}")),
             })
@@ -268,7 +269,7 @@ impl Dataset {
         let mut values = vec![0.0; indices.len() * pipeline.n_values()];
         let outs = values.par_chunks_exact_mut(pipeline.n_values()).enumerate();
         // All results first, so that the error returned is the first in the order of `indices` for any number of threads.
-        let results: Vec<Result<()>> = outs.map_init(Resizer::new, one).collect();
+        let results: Vec<Result<()>> = outs.map(one).collect();
         results.into_iter().collect::<Result<()>>()?;
         let [h, w] = preprocess.size;
         Ok(Array4::from_shape_vec((indices.len(), preprocess.channels(), h, w), values).expect("sized above"))
@@ -304,7 +305,7 @@ impl Fetched {
         let (_, c, h, w) = self.images.dim();
         let image = self.images.index_axis(Axis(0), self.ranks[place]);
         let pixels = image.to_slice().map_or_else(|| Cow::Owned(image.iter().copied().collect()), Cow::Borrowed);
-        Raster { shape: [c, h, w], layout: Layout::Planar, pixels }
+        Raster::new([c, h, w], Layout::Planar, pixels)
     }
 }
 

@@ -1,10 +1,10 @@
-//! The images a network is trained, measured and judged on: MNIST-style IDX, CIFAR's binary batches, a tree of class
+//! The images a network is trained, measured and judged on: MNIST-style IDX, CIFAR's and STL-10's files, a tree of class
 //! folders, or HDF5. Opened by path, the kind found by looking; decoded and preprocessed in parallel.
 //!
 //! ```no_run
 //! use zipit_data::{Dataset, Split, sample};
 //! # fn main() -> zipit_data::Result<()> {
-//! # let preprocess = zipit::Preprocess { size: [28, 28], resize: None, mean: vec![0.286], std: vec![0.353] };
+//! # let preprocess = Preprocess::new([28, 28], vec![0.286], vec![0.353]);
 //! let data = Dataset::open("data/fashion-mnist", Split::Train)?;
 //! let classes = data.class_indices(&["0-4".into()])?;
 //! let images = data.images_of(&classes);
@@ -14,7 +14,9 @@
 //! # }
 //! ```
 
+mod annotations;
 mod cifar;
+mod cifar_python;
 mod classes;
 mod dataset;
 mod decode;
@@ -24,12 +26,18 @@ mod error;
 mod folder;
 mod hdf;
 mod idx;
+mod jpeg;
 mod listing;
 pub mod numpy;
+mod pickle;
+mod pictures;
 mod preprocess;
 mod raster;
+mod resample;
 mod sample;
 mod split;
+mod stl10;
+mod tiff;
 
 pub use dataset::{Dataset, Kind};
 pub use error::{Error, Result};

@@ -1,18 +1,11 @@
 //! Stored pixels → what a network expects: `(x / 255 - mean) / std` as f32 `[C, H, W]`.
 //!
-//! Sizes, rounding and resampling are those of torchvision's `Resize` and `CenterCrop` on a PIL image, so a network
-//! trained there sees the same values here.
+//! Sizes and rounding are those of torchvision's and timm's transforms on a PIL image, so a network trained there sees the
+//! same values here.
 
-use crate::{
-    Error, Result,
-    raster::{Layout, Raster},
-};
-use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
-};
-use std::{borrow::Cow, fmt::Display};
-use zipit::Preprocess;
+use crate::{Error, Result, raster::Raster, resample};
+use std::ops::Range;
+use zipit::{Crop, Preprocess};
 
 /// A [`Preprocess`] ready to be applied.
 #[derive(Debug)]
@@ -24,20 +17,7 @@ pub(crate) struct Pipeline<'a> {
 
 impl<'a> Pipeline<'a> {
     pub fn new(spec: &'a Preprocess) -> Result<Self> {
-        let refuse = |reason: String| Err(Error::Request(format!("preprocessing: {reason}")));
-        if spec.mean.is_empty() || spec.mean.len() != spec.std.len() {
-            return refuse(format!(
-                "{} means and {} standard deviations; it needs one of each per channel",
-                spec.mean.len(),
-                spec.std.len()
-            ));
-        }
-        if spec.mean.iter().any(|m| !m.is_finite()) || spec.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return refuse(format!("mean {:?} and std {:?} must be finite, std positive", spec.mean, spec.std));
-        }
-        if spec.size.contains(&0) || spec.resize == Some(0) {
-            return refuse(format!("size {:?} with resize {:?} leaves no image", spec.size, spec.resize));
-        }
+        spec.validate().map_err(|e| Error::Request(e.to_string()))?;
         let normalised = (spec.mean.iter().zip(&spec.std))
             .map(|(mean, std)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std))
             .collect();
@@ -50,7 +30,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Writes one image to `out`, `[C, H, W]`. The error names no image: the caller knows which it is.
-    pub fn apply(&self, image: Raster, resizer: &mut Resizer, out: &mut [f32]) -> Result<(), String> {
+    pub fn apply(&self, image: Raster, out: &mut [f32]) -> Result<(), String> {
         let n_channels = self.spec.channels();
         match (image.shape[0], n_channels) {
             (have, want) if have == want => {}
@@ -63,27 +43,22 @@ impl<'a> Pipeline<'a> {
             (have, want) => return Err(format!("has {have} channels but the network expects {want}")),
         }
         let [_, h, w] = image.shape;
-        let target = target_size([h, w], self.spec);
-        let [crop_h, crop_w] = self.spec.size;
-        if target[0] < crop_h || target[1] < crop_w {
-            return Err(format!(
-                "is {h}×{w}, resized to {}×{}, too small for the {crop_h}×{crop_w} the network expects: its \
-                 preprocessing must resize to {} or more",
-                target[0],
-                target[1],
-                crop_h.max(crop_w)
-            ));
-        }
-        let image = resize(image, target, resizer)?;
-        let (top, left) = (crop_start(target[0], crop_h), crop_start(target[1], crop_w));
-        for (c, plane) in out.chunks_exact_mut(crop_h * crop_w).enumerate() {
+        let size = self.spec.size;
+        let to = target_size([h, w], self.spec);
+        let [rows, columns] = [0, 1].map(|axis| Cut::new(to[axis], size[axis]));
+        let image = resample::resize(image, to, [rows.of.clone(), columns.of.clone()], self.spec.interpolation);
+        let fill = self.spec.fill();
+        for (c, plane) in out.chunks_exact_mut(size[0] * size[1]).enumerate() {
+            let normalised = &self.normalised[c];
+            if [rows.of.len(), columns.of.len()] != size {
+                plane.fill(normalised[usize::from(fill[c])]);
+            }
             // A gray image is every channel.
             let (stride, start) = image.stride_and_start(c.min(image.shape[0] - 1));
-            let normalised = &self.normalised[c];
-            for (y, row) in plane.chunks_exact_mut(crop_w).enumerate() {
-                let first = start + ((top + y) * target[1] + left) * stride;
-                let stored = image.pixels[first..].iter().step_by(stride);
-                for (value, &byte) in row.iter_mut().zip(stored) {
+            let inside = plane.chunks_exact_mut(size[1]).skip(rows.at).take(rows.of.len());
+            for (y, row) in inside.enumerate() {
+                let stored = image.pixels[start + y * columns.of.len() * stride..].iter().step_by(stride);
+                for (value, &byte) in row[columns.at..columns.at + columns.of.len()].iter_mut().zip(stored) {
                     *value = normalised[usize::from(byte)];
                 }
             }
@@ -92,80 +67,72 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// Height and width before the crop. The longer side is rounded down, as torchvision does.
+/// Height and width of the whole image after resizing.
 fn target_size([h, w]: [usize; 2], spec: &Preprocess) -> [usize; 2] {
-    match spec.resize {
-        Some(short) if h <= w => [short, w * short / h],
-        Some(short) => [h * short / w, short],
-        None => {
-            // The smallest size of the same shape that covers the crop; equal sizes stay as they are.
-            let [crop_h, crop_w] = spec.size;
-            if crop_h * w >= crop_w * h { [crop_h, w * crop_h / h] } else { [h * crop_w / w, crop_w] }
+    let [to_h, to_w] = spec.resized();
+    // timm's `ResizeKeepRatio`, where Python rounds halves to even.
+    let by = |ratio: f64| [h, w].map(|side| ((side as f64 / ratio).round_ties_even() as usize).max(1));
+    let (ratio_h, ratio_w) = (h as f64 / to_h as f64, w as f64 / to_w as f64);
+    match spec.crop {
+        Crop::Squash => [to_h, to_w],
+        Crop::Border => by(ratio_h.max(ratio_w)),
+        // torchvision's `Resize(int)` rounds the longer side down.
+        Crop::Center if to_h == to_w && h <= w => [to_h, to_w * w / h],
+        Crop::Center if to_h == to_w => [to_h * h / w, to_w],
+        Crop::Center => by(ratio_h.min(ratio_w)),
+    }
+}
+
+/// What of one axis is shown, and where.
+struct Cut {
+    /// The part of the image.
+    of: Range<usize>,
+    /// Where it begins in what the network sees.
+    at: usize,
+}
+
+impl Cut {
+    /// torchvision's `int(round((side - size) / 2))`, where Python rounds halves to even; an image that is smaller has the
+    /// smaller half of the border before it.
+    fn new(side: usize, size: usize) -> Self {
+        if side < size {
+            return Self { of: 0..side, at: (size - side) / 2 };
         }
+        let twice = side - size;
+        let start = twice / 2 + usize::from(twice % 4 == 3);
+        Self { of: start..start + size, at: 0 }
     }
-}
-
-/// torchvision's `int(round((size - crop) / 2))`, where Python rounds halves to even.
-fn crop_start(size: usize, crop: usize) -> usize {
-    let twice = size - crop;
-    twice / 2 + usize::from(twice % 4 == 3)
-}
-
-/// Antialiased bilinear as PIL does it: along the rows, rounded to u8, then along the columns.
-///
-/// The library's coefficients have 15 bits and PIL's 22, so where the exact value lies halfway between two levels the
-/// two may differ by one level (tests/golden).
-fn resize<'a>(image: Raster<'a>, [h, w]: [usize; 2], resizer: &mut Resizer) -> Result<Raster<'a>, String> {
-    // Left to itself the library takes the columns first, which rounds every sixth pixel the other way.
-    let from_h = image.shape[1];
-    let rows = resample(image, [from_h, w], resizer)?;
-    resample(rows, [h, w], resizer)
-}
-
-fn resample<'a>(image: Raster<'a>, [h, w]: [usize; 2], resizer: &mut Resizer) -> Result<Raster<'a>, String> {
-    let [n_channels, from_h, from_w] = image.shape;
-    if [from_h, from_w] == [h, w] {
-        return Ok(image);
-    }
-    // RGB pixel by pixel is one image of triples, anything else one image per plane.
-    let (layout, kind, n_images) = match (image.layout, n_channels) {
-        (Layout::Interleaved, 3) => (Layout::Interleaved, PixelType::U8x3, 1),
-        _ => (Layout::Planar, PixelType::U8, n_channels),
-    };
-    let pixels = if layout == image.layout { image.pixels } else { image.into_planes() };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    let cannot = |e: &dyn Display| format!("cannot be resized from {from_h}×{from_w} to {h}×{w}: {e}");
-    let mut resized = vec![0; n_channels * h * w];
-    let froms = pixels.chunks_exact(n_channels * from_h * from_w / n_images);
-    for (from, to) in froms.zip(resized.chunks_exact_mut(n_channels * h * w / n_images)) {
-        let from = ImageRef::new(from_w as u32, from_h as u32, from, kind).map_err(|e| cannot(&e))?;
-        let mut to = Image::from_slice_u8(w as u32, h as u32, to, kind).map_err(|e| cannot(&e))?;
-        resizer.resize(&from, &mut to, &options).map_err(|e| cannot(&e))?;
-    }
-    Ok(Raster { shape: [n_channels, h, w], layout, pixels: Cow::Owned(resized) })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{crop_start, target_size};
-    use zipit::Preprocess;
+    use super::{Cut, target_size};
+    use zipit::{Crop, Preprocess};
 
     #[test]
     fn sizes_before_the_crop() {
-        let target =
-            |image, size, resize| target_size(image, &Preprocess { size, resize, mean: vec![0.0], std: vec![1.0] });
-        assert_eq!(target([28, 28], [28, 28], None), [28, 28]);
-        assert_eq!(target([375, 500], [224, 224], Some(256)), [256, 341]);
-        assert_eq!(target([500, 375], [224, 224], Some(256)), [341, 256]);
-        assert_eq!(target([100, 200], [32, 32], None), [32, 64]);
-        assert_eq!(target([100, 200], [32, 80], None), [40, 80]);
-        assert_eq!(target([3, 1000], [64, 64], None), [64, 21_333]);
+        let target = |image, size, resize, crop| {
+            target_size(image, &Preprocess { resize, crop, ..Preprocess::new(size, vec![0.0], vec![1.0]) })
+        };
+        let center = |image, size, resize| target(image, size, resize, Crop::Center);
+        assert_eq!(center([28, 28], [28, 28], None), [28, 28]);
+        assert_eq!(center([375, 500], [224, 224], Some([256, 256])), [256, 341]);
+        assert_eq!(center([500, 375], [224, 224], Some([256, 256])), [341, 256]);
+        assert_eq!(center([100, 200], [32, 32], None), [32, 64]);
+        assert_eq!(center([100, 200], [32, 80], None), [40, 80]);
+        assert_eq!(center([70, 45], [50, 20], None), [50, 32]);
+        assert_eq!(center([3, 1000], [64, 64], None), [64, 21_333]);
+        assert_eq!(target([375, 500], [224, 224], Some([256, 250]), Crop::Squash), [256, 250]);
+        assert_eq!(target([375, 500], [224, 224], None, Crop::Border), [168, 224]);
+        assert_eq!(target([1, 1000], [64, 64], None, Crop::Border), [1, 64]);
     }
 
     /// `[round(d / 2) for d in range(8)]` in Python.
     #[test]
     fn halves_are_rounded_to_even() {
-        let starts: Vec<usize> = (0..8).map(|d| crop_start(d + 5, 5)).collect();
+        let starts: Vec<usize> = (0..8).map(|d| Cut::new(d + 5, 5).of.start).collect();
         assert_eq!(starts, [0, 0, 1, 2, 2, 2, 3, 4]);
+        let before: Vec<usize> = (0..4).map(|d| Cut::new(5, d + 5).at).collect();
+        assert_eq!(before, [0, 0, 1, 1]);
     }
 }

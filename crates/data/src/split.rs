@@ -12,6 +12,9 @@ use std::{fmt, str::FromStr};
 ///
 /// A folder or group `val` is the test part if there is no `test`; beside one, it is the validation part and the training
 /// part stays whole.
+///
+/// Class folders that are not divided at all are one part: of every ten images the ninth (position % 10 == 8) is the test
+/// part, the tenth the validation part, the others the training part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Split {
     /// What to learn from and measure on.
@@ -55,6 +58,15 @@ impl Split {
             Self::Test => Share::All,
         }
     }
+
+    /// The split's share of a data set that is one part.
+    pub(crate) fn share_of_all(self) -> Share {
+        match self {
+            Self::Train => Share::EightTenths,
+            Self::Val => Share::Tenth,
+            Self::Test => Share::OtherTenth,
+        }
+    }
 }
 
 /// How much of a part of the data set a split is.
@@ -65,6 +77,10 @@ pub(crate) enum Share {
     Tenth,
     /// The others.
     NineTenths,
+    /// Every tenth image, none of them of `Tenth`.
+    OtherTenth,
+    /// Those of neither.
+    EightTenths,
 }
 
 impl Share {
@@ -74,6 +90,8 @@ impl Share {
             Self::All => true,
             Self::Tenth => position % 10 == 9,
             Self::NineTenths => position % 10 != 9,
+            Self::OtherTenth => position % 10 == 8,
+            Self::EightTenths => position % 10 < 8,
         }
     }
 }

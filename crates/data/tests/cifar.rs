@@ -31,7 +31,7 @@ fn put(folder: &TempDir, name: &str, bytes: &[u8]) {
 }
 
 fn plain() -> Preprocess {
-    Preprocess { size: [32, 32], resize: None, mean: vec![0.0; 3], std: vec![1.0; 3] }
+    Preprocess::new([32, 32], vec![0.0; 3], vec![1.0; 3])
 }
 
 #[track_caller]
@@ -85,7 +85,7 @@ fn cifar100_takes_the_fine_label() {
 #[test]
 fn a_network_of_one_channel_is_refused_with_advice() {
     let folder = cifar10();
-    let gray = Preprocess { size: [32, 32], resize: None, mean: vec![0.5], std: vec![0.5] };
+    let gray = Preprocess::new([32, 32], vec![0.5], vec![0.5]);
     let message = Dataset::open(folder.path(), Split::Test).unwrap().load(&[0], &gray).unwrap_err().to_string();
     assert!(message.contains("RGB") && message.contains("grayscale"), "{message}");
 }

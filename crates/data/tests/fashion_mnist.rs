@@ -33,7 +33,7 @@ fn counts_classes_and_first_labels() {
 fn pixels_of_the_first_test_image() {
     let Some(path) = fashion_mnist() else { return };
     let test = Dataset::open(&path, Split::Test).unwrap();
-    let plain = Preprocess { size: [28, 28], resize: None, mean: vec![0.0], std: vec![1.0] };
+    let plain = Preprocess::new([28, 28], vec![0.0], vec![1.0]);
     let image = test.load(&[0], &plain).unwrap();
     assert_eq!(image.dim(), (1, 1, 28, 28));
     // Python: sum(gzip.open(path).read()[16:16 + 784])

@@ -33,7 +33,7 @@ fn put(folder: &TempDir, name: &str, bytes: &[u8]) {
 }
 
 fn plain(channels: usize) -> Preprocess {
-    Preprocess { size: [4, 4], resize: None, mean: vec![0.0; channels], std: vec![1.0; channels] }
+    Preprocess::new([4, 4], vec![0.0; channels], vec![1.0; channels])
 }
 
 fn reds(data: &Dataset) -> Vec<u8> {
@@ -172,27 +172,47 @@ fn damaged_images_are_named() {
     let jpeg = fs::read(golden.join("photo_420.jpg")).unwrap();
     let progressive = fs::read(golden.join("photo_progressive.jpg")).unwrap();
     let png = fs::read(golden.join("rgb_45x70.png")).unwrap();
-    let without_huffman_tables: Vec<u8> = {
-        let dht = jpeg.windows(2).position(|pair| pair == [0xff, 0xc4]).unwrap();
-        [&jpeg[..dht], &[0xff, 0xfe], &jpeg[dht + 2..]].concat()
-    };
+    let dht = jpeg.windows(2).position(|pair| pair == [0xff, 0xc4]).unwrap();
+    let huffman_tables_damaged = [&jpeg[..dht + 5], &[0xff; 16], &jpeg[dht + 21..]].concat();
     for (bytes, words) in [
         (vec![], "is empty"),
-        (b"GIF89a...".to_vec(), "neither JPEG nor PNG"),
-        (b"x".to_vec(), "neither JPEG nor PNG"),
+        (b"GIF89a...".to_vec(), "no image that can be read (JPEG, PNG"),
+        (b"x".to_vec(), "no image that can be read (JPEG, PNG"),
         (jpeg[..2].to_vec(), "truncated JPEG"),
         (jpeg[..20].to_vec(), "truncated JPEG"),
         (jpeg[..jpeg.len() / 2].to_vec(), "truncated JPEG"),
         (jpeg[..jpeg.len() - 2].to_vec(), "truncated JPEG"),
         (progressive[..progressive.len() * 3 / 4].to_vec(), "truncated JPEG"),
         ([&jpeg[..2], &[0xff, 0xd9]].concat(), "damaged JPEG"),
-        (without_huffman_tables, "damaged JPEG"),
+        (huffman_tables_damaged, "damaged JPEG"),
         (png[..png.len() / 2].to_vec(), "damaged PNG"),
         (png[..10].to_vec(), "damaged PNG"),
     ] {
         put(&folder, "test/dog/bad.jpg", &bytes);
         load_refused(folder.path(), 3, &["test/dog/bad.jpg", words, "remove it"]);
     }
+}
+
+/// Zeros before the end are no damage; cut-off data are.
+#[test]
+fn jpegs_that_are_filled_up_are_read() {
+    let folder = folder();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let jpeg = fs::read(golden.join("file_JPEG_420.jpg")).unwrap();
+    let with = |bytes: &[u8]| [&jpeg[..jpeg.len() - 2], bytes, &[0xff, 0xd9]].concat();
+    put(&folder, "test/dog/0.png", &with(&[0; 7]));
+    let data = Dataset::open(folder.path(), Split::Test).unwrap();
+    data.load(&[1], &plain(3)).unwrap();
+    put(&folder, "test/dog/0.png", &with(&[0x11; 7]));
+    load_refused(folder.path(), 3, &["test/dog/0.png", "damaged JPEG", "extraneous bytes before marker 0xd9"]);
+    // The frames of films leave the tables out, which are the standard's then.
+    let dht = jpeg.windows(2).position(|pair| pair == [0xff, 0xc4]).unwrap();
+    put(&folder, "test/dog/0.png", &[&jpeg[..dht], &[0xff, 0xfe], &jpeg[dht + 2..]].concat());
+    put(&folder, "test/dog/1.png", &jpeg);
+    let data = Dataset::open(folder.path(), Split::Test).unwrap();
+    assert_eq!(data.load(&[1], &plain(3)).unwrap(), data.load(&[2], &plain(3)).unwrap());
+    put(&folder, "test/dog/0.png", &[&jpeg[..], b"trailing bytes after the end"].concat());
+    Dataset::open(folder.path(), Split::Test).unwrap().load(&[1], &plain(3)).unwrap();
 }
 
 /// Whatever bytes are flipped or cut, a JPEG or PNG is an image or an error, never a panic.
@@ -202,9 +222,10 @@ fn no_damage_panics() {
     put(&folder, "test/only/bad.jpg", b"");
     let data = Dataset::open(folder.path(), Split::Test).unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    for (name, channels) in
-        [("photo_420.jpg", 3), ("photo_progressive.jpg", 3), ("photo_gray.jpg", 1), ("gray_28x28.png", 1)]
-    {
+    let jpegs = ["photo_420.jpg", "photo_progressive.jpg", "file_JPEG_CMYK.jpg", "file_JPEG_arithmetic.jpg"];
+    let others = ["file_BMP_RLE.bmp", "file_PPM_text.ppm", "file_TIFF_LZW.tif", "file_WebP_lossy.webp"];
+    let gray = [("photo_gray.jpg", 1), ("gray_28x28.png", 1)];
+    for (name, channels) in jpegs.iter().chain(&others).map(|&name| (name, 3)).chain(gray) {
         let good = fs::read(golden.join(name)).unwrap();
         let mut outcomes = [0; 2];
         for (k, at) in zipit_data::sample(good.len(), 150, 0).into_iter().enumerate() {
@@ -217,7 +238,9 @@ fn no_damage_panics() {
             put(&folder, "test/only/bad.jpg", &bad);
             outcomes[usize::from(data.load(&[0], &plain(channels)).is_ok())] += 1;
         }
-        assert!(outcomes[0] > 50, "{name}: only {} of 150 damaged files were refused", outcomes[0]);
+        // Of what is not compressed only a third, those that are cut, can be told.
+        let least = if others.contains(&name) { 25 } else { 50 };
+        assert!(outcomes[0] > least, "{name}: only {} of 150 damaged files were refused", outcomes[0]);
     }
 }
 
@@ -264,9 +287,9 @@ fn trees_that_lie_are_refused() {
     let flat = tempfile::tempdir().unwrap();
     rgb(&flat, "train/0.png", 1);
     refused(flat.path(), Split::Train, &["one folder of images per class", "0.png"]);
-    let classes_only = tempfile::tempdir().unwrap();
-    rgb(&classes_only, "cat/0.png", 1);
-    refused(classes_only.path(), Split::Train, &["holds no data set", "train/<class>", "found cat/"]);
+    let images_only = tempfile::tempdir().unwrap();
+    rgb(&images_only, "0.png", 1);
+    refused(images_only.path(), Split::Train, &["holds no data set", "train/<class>", "found 0.png"]);
 }
 
 #[cfg(unix)]

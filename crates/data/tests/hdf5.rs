@@ -20,7 +20,7 @@ fn write(path: &Path, splits: &[(&str, usize, u8)]) {
 }
 
 fn plain() -> Preprocess {
-    Preprocess { size: [2, 2], resize: None, mean: vec![0.0; 3], std: vec![1.0; 3] }
+    Preprocess::new([2, 2], vec![0.0; 3], vec![1.0; 3])
 }
 
 /// The values of the images asked for.

@@ -39,7 +39,7 @@ fn put(folder: &TempDir, name: &str, bytes: &[u8]) {
 /// Pixels as stored, one row per image.
 fn stored(data: &Dataset) -> Vec<Vec<u8>> {
     let [c, h, w] = data.image_shape(0).unwrap();
-    let plain = Preprocess { size: [h, w], resize: None, mean: vec![0.0; c], std: vec![1.0; c] };
+    let plain = Preprocess::new([h, w], vec![0.0; c], vec![1.0; c]);
     let all: Vec<usize> = (0..data.len()).collect();
     let images = data.load(&all, &plain).unwrap();
     images.outer_iter().map(|image| image.iter().map(|v| (v * 255.0).round() as u8).collect()).collect()
@@ -118,7 +118,7 @@ fn colour_planes_and_colour_pixels() {
 fn gray_becomes_three_channels_and_is_normalised() {
     let folder = folder();
     let data = Dataset::open(folder.path(), Split::Test).unwrap();
-    let preprocess = Preprocess { size: [2, 3], resize: None, mean: vec![0.5, 0.0, 0.25], std: vec![0.5, 1.0, 2.0] };
+    let preprocess = Preprocess::new([2, 3], vec![0.5, 0.0, 0.25], vec![0.5, 1.0, 2.0]);
     let images = data.load(&[3, 0, 3], &preprocess).unwrap();
     assert_eq!(images.dim(), (3, 3, 2, 3));
     let x = 3.0_f32 / 255.0;
@@ -248,13 +248,13 @@ fn nothing_there_says_what_was_looked_for() {
 fn preprocessing_that_makes_no_sense_is_refused() {
     let folder = folder();
     let data = Dataset::open(folder.path(), Split::Test).unwrap();
-    let good = Preprocess { size: [2, 3], resize: None, mean: vec![0.5], std: vec![0.5] };
+    let good = Preprocess::new([2, 3], vec![0.5], vec![0.5]);
     let cases = [
         (Preprocess { std: vec![], ..good.clone() }, "1 means and 0 standard deviations"),
         (Preprocess { std: vec![0.0], ..good.clone() }, "std positive"),
         (Preprocess { mean: vec![f32::NAN], ..good.clone() }, "finite"),
         (Preprocess { size: [0, 3], ..good.clone() }, "leaves no image"),
-        (Preprocess { size: [3, 3], resize: Some(2), ..good.clone() }, "resize to 3 or more"),
+        (Preprocess { size: [3, 3], resize: Some([2, 2]), ..good.clone() }, "resize to 3 or more"),
         (Preprocess { mean: vec![0.5; 2], std: vec![0.5; 2], ..good.clone() }, "1 channels but the network expects 2"),
     ];
     for (preprocess, words) in cases {

@@ -2,8 +2,9 @@
 
 use anyhow::{bail, ensure};
 use clap::Args;
-use zipit::Preprocess;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use zipit::graph::Arch;
+use zipit::{Crop, Interpolation, Preprocess};
 
 /// The mean and standard deviation with which torchvision's ImageNet networks were trained.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
@@ -14,15 +15,42 @@ pub struct PreprocessArgs {
     /// Image size the network was trained on: 32 or 28x32 (height x width) [default: torchvision networks 224]
     #[arg(long, value_parser = parse_size, requires = "arch")]
     size: Option<[usize; 2]>,
-    /// Length of the shorter side before the centre crop [default: torchvision networks at 224: 256, else no crop]
-    #[arg(long, requires = "arch")]
-    resize: Option<usize>,
+    /// Size before the crop: 256 (the shorter side), or 256x320 (height x width) [default: torchvision networks at 224: 256,
+    /// else --size]
+    #[arg(long, value_parser = parse_size, requires = "arch")]
+    resize: Option<[usize; 2]>,
+    /// The same as a fraction, in timm's way: --resize is each side of --size divided by this, rounded down
+    #[arg(long, value_name = "F", value_parser = parse_fraction, requires = "arch", conflicts_with = "resize")]
+    crop_pct: Option<f64>,
+    /// What becomes of an image of another shape: covers --resize and is cut to --size (center), loses its shape (squash),
+    /// fits into --resize and is filled up around (border) [default: center]
+    #[arg(long, requires = "arch", value_parser = one_of(&Crop::ALL.map(|crop| (crop, crop.name()))))]
+    crop: Option<Crop>,
+    /// The filter of resizing, in Pillow's words [default: bilinear]
+    #[arg(long, value_name = "NAME", requires = "arch",
+          value_parser = one_of(&Interpolation::ALL.map(|filter| (filter, filter.name()))))]
+    interpolation: Option<Interpolation>,
+    /// The colour around the image with --crop border, a byte or one per channel [default: the mean]
+    #[arg(long, value_name = "B,…", value_delimiter = ',', requires = "arch")]
+    fill: Vec<u8>,
     /// Mean per channel of values in 0…1 [default: torchvision networks ImageNet's]
     #[arg(long, value_delimiter = ',', requires_all = ["std", "arch"])]
     mean: Vec<f32>,
     /// Standard deviation per channel
     #[arg(long, value_delimiter = ',', requires_all = ["mean", "arch"])]
     std: Vec<f32>,
+}
+
+/// One of these values, by its name.
+fn one_of<T: Copy + Send + Sync + 'static>(values: &[(T, &'static str)]) -> impl TypedValueParser<Value = T> + use<T> {
+    let values = values.to_vec();
+    PossibleValuesParser::new(values.iter().map(|(_, name)| *name))
+        .map(move |said| values.iter().find(|(_, name)| *name == said).expect("one of the possible values").0)
+}
+
+fn parse_fraction(text: &str) -> Result<f64, String> {
+    let fraction = text.parse().ok().filter(|&f: &f64| f > 0.0 && f <= 16.0);
+    fraction.ok_or_else(|| format!("`{text}` is not a fraction such as 0.875"))
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
@@ -49,7 +77,10 @@ impl PreprocessArgs {
         let Some(size) = self.size.or(torchvision.then_some([224, 224])) else {
             bail!("{arch} networks have no usual image size: say with --size what this one was trained on");
         };
-        let resize = self.resize.or((torchvision && self.size.is_none()).then_some(256));
+        let resize = match self.crop_pct {
+            Some(fraction) => Some(size.map(|side| (side as f64 / fraction).floor() as usize)),
+            None => self.resize.or((torchvision && self.size.is_none()).then_some([256; 2])),
+        };
         let (mean, std) = if self.mean.is_empty() {
             ensure!(
                 torchvision,
@@ -61,7 +92,15 @@ impl PreprocessArgs {
         } else {
             (self.mean.clone(), self.std.clone())
         };
-        Ok(Preprocess { size, resize, mean, std })
+        Ok(Preprocess {
+            size,
+            resize,
+            interpolation: self.interpolation.unwrap_or_default(),
+            crop: self.crop.unwrap_or_default(),
+            fill: (!self.fill.is_empty()).then(|| self.fill.clone()),
+            mean,
+            std,
+        })
     }
 }
 
@@ -73,6 +112,9 @@ pub trait ForChannels: Sized {
 
 impl ForChannels for Preprocess {
     fn for_channels(mut self, n_channels: usize) -> anyhow::Result<Self> {
+        if let Some([only]) = self.fill.as_deref() {
+            self.fill = Some(vec![*only; n_channels]);
+        }
         for values in [&mut self.mean, &mut self.std] {
             if let [only] = values[..] {
                 *values = vec![only; n_channels];
@@ -83,6 +125,7 @@ impl ForChannels for Preprocess {
                 values.len()
             );
         }
+        self.validate()?;
         Ok(self)
     }
 }

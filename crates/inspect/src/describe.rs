@@ -101,8 +101,7 @@ fn network(path: &Path) -> anyhow::Result<Description> {
     }
     facts.push(("stored as", file.precision.to_string()));
     let p = &file.model.preprocess;
-    let resize = p.resize.map(|r| format!("shorter side to {r}, ")).unwrap_or_default();
-    facts.push(("preprocessing", format!("{resize}{}×{}, mean {:?}, std {:?}", p.size[0], p.size[1], p.mean, p.std)));
+    facts.push(("preprocessing", p.to_string()));
     Ok(Description {
         facts,
         table: Some(spaces_table(&file.model.graph)?),

@@ -32,7 +32,7 @@ struct Args {
     /// Preprocessed images as numpy.save wrote them: float32 or float64, [B, C, H, W]
     #[arg(long, value_name = "NPY", requires = "out", conflicts_with_all = ["data", "split"])]
     images: Option<PathBuf>,
-    /// A data set: IDX files, CIFAR batches, class folders or an HDF5 file; may be given several times
+    /// A data set: class folders of images, IDX, CIFAR's or STL-10's files, or an HDF5 file; may be given several times
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
     /// Of the data set: train, val (every tenth training image, which `train` leaves out) or test [default: test]

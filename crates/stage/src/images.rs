@@ -16,7 +16,7 @@ use zipit_data::{Dataset, Split, sample};
 /// The flags that choose images.
 #[derive(Debug, Clone, Args)]
 pub struct ImageArgs {
-    /// A data set: IDX files, CIFAR batches, class folders or an HDF5 file; may be given several times
+    /// A data set: class folders of images, IDX, CIFAR's or STL-10's files, or an HDF5 file; may be given several times
     #[arg(long, value_name = "PATH")]
     pub data: Vec<PathBuf>,
     /// train, val (every tenth training image, which `train` leaves out) or test [default: see the command]

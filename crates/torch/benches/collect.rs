@@ -212,7 +212,7 @@ fn models() -> Vec<Model> {
         weights: initialise::initialise(&graph, seed).unwrap(),
         graph: graph.clone(),
         tasks: vec![Task { name: "task".into(), classes: (0..5).map(|c| c.to_string()).collect() }],
-        preprocess: Preprocess { size: [28, 28], resize: None, mean: vec![0.286], std: vec![0.353] },
+        preprocess: Preprocess::new([28, 28], vec![0.286], vec![0.353]),
         joint: None,
     };
     (0..N_MODELS).map(model).collect()

@@ -27,12 +27,7 @@ fn run(
         weights,
         tasks: vec![Task { name: "t".into(), classes: (0..n_logits).map(|c| c.to_string()).collect() }],
         joint: None,
-        preprocess: Preprocess {
-            size: [shape[1], shape[2]],
-            resize: None,
-            mean: vec![0.0; shape[0]],
-            std: vec![1.0; shape[0]],
-        },
+        preprocess: Preprocess::new([shape[1], shape[2]], vec![0.0; shape[0]], vec![1.0; shape[0]]),
     };
     model.validate().unwrap();
     let network = Network::new(&model, Device::Cpu).unwrap();

@@ -21,7 +21,7 @@ fn net() -> Graph {
 }
 
 fn preprocess() -> Preprocess {
-    Preprocess { size: [8, 8], resize: None, mean: vec![0.5], std: vec![0.25] }
+    Preprocess::new([8, 8], vec![0.5], vec![0.25])
 }
 
 fn settings() -> TrainSettings {

@@ -28,7 +28,7 @@ struct Args {
     /// Multiplies the usual number of channels
     #[arg(long, default_value_t = 1.0)]
     width: f64,
-    /// The data set: IDX files, CIFAR batches, class folders or an HDF5 file
+    /// The data set: class folders of images, IDX, CIFAR's or STL-10's files, or an HDF5 file
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Classes of the task: names, indices or ranges such as 0-4 [default: all]

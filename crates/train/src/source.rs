@@ -56,7 +56,7 @@ pub fn preprocess(args: &Args, dataset: &Dataset) -> anyhow::Result<Preprocess> 
     let [channels, h, w] = dataset.image_shape(0)?;
     let size = args.size.map_or([h, w], |s| [s, s]);
     if let (Some(mean), Some(std)) = (&args.mean, &args.std) {
-        let given = Preprocess { size, resize: None, mean: mean.clone(), std: std.clone() };
+        let given = Preprocess::new(size, mean.clone(), std.clone());
         let finite = mean.iter().chain(std).all(|x| x.is_finite());
         ensure!(
             mean.len() == channels && std.len() == channels && finite && std.iter().all(|&x| x > 0.0),
@@ -66,7 +66,7 @@ pub fn preprocess(args: &Args, dataset: &Dataset) -> anyhow::Result<Preprocess> 
         );
         return Ok(given);
     }
-    let raw = Preprocess { size, resize: None, mean: vec![0.0; channels], std: vec![1.0; channels] };
+    let raw = Preprocess::new(size, vec![0.0; channels], vec![1.0; channels]);
     let chosen = zipit_data::sample(dataset.len(), MEASURED, 0);
     let images = dataset.load(&chosen, &raw)?;
     let (mut mean, mut std) = (Vec::new(), Vec::new());

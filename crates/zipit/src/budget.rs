@@ -244,7 +244,7 @@ mod tests {
             graph: graph.clone(),
             weights,
             tasks: vec![Task { name: "t".into(), classes: ["a", "b", "c"].map(str::to_owned).to_vec() }],
-            preprocess: Preprocess { size: [h, w], resize: None, mean: vec![0.5], std: vec![0.5] },
+            preprocess: Preprocess::new([h, w], vec![0.5], vec![0.5]),
             joint: None,
         }
     }

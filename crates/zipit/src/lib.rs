@@ -29,6 +29,7 @@ pub mod merge_set;
 pub mod model;
 pub mod moments;
 pub mod plan;
+pub mod preprocess;
 pub mod refit;
 pub mod report;
 pub mod scratch;
@@ -38,6 +39,7 @@ pub mod watch;
 
 pub use error::{Error, Result};
 pub use graph::Graph;
-pub use model::{Model, Preprocess, Task};
+pub use model::{Model, Task};
 pub use moments::Moments;
+pub use preprocess::{Crop, Interpolation, Preprocess};
 pub use state_dict::StateDict;

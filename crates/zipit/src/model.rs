@@ -1,7 +1,7 @@
 //! A network one can run: graph, weights, what its outputs mean and what its input expects.
 
 use crate::joint::{GATE, Joint};
-use crate::{Error, Graph, Result, StateDict, state_dict::non_finite};
+use crate::{Error, Graph, Preprocess, Result, StateDict, state_dict::non_finite};
 use serde::{Deserialize, Serialize};
 
 /// What one output of a network predicts.
@@ -12,29 +12,6 @@ pub struct Task {
     pub name: String,
     /// Class names in logit order, as the data set spells them.
     pub classes: Vec<String>,
-}
-
-/// What a network expects of an image: `[C, H, W]`, scaled to 0…1, then `(x - mean) / std` per channel.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preprocess {
-    /// Height and width the network sees; the image is cropped to it from the centre.
-    pub size: [usize; 2],
-    /// The shorter side is resized to this first (antialiased bilinear); `None`: resized to fill `size`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resize: Option<usize>,
-    /// Mean per channel, of values in 0…1. Its length is the number of channels.
-    pub mean: Vec<f32>,
-    /// Standard deviation per channel.
-    pub std: Vec<f32>,
-}
-
-impl Preprocess {
-    /// Number of channels.
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        self.mean.len()
-    }
 }
 
 /// A network: trunk and heads, or a single task's.
@@ -118,9 +95,6 @@ impl Model {
                 [p.channels(), p.size[0], p.size[1]]
             )));
         }
-        if p.std.len() != p.mean.len() || p.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return Err(Error::Graph(format!("preprocessing std {:?} must be positive, one per channel", p.std)));
-        }
-        Ok(())
+        p.validate()
     }
 }

@@ -44,8 +44,8 @@ fn models() {
         (|f| drop(f.metadata.insert("zipit.tasks".into(), "[]".into())), "1 outputs but 0 tasks"),
         (|f| drop(f.metadata.insert("zipit.kind".into(), "checkpoint".into())), "is a zipit training checkpoint"),
         (
-            |f| drop(f.metadata.insert("zipit.version".into(), "2".into())),
-            "format version 2, this zipit reads version 1",
+            |f| drop(f.metadata.insert("zipit.version".into(), "3".into())),
+            "format version 3, this zipit reads version 2",
         ),
         (|f| drop(f.metadata.insert("zipit.version".into(), "two".into())), "its `zipit.version` is no number"),
         (|f| drop(f.metadata.remove("zipit.kind")), "a safetensors file that zipit did not write"),

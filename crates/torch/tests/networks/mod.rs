@@ -31,7 +31,7 @@ pub fn model(graph: Graph, seed: u64) -> Model {
         })
         .collect();
     let &[c, h, w] = &graph.input.shape[..] else { panic!("images") };
-    let preprocess = Preprocess { size: [h, w], resize: None, mean: vec![0.5; c], std: vec![0.25; c] };
+    let preprocess = Preprocess::new([h, w], vec![0.5; c], vec![0.25; c]);
     let model = Model { weights, tasks, preprocess, graph, joint: None };
     model.validate().unwrap();
     model

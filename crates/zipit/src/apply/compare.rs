@@ -30,9 +30,12 @@ pub fn differences(models: &[(&Graph, &Preprocess)]) -> Vec<String> {
     for (i, &(graph, own)) in others.iter().enumerate() {
         let n = i + 2;
         found.extend(graph_differences(first, graph).into_iter().map(|what| format!("model {n}: {what}")));
-        if own != preprocess {
-            found.push(format!("model {n}: preprocessing is {}, model 1's is {}", in_words(own), in_words(preprocess)));
-        }
+        let differing = own.differences(preprocess).into_iter();
+        found.extend(
+            differing.map(|(field, own, first)| {
+                format!("model {n}: preprocessing's {field} is {own}, model 1's is {first}")
+            }),
+        );
     }
     found
 }
@@ -78,9 +81,4 @@ fn graph_differences(first: &Graph, other: &Graph) -> Vec<String> {
 fn describe(node: &Node) -> String {
     let module = node.module.as_ref().map_or(String::new(), |module| format!(" with weights `{module}`"));
     format!("{} of {}{module}", node.op, node.inputs.join(", "))
-}
-
-fn in_words(p: &Preprocess) -> String {
-    let resize = p.resize.map_or(String::new(), |side| format!("resized to {side} then "));
-    format!("{resize}{}×{}, mean {:?}, std {:?}", p.size[0], p.size[1], p.mean, p.std)
 }

@@ -250,7 +250,7 @@ mod tests {
         };
         let weights = graph.params().iter().map(|(name, p)| (name.clone(), ArrayD::ones(IxDyn(&p.shape)))).collect();
         let task = |name: &str| Task { name: name.into(), classes: vec![format!("{name} 1"), format!("{name} 2")] };
-        let preprocess = Preprocess { size: [2, 2], resize: None, mean: vec![0.5; 3], std: vec![0.5; 3] };
+        let preprocess = Preprocess::new([2, 2], vec![0.5; 3], vec![0.5; 3]);
         Model { graph, weights, tasks: vec![task("a"), task("b")], preprocess, joint: None }
     }
 

@@ -53,7 +53,7 @@ use rand_chacha::ChaCha8Rng;
 ///         (format!("{name}.weight"), ndarray::arr2(&m).into_dyn())
 ///     })),
 ///     tasks: vec![Task { name: "t".into(), classes: vec!["a".into(), "b".into()] }],
-///     preprocess: Preprocess { size: [1, 1], resize: None, mean: vec![0.5; 2], std: vec![0.5; 2] },
+///     preprocess: Preprocess::new([1, 1], vec![0.5; 2], vec![0.5; 2]),
 ///     joint: None,
 /// };
 /// let first = model([[1.0, 0.0], [0.0, 3.0]], [[1.0, 2.0], [0.0, 1.0]]);

@@ -65,7 +65,7 @@ pub fn model(graph: &Graph, seed: u64) -> Model {
     }
     let classes = (0..shapes[graph.outputs[0].as_str()][0]).map(|c| format!("class {c}")).collect();
     let [c, h, w] = graph.input.shape[..] else { panic!("an image") };
-    let preprocess = Preprocess { size: [h, w], resize: None, mean: vec![0.5; c], std: vec![0.25; c] };
+    let preprocess = Preprocess::new([h, w], vec![0.5; c], vec![0.25; c]);
     Model { graph: graph.clone(), weights, tasks: vec![Task { name: "task".into(), classes }], preprocess, joint: None }
 }
 

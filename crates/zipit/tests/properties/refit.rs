@@ -198,7 +198,7 @@ fn chain(d: usize, one: &Array2<f64>, two: (&Array2<f64>, &Array1<f64>)) -> Mode
     .map(|(name, tensor)| (name.to_owned(), tensor))
     .into();
     let tasks = vec![Task { name: "task".into(), classes: vec!["it".into()] }];
-    let preprocess = Preprocess { size: [1, 1], resize: None, mean: vec![0.5; d], std: vec![0.25; d] };
+    let preprocess = Preprocess::new([1, 1], vec![0.5; d], vec![0.25; d]);
     Model { graph, weights, tasks, preprocess, joint: None }
 }
 

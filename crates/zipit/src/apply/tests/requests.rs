@@ -111,7 +111,8 @@ fn every_difference_between_models_is_listed() {
         "model 2: input is `x` [2, 16, 16], model 1's is `x` [2, 8, 8]",
         "model 2: `conv1` is Conv2d 2→8, 3×3, padding 1 of x with weights `conv1`, model 1's is Conv2d 2→4",
         "more differences between the nodes",
-        "model 2: preprocessing is 16×16, mean [0.1, 0.2], std [0.25, 0.25], model 1's is 8×8, mean [0.5, 0.5]",
+        "model 2: preprocessing's size is 16×16, model 1's is 8×8",
+        "model 2: preprocessing's mean is [0.1, 0.2], model 1's is [0.5, 0.5]",
         "model 3: is called resnet32, model 1 resnet20",
         "model 3: has `layer1.3.conv1` (Conv2d 4→4, 3×3, padding 1), which model 1 has not",
     ] {
