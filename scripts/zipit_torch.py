@@ -124,6 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if os.environ.get("ZIPIT_TRACEBACK"):
+            raise
+        text = str(error).splitlines() or [""]
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        hint = "" if isinstance(error, OSError) else " (unforeseen; ZIPIT_TRACEBACK=1 shows where)"
+        print(f"error: {kind}{text[0]}{hint}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -131,13 +139,13 @@ def _export(args: argparse.Namespace, argv: list[str]) -> None:
     wanted = request.from_command(args)
     delta = export(
         wanted.module,
-        args.checkpoint,
+        wanted.checkpoint,
         out=args.out,
         classes=wanted.classes,
         tasks=args.task,
         preprocess=wanted.preprocess,
         key=args.key,
-        arch=args.factory.rpartition(":")[2],
+        arch=wanted.arch,
         environment={"exporter": " ".join(["zipit_torch.py", *argv]), "factory": args.factory},
         bin_folder=None if args.no_import else args.bin,
     )
@@ -163,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     bin_option = {"type": Path, "default": pipeline.DEFAULT_BIN, "help": "folder of the binaries [target/release]"}
 
     add = commands.add_parser("export", help="a network of PyTorch's becomes a model file").add_argument
-    add("factory", metavar="FACTORY", help="torchvision.models:NAME, timm:NAME, module:function or file.py:function")
-    add("--checkpoint", type=Path, help=".pt or .pth (read without running code) or .safetensors")
+    add("factory", metavar="FACTORY", help="torchvision.models:NAME, timm:NAME, timm:local-dir:FOLDER, timm:hf-hub:OWNER/NAME, module:function, file.py:function, or a program that torch.export.save wrote, FILE.pt2")
+    add("--checkpoint", type=Path, help=".pt, .pth or .pt2 (read without running code) or .safetensors; or a folder with one")
     add("--key", help="where in the checkpoint the state dict is [found by name]")
     add("--arg", action="append", type=request.parse_argument, metavar="KEY=VALUE", help="argument of the factory")
     add("--weights", help="torchvision's weights: their preprocessing, and the weights where there is no --checkpoint")

@@ -15,7 +15,7 @@ import safetensors
 import torch
 from torch import nn
 
-from . import unpickle
+from . import program, unpickle
 from .errors import ZipitError, note
 
 USUAL = ("", "state_dict.", "model_state_dict.", "model.", "module.", "net.", "network.", "state_dict.module.")
@@ -68,7 +68,7 @@ def _saved(path: Path) -> Any:
                 "torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
             )
         if "archive_format" in members:
-            return dict(torch.export.load(path).state_dict)
+            return dict(program.load(path).state_dict)
     return unpickle.read(path)
 
 

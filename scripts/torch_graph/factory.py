@@ -1,4 +1,5 @@
-"""Where a network comes from: `torchvision.models:resnet50`, `timm:NAME`, `my.module:build`, `my_file.py:build`."""
+"""Where a network comes from: `torchvision.models:resnet50`, `timm:NAME`, `timm:hf-hub:OWNER/NAME`, `timm:local-dir:PATH`,
+`my.module:build`, `my_file.py:build`, `program.pt2`."""
 
 from __future__ import annotations
 
@@ -13,18 +14,36 @@ from typing import Any
 
 from torch import nn
 
+from . import program
 from .errors import ZipitError
 
 Factory = Callable[..., Any]
+TIMM = "timm:"
+HUB = ("hf-hub:", "hf_hub:")
+FOLDER = "local-dir:"
+PROGRAM = ".pt2"
+
+
+def is_hub(name: str) -> bool:
+    """Whether timm fetches the network from Hugging Face."""
+    return name.startswith(TIMM) and name.removeprefix(TIMM).startswith(HUB)
+
+
+def folder(name: str) -> Path | None:
+    """The folder of a `timm:local-dir:PATH`."""
+    local = f"{TIMM}{FOLDER}"
+    return Path(name.removeprefix(local)) if name.startswith(local) else None
 
 
 def resolve(name: str) -> Factory:
     """The function (or class) that makes the network."""
+    if name.startswith(TIMM):
+        return _timm(name.removeprefix(TIMM))
+    if name.endswith(PROGRAM):
+        return lambda: program.module(name)
     where, _, what = name.rpartition(":")
     if not where or not what:
-        raise ZipitError(f"`{name}` names no factory; write module:function, file.py:function or timm:model")
-    if where == "timm":
-        return _timm(what)
+        raise ZipitError(f"`{name}` names no factory; write module:function, file.py:function, timm:model or FILE.pt2")
     module = _file(Path(where)) if where.endswith(".py") else _module(where)
     found = getattr(module, what, None)
     if not callable(found):
@@ -36,6 +55,8 @@ def make(factory: Factory, arguments: dict[str, Any]) -> nn.Module:
     """The network; what a factory itself complains about is the user's to read."""
     try:
         module = factory(**arguments)
+    except ZipitError:
+        raise
     except Exception as error:  # the factory is somebody else's code
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         text = str(error).splitlines() or [""]

@@ -202,10 +202,10 @@ class Lowering:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         shape = tuple(trace.input.meta["val"].shape)
-        self.builder = GraphBuilder(trace.input.name, shape[1:])
+        self.builder = GraphBuilder(trace.input_name, shape[1:])
         self._refused: dict[LoweringError, int] = {}
         self._of_image: set[LoweringError] = set()
-        self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input.name), Layout.of(shape))}
+        self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input_name), Layout.of(shape))}
 
     def run(self, arch: str) -> Lowered:
         """Goes through the trace once."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .errors import ZipitError
+from .errors import ZipitError, note
 from .model_file import Model
 
 DEFAULT_BIN = Path(__file__).resolve().parents[2] / "target/release"
@@ -33,6 +33,9 @@ def run(command: list[str | Path]) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ZipitError(f"{Path(command[0]).name}: {lines[0] if len(lines) == 1 else ' '.join(lines)}")
+    for line in done.stderr.splitlines():
+        if line.lstrip().startswith("WARN "):
+            note(line.lstrip().removeprefix("WARN "))
 
 
 def import_model(folder: Path, exported: Path, sources: list[Path], out: Path) -> None:

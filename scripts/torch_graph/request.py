@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torchvision import models
 
+from . import card as cards
 from . import factory as factories
 from . import preprocess as preprocessing
 from .errors import ZipitError, note
 from .graph import Json
 
 TORCHVISION = "torchvision.models:"
-TIMM = "timm:"
 MAX_RANGE = 100_000
 
 Size = tuple[int, int]
@@ -30,6 +30,8 @@ class Request:
     """A network with all that its model file says about it."""
 
     module: nn.Module
+    arch: str
+    checkpoint: Path | None
     classes: list[list[str]]
     preprocess: Json
 
@@ -38,20 +40,41 @@ def from_command(args: argparse.Namespace) -> Request:
     """Of the command line."""
     arguments = dict(args.arg or [])
     weights = _weights(args.factory, args.weights) if args.weights else None
+    folder, is_program = factories.folder(args.factory), args.factory.endswith(factories.PROGRAM)
+    checkpoint = cards.weights_in(folder) if folder and args.checkpoint is None else args.checkpoint
+    if checkpoint is not None and checkpoint.is_dir():
+        checkpoint = cards.weights_in(checkpoint)
+    card = cards.beside(checkpoint) if checkpoint is not None else None
     classes = list(args.classes or [])
     if not classes and weights is not None:
         classes = [list(weights.meta["categories"])]
-    if not classes:
+    if not classes and card and card.classes:
+        note(f"the classes are those of {card.path}")
+        classes = [card.classes]
+    if not classes and not factories.is_hub(args.factory):
         raise ZipitError("the classes are not named: --classes a,b,c or --classes-file FILE, once per output")
     factory = factories.resolve(args.factory)
-    if weights is not None and args.checkpoint is None:
+    has_own_head = (folder or factories.is_hub(args.factory)) and args.checkpoint is None
+    if weights is not None and checkpoint is None:
         arguments["weights"] = weights
-    elif len(classes) == 1 and "num_classes" not in arguments and factories.takes_num_classes(args.factory, factory):
-        arguments["num_classes"] = len(classes[0])
-    if args.checkpoint is None and "weights" not in arguments and not arguments.get("pretrained"):
+    elif len(classes) == 1 and "num_classes" not in arguments and not has_own_head:
+        if factories.takes_num_classes(args.factory, factory):
+            arguments["num_classes"] = len(classes[0])
+    if checkpoint is None and factories.is_hub(args.factory):
+        arguments.setdefault("pretrained", True)
+    known = is_program or "weights" in arguments or arguments.get("pretrained")
+    if checkpoint is None and not known:
         note(f"no --checkpoint: the weights are random (torch.manual_seed({args.seed}))")
         torch.manual_seed(args.seed)
     module = factories.make(factory, arguments)
+    config = getattr(module, "pretrained_cfg", None) or {}
+    if not classes and config.get("label_names"):
+        classes = [[str(name) for name in config["label_names"]]]
+    if not classes:
+        raise ZipitError("the classes are not named, and the hub's config.json does not name them: --classes a,b,c")
+    arch = Path(args.factory).stem if is_program else args.factory.rpartition(":")[2]
+    if folder or factories.is_hub(args.factory):
+        arch = config.get("architecture") or Path(arch).name
     said = Said(
         args.size or _size_of(arguments),
         args.channels,
@@ -63,7 +86,8 @@ def from_command(args: argparse.Namespace) -> Request:
         args.mean,
         args.std,
     )
-    return Request(module, classes, choose_preprocess(args.factory, module, weights, said))
+    spec = choose_preprocess(args.factory, module, weights, said, card.pretrained_cfg if card else None)
+    return Request(module, arch, checkpoint, classes, spec)
 
 
 @dataclass
@@ -82,15 +106,19 @@ class Said:
 
 
 def choose_preprocess(
-    name: str, module: nn.Module, weights: models.WeightsEnum | None = None, said: Said | None = None
+    name: str,
+    module: nn.Module,
+    weights: models.WeightsEnum | None = None,
+    said: Said | None = None,
+    card: Json | None = None,
 ) -> Json:
-    """What was said first, then what the weights, timm's configuration or torchvision's habit say."""
+    """What was said first, then what the weights, the checkpoint's card, timm's configuration or torchvision's habit say."""
     said = said or Said()
     if (said.mean is None) != (said.std is None):
         raise ZipitError("a mean needs a standard deviation, and the other way round (--mean, --std)")
     if said.resize is not None and said.crop_pct is not None:
         raise ZipitError("--resize and --crop-pct both say how large images are before the crop: give one")
-    known = _known(name, module, weights, said)
+    known = _known(name, module, weights, said, card)
     if said.size is None and known is None:
         raise ZipitError("the image size is not known: name it with --size")
     known = known or {}
@@ -113,10 +141,14 @@ def choose_preprocess(
     return preprocessing.preprocess(size, mean, std, resize, interpolation, crop, said.fill)
 
 
-def _known(name: str, module: nn.Module, weights: models.WeightsEnum | None, said: Said) -> Json | None:
+def _known(
+    name: str, module: nn.Module, weights: models.WeightsEnum | None, said: Said, card: Json | None
+) -> Json | None:
     if weights is not None:
         return preprocessing.of_torchvision(weights)
-    if name.startswith(TIMM) or type(module).__module__.startswith("timm."):
+    if card and (found := preprocessing.of_timm(card, said.size)):
+        return found
+    if name.startswith(factories.TIMM) or type(module).__module__.startswith("timm."):
         return preprocessing.of_timm(getattr(module, "pretrained_cfg", None), said.size)
     if name.startswith(TORCHVISION) and said.size in (None, (224, 224)):
         note("preprocessing: ImageNet's, as of torchvision's own weights (resize 256, crop 224), as no --mean is given")

@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 
 from .errors import ZipitError
 from .graph import Site
+from .program import Program
 
 BATCH_SIZE = 2
 
@@ -27,6 +28,7 @@ class Trace:
     constants: dict[str, torch.Tensor]
     """Placeholder → tensor that is written into the code."""
     input: fx.Node
+    input_name: str
     outputs: list[fx.Node]
     output_names: list[str] | None
     """Keys, where the forward returns a dict."""
@@ -98,7 +100,7 @@ def _read(module: nn.Module, exported: torch.export.ExportedProgram) -> Trace:
     if any(not isinstance(node, fx.Node) for node in returned):
         raise ZipitError("the module's forward returns something that is not a tensor")
     outputs = list(returned)[len(exported.graph_signature.buffers_to_mutate) :]
-    leaves = {
+    leaves = module.leaves if isinstance(module, Program) else {
         name
         for name, child in module.named_modules()
         if type(child).__module__.startswith("torch.nn.") and not any(True for _ in child.children())
@@ -109,6 +111,7 @@ def _read(module: nn.Module, exported: torch.export.ExportedProgram) -> Trace:
         stored,
         constants,
         inputs[0],
+        module.input_name if isinstance(module, Program) else inputs[0].name,
         outputs,
         [str(key) for key in returned_as.context] if returned_as.type is dict else None,
         _shared(module),

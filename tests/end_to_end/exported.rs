@@ -133,6 +133,18 @@ fn what_cannot_be_a_network_is_refused() {
         ],
     );
     file("good", safetensors(&network, &exported(&network)));
+    refused(
+        &place,
+        1,
+        &[
+            ("import", "good.safetensors --task gate -o out.safetensors", &["a task is called `gate`"]),
+            ("import", &format!("{} --task=", case("good")), &["a task has no name"]),
+            ("import", &format!("{} --classes a,,b", case("good")), &["class 1 has no name"]),
+        ],
+    );
+    fs::write(place.path("classes.txt"), "\u{feff}cat\ndog\nowl\n").unwrap();
+    let said = place.ok("import", "good.safetensors --classes-file classes.txt -o named.safetensors");
+    assert!(said.contains("(cat, dog, owl)"), "{said}");
     let flags = "--arch resnet20 --classes 0-2 --size 12 --mean 0.5 --std 0.25 -o out.safetensors";
     refused(&place, 1, &[("import", &format!("{} --source absent.pth", case("good")), &["absent.pth"])]);
     refused(

@@ -5,7 +5,7 @@ mod networks;
 
 use ndarray::{Array4, ArrayD};
 use networks::{array, graph};
-use zipit::graph::{Op, Window};
+use zipit::graph::{Activation, Op, Window};
 use zipit::{Model, Preprocess, StateDict, Task};
 use zipit_torch::{Device, Network, convert::to_array};
 
@@ -168,6 +168,32 @@ fn relu_add_and_concat() {
     assert_close(&sum, &[1, 2, 1, 1], &[-2.0, 6.0]);
     let both = run([2, 1, 1], &x, &[relu, ("k", Op::Concat, &["r", "input"])], &[]);
     assert_close(&both, &[1, 4, 1, 1], &[0.0, 2.0, -1.0, 2.0]);
+}
+
+/// ```python
+/// x = torch.tensor([-2., -0.25, 0.25, 3.]); F.selu(x); F.celu(x, 0.5); F.hardtanh(x, -1, 0.5)
+/// F.threshold(x, 0.1, -0.3); F.softsign(x); F.logsigmoid(x); F.hardshrink(x, 0.5); F.softshrink(x, 0.5)
+/// F.tanhshrink(x); x.abs()
+/// ```
+#[test]
+fn activations() {
+    let expected = [
+        (Activation::Selu, [-1.520_167, -0.388_890_2, 0.262_675_3, 3.152_103]),
+        (Activation::Celu(0.5), [-0.490_842_2, -0.196_734_7, 0.25, 3.0]),
+        (Activation::Hardtanh(-1.0, 0.5), [-1.0, -0.25, 0.25, 0.5]),
+        (Activation::Threshold(0.1, -0.3), [-0.3, -0.3, 0.25, 3.0]),
+        (Activation::Softsign, [-0.666_666_7, -0.2, 0.2, 0.75]),
+        (Activation::LogSigmoid, [-2.126_928, -0.825_939_4, -0.575_939_4, -0.048_587_35]),
+        (Activation::Hardshrink(0.5), [-2.0, 0.0, 0.0, 3.0]),
+        (Activation::Softshrink(0.5), [-1.5, 0.0, 0.0, 2.5]),
+        (Activation::Tanhshrink, [-1.035_972, -0.005_081_341, 0.005_081_341, 2.004_945]),
+        (Activation::Abs, [2.0, 0.25, 0.25, 3.0]),
+    ];
+    for (function, expected) in expected {
+        let node: (&str, Op, &[&str]) = ("a", Op::Activation { function }, &["input"]);
+        let found = run([4, 1, 1], &[-2.0, -0.25, 0.25, 3.0], &[node], &[]);
+        assert_close(&found, &[1, 4, 1, 1], &expected);
+    }
 }
 
 /// Values are overwritten only where nobody else reads them: `c` is read by ReLU and by Add, `s` is `r` itself.

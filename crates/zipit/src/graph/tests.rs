@@ -1,4 +1,4 @@
-use super::{Fixed, Graph, Input, Node, Op, Window};
+use super::{Activation, Fixed, Graph, Input, Node, Op, Window};
 use crate::StateDict;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
@@ -127,6 +127,14 @@ fn what_cannot_be_analysed_is_refused_by_name() {
         ("f", Op::Flatten, "add"),
     ]);
     assert!(refused(&mixed).contains("tied to each other"));
+    let halves = graph([
+        ("a", conv(2, 8, 1), "x"),
+        ("first", Op::Slice { ranges: vec![[0, 4]] }, "a"),
+        ("last", Op::Slice { ranges: vec![[4, 8]] }, "a"),
+        ("sum", Op::Add, "first last"),
+        ("f", Op::Flatten, "sum"),
+    ]);
+    assert!(refused(&halves).contains("node `a` (Conv2d): its features are tied to each other in `sum` (Add)"));
     let through = graph([("f", Op::Flatten, "x")]);
     assert!(refused(&through).contains("output `f` is tied to the input"));
 }
@@ -224,4 +232,8 @@ fn ops_describe_themselves() {
     assert_eq!(strided.to_string(), "Conv2d 4→4, 3×3, stride 2×1, padding 1, 4 groups, bias");
     assert_eq!(linear(3, 2).to_string(), "Linear 3→2");
     assert_eq!(Op::AdaptiveAvgPool2d { output: [1, 1] }.to_string(), "AdaptiveAvgPool2d to 1×1");
+    let clamp = |low, high| Op::Activation { function: Activation::Hardtanh(low, high) };
+    assert_eq!(clamp(-1.0, 0.5).to_string(), "Hardtanh -1 0.5");
+    let error = graph([("a", clamp(1.0, 0.5), "x"), ("f", Op::Flatten, "a")]).shapes().unwrap_err().to_string();
+    assert!(error.contains("node `a` (Hardtanh): its lower bound 1 is above the upper one 0.5"), "{error}");
 }
