@@ -5,12 +5,14 @@ use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
 use zipit::Model;
 use zipit::apply::side_by_side;
-use zipit::images::ImageBatches;
+use zipit::images::{ImageBatches, n_different};
 use zipit::joint::{Features, gate as fit};
 use zipit_artifact::model::{self, ModelFile};
 use zipit_data::Split;
 use zipit_stage::Stage;
+use zipit_stage::images::tell_copies;
 use zipit_torch::device::libtorch_version;
+use zipit_torch::images::contents;
 use zipit_torch::{Network, batch_size, evaluate};
 
 pub fn gate(args: &Args, stage: &Stage) -> anyhow::Result<()> {
@@ -45,14 +47,16 @@ pub fn gate(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let model: &Model = &features.model;
     let size = args.images.batch_size.map_or_else(|| batch_size(&model.graph, args.device), |n| Ok(n as usize))?;
     let batches = set.batches(&model.preprocess, size, None);
-    let progress = stage.progress("gate", "images", batches.n_images() as u64);
+    let progress = stage.progress("gate", "images", 2 * batches.n_images() as u64);
+    let contents = contents(&batches, &progress)?;
+    tell_copies(contents.len(), n_different(&contents));
     // The features must stay to be seen.
     let keep: BTreeSet<String> = model.graph.outputs.iter().cloned().collect();
     let logits = Network::folded(model, &keep, args.device)
         .and_then(|network| evaluate::logits(&network, &batches, &progress))
         .with_context(|| format!("{}", args.models[0].display()))?;
     drop(progress);
-    let (gated, solution) = fit(&features, &logits, &tasks)?;
+    let (gated, solution) = fit(&features, &logits, &tasks, &contents)?;
     model::write_as(&args.out, &gated, args.precision.given(files[0].precision), &provenance)?;
     stage.record(&args.out);
     let heads = gated.joint.iter().flat_map(|joint| &joint.heads).zip(&gated.tasks);

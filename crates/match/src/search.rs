@@ -11,6 +11,7 @@ use zipit::plan::PlanSettings;
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
 use zipit_artifact::stats::StatsReader;
+use zipit_stage::provenance::may_share_images;
 use zipit_stage::{Stage, Table};
 
 const ALPHAS: [f32; 6] = [0.01, 0.1, 0.3, 0.5, 0.7, 1.0];
@@ -128,10 +129,18 @@ pub fn open_holdout(path: &Path, stats: &StatsReader) -> anyhow::Result<StatsRea
     );
     ensure!(
         holdout.blake3() != stats.blake3(),
-        "{} is the same file as {}: collect other images with another --seed or --split",
+        "{} is the same file as {}: collect other images with another --split",
         path.display(),
         stats.path().display()
     );
+    if may_share_images(&holdout.header().provenance, &stats.header().provenance) {
+        tracing::warn!(
+            "{} was measured on the same split of the same data as {}: images of both judge too kindly; collect one of \
+             them with another --split",
+            path.display(),
+            stats.path().display()
+        );
+    }
     Ok(holdout)
 }
 

@@ -11,6 +11,7 @@ use zipit_artifact::header::InputRef;
 use zipit_artifact::plan::PlanFile;
 use zipit_artifact::stats::StatsReader;
 use zipit_stage::Stage;
+use zipit_stage::provenance::may_share_images;
 
 /// Nothing, where nothing is left to do.
 pub fn refit<'a>(
@@ -25,10 +26,18 @@ pub fn refit<'a>(
     if let Some(holdout) = &holdout {
         ensure!(
             holdout.blake3() != stats.blake3(),
-            "{} is the same file as {}: collect other images with another --seed or --split",
+            "{} is the same file as {}: collect other images with another --split",
             holdout.path().display(),
             stats.path().display()
         );
+        if may_share_images(&holdout.header().provenance, &stats.header().provenance) {
+            tracing::warn!(
+                "{} was measured on the same split of the same data as {}: on images of both the smallest ridge always \
+                 seems best; collect one of them with another --split",
+                holdout.path().display(),
+                stats.path().display()
+            );
+        }
     }
     inputs.extend([Some(&stats), holdout.as_ref()].into_iter().flatten().map(StatsReader::input_ref));
     let outputs = Outputs::new(args, stage, stage.provenance(inputs, [].into()));

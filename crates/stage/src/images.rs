@@ -138,6 +138,16 @@ pub fn served_classes(dataset: &Dataset, task: &Task) -> anyhow::Result<Option<V
     Ok(Some(task.classes.iter().filter_map(find).map(|c| c as u32).collect()))
 }
 
+/// Says how many of the images that something is fitted to are copies of others.
+pub fn tell_copies(n_images: usize, n_different: usize) {
+    if n_different < n_images {
+        tracing::warn!(
+            "{} of the {n_images} images are copies of others, {n_different} differ: copies are fitted or held out together",
+            n_images - n_different
+        );
+    }
+}
+
 /// All tasks of all models.
 #[must_use]
 pub fn tasks_of<'a>(models: &[&'a Model]) -> Vec<&'a Task> {

@@ -124,6 +124,25 @@ impl Stage {
     }
 }
 
+/// Whether two collections may have measured the same images: of a common data set, and of the same split of it.
+#[must_use]
+pub fn may_share_images(a: &Provenance, b: &Provenance) -> bool {
+    // A sum of shards measured what its shards did.
+    fn measured(by: &Provenance) -> &Provenance {
+        let shard = by.inputs.iter().find(|input| input.kind == "stats").and_then(|input| input.provenance.as_deref());
+        shard.map_or(by, measured)
+    }
+    let [a, b] = [a, b].map(measured);
+    let split = |of: &Provenance| {
+        let at = of.args.iter().position(|arg| arg == "--split");
+        at.and_then(|at| of.args.get(at + 1)).map_or_else(|| "train".to_owned(), Clone::clone)
+    };
+    let data = |of: &InputRef| of.kind == "data";
+    let shared =
+        a.inputs.iter().filter(|of| data(of)).any(|x| b.inputs.iter().any(|y| data(y) && x.blake3 == y.blake3));
+    shared && split(a) == split(b)
+}
+
 /// A reference to a data set as an input.
 #[must_use]
 pub fn data_input(name: String, digest: &str) -> InputRef {

@@ -14,7 +14,7 @@ use zipit::Model;
 use zipit::refit::{Outcome, Ridge};
 use zipit::scratch::Scratch;
 use zipit::watch::Unwatched;
-use zipit_torch::refit::{Inputs, Solved, Task};
+use zipit_torch::refit::{Inputs, RIDGE_OF_FEW, Seen, Solved, Task};
 use zipit_torch::{Error, Result};
 
 const LAYERWISE: Task = weights(Inputs::Layerwise, Ridge::Fixed(1e-2));
@@ -71,6 +71,35 @@ fn batches_of_any_size_hold_the_same_images_out() {
         let [a, b] = [one, other].map(|told| told.held_out.unwrap());
         assert!(one.ridge.to_bits() == other.ridge.to_bits() && (a - b).abs() < 1e-4 * a, "{one:?}, {other:?}");
     }
+}
+
+/// Copies of an image say no more than it says; fitted to one and judged on the other, the smallest ridge would win.
+#[test]
+fn images_that_are_there_twice_choose_the_ridge_that_they_choose_once() {
+    let merge = resnets();
+    let once = images(12, [1, 8, 8], 3);
+    let of = |order: &[usize]| {
+        let data = batches(&once.select(Axis(0), order), 5);
+        let mut refit = merge.start(&data, weights(Inputs::Layerwise, Ridge::HeldOut), None).unwrap();
+        let seen = refit.look(&Unwatched).unwrap();
+        (seen, run(&mut refit, &Unwatched).unwrap())
+    };
+    let (seen, alone) = of(&(0..12).collect::<Vec<_>>());
+    assert_eq!(seen, Seen { n_images: 12, n_different: 12, n_held_out: 3 });
+    for order in [(0..36).map(|i| i / 3).collect::<Vec<_>>(), (0..36).map(|i| i % 12).collect()] {
+        let (seen, copied) = of(&order);
+        assert_eq!(seen, Seen { n_images: 36, n_different: 12, n_held_out: 9 });
+        for (one, other) in alone.iter().zip(&copied) {
+            let [one, other] = [one, other].map(solution);
+            assert!(one.ridge.to_bits() == other.ridge.to_bits(), "{one:?}, {other:?}");
+            let [a, b] = [one, other].map(|told| told.held_out.unwrap());
+            assert!((a - b).abs() < 1e-3 * a, "{one:?}, {other:?}");
+        }
+    }
+    // Nothing to judge on: a strong hold at W*.
+    let (seen, solved) = of(&[7; 36]);
+    assert_eq!((seen.n_different, seen.n_held_out), (1, 0));
+    assert!(solved.iter().map(solution).all(|told| told.ridge.to_bits() == RIDGE_OF_FEW.to_bits()));
 }
 
 #[test]
@@ -181,11 +210,13 @@ fn fewer_images_than_unknowns_will_do() {
         let two = images(2, shape, 3);
         // One image, two, the same one many times, and no more than two among many.
         let one = two.select(Axis(0), &[0; 9]);
+        let four = images(4, shape, 4);
         for (data, held_out) in [
             (two.select(Axis(0), &[0]), false),
             (two.clone(), false),
-            (one, true),
-            (two.select(Axis(0), &[0, 1, 1, 0, 1, 0, 1, 1]), true),
+            (one, false),
+            (two.select(Axis(0), &[0, 1, 1, 0, 1, 0, 1, 1]), false),
+            (four.select(Axis(0), &[0, 1, 1, 2, 0, 3, 3, 1]), true),
         ] {
             for task in [SEQUENTIAL, weights(Inputs::Layerwise, Ridge::HeldOut), Task::Scale] {
                 let (network, solved) = merge.refit(&batches(&data, 3), task).unwrap();

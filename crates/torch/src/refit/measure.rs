@@ -1,14 +1,13 @@
 //! What one batch contributes: it is brought to the layers at hand, and what they read and should make is summed up.
 
+use super::Inputs;
 use super::blend::blend;
 use super::lanes::Lane;
 use super::lockstep::{Batch, Part};
 use super::products::{Moments, Origin, Products, Samples, moments};
-use super::{HELD_OUT, Inputs};
 use crate::forward::Run;
 use crate::parallel::FromFirst;
 use crate::{Device, Network, Result};
-use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 use zipit::Graph;
@@ -180,18 +179,6 @@ fn trust(owners: &Owners, networks: &[Network], images: &Range<usize>) -> Result
         .map(|model| {
             let trust: Vec<f32> = images.clone().map(|image| owners.trust(model, image)).collect();
             Ok(Tensor::f_from_slice(&trust)?.f_to_device(networks[0].device().tch())?)
-        })
-        .collect()
-}
-
-/// Which images are held out: every fourth, of each model's where they are somebody's.
-pub(super) fn held_out(n_images: usize, owners: Option<&Owners>) -> Vec<bool> {
-    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
-    (0..n_images)
-        .map(|image| {
-            let n = seen.entry(owners.map_or(0, |owners| owners.of()[image])).or_default();
-            *n += 1;
-            n.is_multiple_of(HELD_OUT)
         })
         .collect()
 }

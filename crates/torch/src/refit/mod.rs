@@ -13,21 +13,22 @@ mod products;
 
 pub(crate) use products::patches;
 
+use crate::images::contents;
 use crate::parallel::FromFirst;
 use crate::{Device, Error, Result};
 use lockstep::Lockstep;
-use measure::{Pass, held_out};
+use measure::Pass;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use zipit::apply::Grafted;
-use zipit::images::ImageBatches;
+use zipit::images::{ImageBatches, held_out, n_different};
 use zipit::refit::{Design, Layer, Outcome, Owners, Ridge, Site, Spread, Sums, layers, rescale, sites, solve};
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
 use zipit::{Graph, Model, StateDict};
 
-/// One image of so many is held out, to choose the ridge on.
-const HELD_OUT: usize = 4;
+/// λ where there are too few different images to hold any out: they say little, so W* counts as much.
+pub const RIDGE_OF_FEW: f64 = 1.0;
 
 /// What a layer reads while it is solved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,17 @@ enum Work {
     Sites(Vec<Site>),
 }
 
+/// The images, as far as they say what may be judged on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// All of them.
+    pub n_images: usize,
+    /// Those that differ from all before them.
+    pub n_different: usize,
+    /// Those that are held out to choose the ridge.
+    pub n_held_out: usize,
+}
+
 /// A merged network that is being solved, layer by layer.
 pub struct Refit<'a> {
     run: Lockstep<'a>,
@@ -76,8 +88,9 @@ pub struct Refit<'a> {
     model: Model,
     work: Work,
     owners: Option<Owners>,
-    /// Which images are held out.
-    held_out: Vec<bool>,
+    batches: &'a dyn ImageBatches,
+    /// How the images differ, once they have been read, and which are held out.
+    seen: Option<(Seen, Vec<bool>)>,
     /// Layers that are done.
     done: usize,
     /// Time that running the networks and summing up took, and solving.
@@ -116,7 +129,8 @@ impl<'a> Refit<'a> {
             source,
             work,
             owners: None,
-            held_out: held_out(batches.n_images(), None),
+            batches,
+            seen: None,
             done: 0,
             clock: [Duration::ZERO; 2],
         })
@@ -133,19 +147,35 @@ impl<'a> Refit<'a> {
     pub fn with_owners(mut self, owners: Owners) -> Result<Self> {
         assert_eq!(self.done, 0, "whose images are is said before anything is solved");
         let (n, n_models) = (owners.of().len(), owners.n_images().len());
-        if n != self.held_out.len() || n_models != self.n_models {
+        if n != self.batches.n_images() || n_models != self.n_models {
             return Err(Error::Request(format!(
                 "{n} images of {n_models} models are said to be somebody's; there are {} images and {} models",
-                self.held_out.len(),
+                self.batches.n_images(),
                 self.n_models
             )));
         }
         if matches!(self.work, Work::Sites(_)) {
             return Err(Error::Request("a scale and a shift are of all images alike".into()));
         }
-        self.held_out = held_out(n, Some(&owners));
         self.owners = Some(owners);
         Ok(self)
+    }
+
+    /// Reads all images, to hold some of them out by what they show: equal ones are fitted together or held out together.
+    /// [`step`](Self::step) does so where it was not done before.
+    ///
+    /// # Errors
+    /// Images that cannot be read, or [`zipit::Error::Interrupted`].
+    pub fn look(&mut self, watch: &dyn Watch) -> Result<Seen> {
+        if let Some((seen, _)) = &self.seen {
+            return Ok(*seen);
+        }
+        let contents = contents(self.batches, watch)?;
+        let held_out = held_out(&contents, self.owners.as_ref().map(Owners::of));
+        let n_held_out = held_out.iter().filter(|&&held| held).count();
+        let seen = Seen { n_images: contents.len(), n_different: n_different(&contents), n_held_out };
+        self.seen = Some((seen, held_out));
+        Ok(seen)
     }
 
     /// Number of layers there are to do.
@@ -224,6 +254,9 @@ impl<'a> Refit<'a> {
             solved.push(Solved { layer: model.graph.nodes[node].name.clone(), outcome });
         };
         let started = Instant::now();
+        if let Work::Layers(..) = self.work {
+            self.look(&Silent(watch))?;
+        }
         let measured;
         match &self.work {
             Work::Layers(layers, inputs, ridge) => {
@@ -236,9 +269,11 @@ impl<'a> Refit<'a> {
                     pass.sums((layers, *inputs, &origins), networks, lane, batch)
                 })?;
                 measured = started.elapsed();
+                let none_held_out = self.seen.as_ref().is_some_and(|(seen, _)| seen.n_held_out == 0);
+                let ridge = if none_held_out && *ridge == Ridge::HeldOut { Ridge::Fixed(RIDGE_OF_FEW) } else { *ridge };
                 for (layer, [fitted, held_out]) in layers.iter().zip(sums) {
                     let node = &mut self.model.graph.nodes[layer.node];
-                    let solution = solve(node, &mut self.model.weights, fitted, &held_out, *ridge)?;
+                    let solution = solve(node, &mut self.model.weights, fitted, &held_out, ridge)?;
                     tell(&self.model, layer.node, Outcome::Weights(solution));
                     self.done += 1;
                 }
@@ -272,7 +307,8 @@ impl<'a> Refit<'a> {
     }
 
     fn pass(&self) -> Pass<'_> {
-        Pass { source: &self.source, merged: &self.model.graph, owners: self.owners.as_ref(), held_out: &self.held_out }
+        let held_out = self.seen.as_ref().map_or(&[][..], |(_, held_out)| held_out);
+        Pass { source: &self.source, merged: &self.model.graph, owners: self.owners.as_ref(), held_out }
     }
 
     /// The layers from the first one on that is not done that read nothing of each other.
@@ -291,5 +327,16 @@ impl<'a> Refit<'a> {
             }
         };
         self.done..self.done + together
+    }
+}
+
+/// Work that is not counted.
+struct Silent<'a>(&'a dyn Watch);
+
+impl Watch for Silent<'_> {
+    fn advance(&self, _: u64) {}
+
+    fn interrupted(&self) -> bool {
+        self.0.interrupted()
     }
 }

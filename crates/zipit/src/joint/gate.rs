@@ -3,14 +3,12 @@
 use super::calibrate::minimise;
 use super::{Calibration, Joint, calibrate, log_sum_exp};
 use crate::graph::{Graph, Node, Op};
+use crate::images::{held_out, n_different};
 use crate::refit::{Design, Ridge, Solution, Sums, solve};
 use crate::{Error, Model, Result};
 use argmin::core::CostFunction;
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use std::collections::BTreeMap;
-
-/// One image of so many is held out.
-const HELD_OUT: usize = 4;
 
 /// What a gate is fitted to: for every image, what [`with_features`](Features::of) shows of the network.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +85,8 @@ pub fn without_gate(model: &Model) -> Model {
 }
 
 /// Fits a gate and the heads' calibration, and gives the network with both: `logits` are those of the tasks' heads,
-/// `[n, classes]` each, then the features `[n, F]`; `tasks` says for every image to which task's data it belongs.
+/// `[n, classes]` each, then the features `[n, F]`; `tasks` says for every image to which task's data it belongs, and
+/// `contents` are equal for equal images.
 ///
 /// The gate is the ridge regression of the images' tasks (one-hot) on the features, in closed form; λ, the factor that
 /// makes its outputs logits, and the heads' temperatures and biases are chosen on a held-out quarter of the images.
@@ -97,20 +96,26 @@ pub fn without_gate(model: &Model) -> Model {
 ///
 /// # Panics
 /// When the arrays are not the network's.
-pub fn gate(features: &Features, logits: &[Array2<f32>], tasks: &[usize]) -> Result<(Model, Solution)> {
+pub fn gate(
+    features: &Features,
+    logits: &[Array2<f32>],
+    tasks: &[usize],
+    contents: &[u64],
+) -> Result<(Model, Solution)> {
     let (x, logits) = logits.split_last().expect("the features");
     let n_tasks = logits.len();
     if n_tasks < 2 {
         return Err(Error::Request("a network with one head needs no joint prediction".into()));
     }
-    let held: Vec<bool> = (0..tasks.len()).map(|i| i % HELD_OUT == HELD_OUT - 1).collect();
+    let held = held_out(contents, None);
     for (task, named) in features.model.tasks.iter().enumerate() {
         for part in [false, true] {
             if !tasks.iter().zip(&held).any(|(t, held)| *t == task && *held == part) {
                 return Err(Error::Request(format!(
-                    "too few images of task `{}` among the {} to tell it from the others: use more",
+                    "too few images of task `{}` among the {} to tell it from the others ({} of them differ): use more",
                     named.name,
-                    tasks.len()
+                    tasks.len(),
+                    n_different(contents)
                 )));
             }
         }
@@ -254,6 +259,10 @@ mod tests {
         Model { graph, weights, tasks: vec![task("a"), task("b")], preprocess, joint: None }
     }
 
+    fn contents(n: u64) -> Vec<u64> {
+        (0..n).collect()
+    }
+
     #[test]
     fn features_are_what_the_heads_read_pooled() {
         let features = Features::of(&network()).unwrap();
@@ -272,7 +281,8 @@ mod tests {
         let noise = |i: usize, k: usize| ((i * 37 + k * 101 + i * i * k) % 97) as f32 / 97.0;
         let x = Array2::from_shape_fn((64, 6), |(i, k)| noise(i, k) + if k == 4 { tasks[i] as f32 } else { 0.0 });
         let logits = Array2::from_shape_fn((64, 2), |(i, c)| noise(i, 7 + c));
-        let (gated, solution) = gate(&features, &[logits.clone(), logits.clone(), x.clone()], &tasks).unwrap();
+        let (gated, solution) =
+            gate(&features, &[logits.clone(), logits.clone(), x.clone()], &tasks, &contents(64)).unwrap();
         assert!(solution.held_out.unwrap() < 0.5, "{solution:?}");
         // A module of the network has the name already.
         assert_eq!(gated.graph.outputs, ["gate", "head", "gate_2"]);
@@ -288,9 +298,15 @@ mod tests {
     fn without_images_of_every_task_there_is_no_gate() {
         let features = Features::of(&network()).unwrap();
         let [x, logits] = [6, 2].map(|n| Array2::<f32>::zeros((8, n)));
-        let refused =
-            |tasks: &[usize]| gate(&features, &[logits.clone(), logits.clone(), x.clone()], tasks).unwrap_err();
+        let refused = |tasks: &[usize]| {
+            gate(&features, &[logits.clone(), logits.clone(), x.clone()], tasks, &contents(8)).unwrap_err()
+        };
         assert!(refused(&[0; 8]).to_string().contains("task `b`"));
-        assert!(gate(&features, &[logits.clone(), x.clone()], &[0; 8]).unwrap_err().to_string().contains("one head"));
+        assert!(
+            gate(&features, &[logits.clone(), x.clone()], &[0; 8], &contents(8))
+                .unwrap_err()
+                .to_string()
+                .contains("one head")
+        );
     }
 }

@@ -107,10 +107,11 @@ fn held_out_images_choose_the_power_of_ten() {
         };
         let decade = told.ridge.log10().round() as i32;
         assert!((-6..=2).contains(&decade), "{told:?}");
-        // What it told is what it found, and neither neighbour does better.
+        // What it told is what it found, and neither neighbour does better; a smaller one below the first, not by a tenth.
         assert!((told.held_out.unwrap() - error(decade)).abs() < 1e-5 * (1e-3 + error(decade)), "{told:?}");
         for other in [decade - 1, decade + 1].into_iter().filter(|other| (-6..=2).contains(other)) {
-            assert!(error(other) >= error(decade) - 1e-9, "{noise}: {other} instead of {decade}");
+            let worth_it = if other < decade && other < -3 { 0.9 } else { 1.0 };
+            assert!(error(other) >= worth_it * error(decade) - 1e-9, "{noise}: {other} instead of {decade}");
         }
         // All images are fitted then.
         let mut all = fit.sums();
