@@ -123,3 +123,67 @@ fn an_interrupted_training_goes_on() {
     assert!(!place.path("net.safetensors.resume").exists());
     assert!(place.bytes("whole.safetensors") == place.bytes("net.safetensors"), "resumed is not the same as whole");
 }
+
+/// Slurm sends TERM twice to the steps of a job at its time limit, make to the processes of its group.
+fn stopped_twice(place: &Workplace, stage: &str, args: &str, output: &str, state: &str) {
+    let started = Instant::now();
+    place.ok(stage, &format!("{args} -o whole.{output}"));
+    let half = started.elapsed() / 2;
+    let delays = [0, 5, 20, 100];
+    let spawn = |delay: &u64| place.command(stage, &format!("{args} -o after{delay}.{output}")).spawn().unwrap();
+    let children: Vec<Child> = delays.iter().map(spawn).collect();
+    std::thread::sleep(half);
+    for (mut child, delay) in children.into_iter().zip(delays) {
+        let twice = format!("kill -TERM {0}; sleep 0.{delay:03}; kill -TERM {0}", child.id());
+        Command::new("sh").args(["-c", &twice]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{stage}, {delay} ms");
+        let out = format!("after{delay}.{output}");
+        assert!(!place.path(&out).exists(), "{stage}, {delay} ms: it is not done");
+        assert!(place.path(&format!("{out}.{state}")).exists(), "{stage}, {delay} ms: all is lost");
+    }
+    place.run(stage, &format!("{args} -o after20.{output}")).code(0).says(&["going on"]);
+    assert!(place.bytes(&format!("after20.{output}")) == place.bytes(&format!("whole.{output}")), "{stage}");
+}
+
+#[test]
+fn a_stage_that_is_stopped_twice_loses_nothing() {
+    let place = two_networks(&tiny_graph(), 6000);
+    let models = "a.safetensors b.safetensors";
+    place.ok("collect", &format!("{models} --data data --images 500 -o stats.h5"));
+    place.ok("match", "stats.h5 -o plan.bin");
+    let train = "--arch resnet20 --width 0.25 --data data --classes 0-2 --epochs 2 --batch-size 32";
+    for (stage, args, output, state) in [
+        ("collect", format!("{models} --data data --threads 1"), "h5", "partial"),
+        ("refit", format!("plan.bin {models} --data data --images 3000 --threads 1"), "safetensors", "resume"),
+        ("train", train.to_owned(), "net.safetensors", "resume"),
+    ] {
+        stopped_twice(&place, stage, &args, output, state);
+    }
+}
+
+/// What ends without warning, a node that fails, goes on from what was saved last.
+#[test]
+fn what_is_done_is_saved_now_and_then() {
+    let place = two_networks(&tiny_graph(), 6000);
+    let models = "a.safetensors b.safetensors";
+    place.ok("collect", &format!("{models} --data data --images 500 -o stats.h5"));
+    place.ok("match", "stats.h5 -o plan.bin");
+    for (stage, args, output, state) in [
+        ("collect", format!("{models} --data data --gram joint --threads 1"), "grams.h5", "partial"),
+        ("refit", format!("plan.bin {models} --data data --threads 1"), "refitted.safetensors", "resume"),
+    ] {
+        let args = format!("{args} --save-every 1 -o {output}");
+        let mut child = place.command(stage, &args).spawn().unwrap();
+        while !place.path(&format!("{output}.{state}")).exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "{stage} ended and saved nothing on the way");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        signal(&child, "-KILL");
+        child.wait().unwrap();
+        assert!(!place.path(output).exists());
+        place.run(stage, &args).code(0).says(&["going on"]);
+        let resumed = place.bytes(output);
+        place.ok(stage, &format!("{args} --force"));
+        assert!(place.bytes(output) == resumed, "{stage}: resumed is not the same as whole");
+    }
+}

@@ -4,7 +4,7 @@ use crate::{Args, Gram};
 use anyhow::{Context, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use zipit::apply::check_mergeable;
 use zipit::fold::fold_batch_norm;
 use zipit::images::ImageBatches;
@@ -21,9 +21,6 @@ use zipit_torch::{Network, accumulate, batch_size};
 
 /// Batches that are done, moments by merge point and by layer.
 type Resumed = (usize, BTreeMap<String, Moments>, BTreeMap<String, refit::Gram>);
-
-/// How often unfinished work is saved.
-const SAVE_EVERY: Duration = Duration::from_secs(300);
 
 pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let files = read_models(&args.models)?;
@@ -92,20 +89,22 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let modules: Vec<String> = whole.layers.iter().map(|(name, _)| name.clone()).collect();
     let progress = stage.progress("collect", "images", batches.n_images() as u64);
     progress.skip(batches.n_images_in(done) as u64);
+    let mut saver = args.saving.start();
     while done < batches.n_batches() {
-        let started = Instant::now();
-        // A piece is as many batches as fit between two saves, found from the pieces' own speed.
-        let mut piece = stage.n_threads().max(8);
-        while done < batches.n_batches() && started.elapsed() < SAVE_EVERY && !stage.interrupted() {
+        let mut piece = stage.n_threads();
+        while done < batches.n_batches() && !saver.left().is_zero() && !stage.interrupted() {
+            let started = Instant::now();
             let range = done..(done + piece).min(batches.n_batches());
             let layers = (&modules[..], &mut grams);
             done += accumulate::measure(&networks, &points, layers, &batches, range, &mut moments, &progress)?;
-            piece *= 2;
+            // As many batches as fit until the next save, found from the pieces' own speed.
+            let fitting = piece as f64 * saver.left().as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
+            piece = (2 * piece).min(fitting as usize).max(stage.n_threads());
         }
         if done < batches.n_batches() {
             let n_images = batches.n_images_in(done) as u64;
             let part = StatsHeader { n_images, batches_done: done as u64, ..whole.clone() };
-            stats::write(&partial, &part, &moments, &grams)?;
+            saver.save(|| stats::write(&partial, &part, &moments, &grams))?;
             if stage.interrupted() {
                 bail!(
                     "interrupted after {} of {} images; the same command goes on from there ({})",

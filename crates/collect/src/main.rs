@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use zipit_artifact::stats::GramKind;
 use zipit_stage::images::{ImageArgs, parse_shard};
-use zipit_stage::{Common, HasCommon, Stage};
+use zipit_stage::{Common, HasCommon, SaveArgs, Stage};
 use zipit_torch::Device;
 
 /// Measure the joint features of all models on the same images, at every merge point.
@@ -43,6 +43,8 @@ struct Args {
     /// The stats file to write
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
     out: PathBuf,
+    #[command(flatten)]
+    saving: SaveArgs,
     #[command(flatten)]
     common: Common,
 }

@@ -2,28 +2,24 @@
 
 use crate::job::{Merge, Outputs, Refitted};
 use crate::report::{LayerReport, RefitReport};
-use crate::{Mode, Trust, resume};
+use crate::{Args, Mode, Trust, resume};
 use anyhow::{Context, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::{Duration, Instant};
 use zipit::Model;
 use zipit::images::ImageBatches;
-use zipit::refit::Owners;
+use zipit::refit::{Owners, Ridge};
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
 use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::scratch::ScratchFile;
 use zipit_data::Split;
 use zipit_stage::Stage;
-use zipit_stage::images::tasks_of;
+use zipit_stage::images::{tasks_of, tell_copies};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::evaluate::logits;
-use zipit_torch::refit::{Inputs, Refit, Task};
+use zipit_torch::refit::{Inputs, RIDGE_OF_FEW, Refit, Task};
 use zipit_torch::{Device, Network, batch_size};
-
-/// How often solved layers are saved.
-const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 /// Nothing, where nothing is left to do.
 pub fn refit<'a>(
@@ -73,7 +69,17 @@ pub fn refit<'a>(
         tracing::info!("{told}: believed is {}, in the order of the models", n.join(" + "));
         refit = refit.with_owners(owners)?;
     }
-    let layers = solve(&args.out, stage, &mut refit, n_images, &outputs.provenance)?;
+    let progress = stage.progress("read", "images", n_images as u64);
+    let seen = refit.look(&progress)?;
+    drop(progress);
+    tell_copies(seen.n_images, seen.n_different);
+    if seen.n_held_out == 0 && merge.ridge == Ridge::HeldOut && !args.repair {
+        tracing::warn!(
+            "{} different images are too few to hold any out: the ridge is {RIDGE_OF_FEW} for every layer",
+            seen.n_different
+        );
+    }
+    let layers = solve(args, stage, &mut refit, n_images, &outputs.provenance)?;
     let resume = resume::path(&args.out);
     if resume.exists() {
         std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;
@@ -94,18 +100,18 @@ fn surest(models: &[&Model], batches: &dyn ImageBatches, device: Device, stage: 
 
 /// All layers, those that an interrupted run solved among them.
 fn solve(
-    out: &Path,
+    args: &Args,
     stage: &Stage,
     refit: &mut Refit<'_>,
     n_images: usize,
     provenance: &Provenance,
 ) -> anyhow::Result<Vec<LayerReport>> {
-    let resume = resume::path(out);
+    let resume = resume::path(&args.out);
     let mut layers = resume::restore(refit, &resume, provenance, stage)?;
     let n_layers = refit.n_layers();
     let progress = stage.progress("refit", "image-layers", (n_layers * n_images) as u64);
     progress.skip((layers.len() * n_images) as u64);
-    let mut saved = Instant::now();
+    let mut saver = args.saving.start();
     while refit.n_done() < n_layers {
         let before = refit.clock();
         let solved = match refit.step(&progress) {
@@ -135,9 +141,8 @@ fn solve(
             progress.note(layer.told());
             layers.push(layer);
         }
-        if saved.elapsed() > SAVE_EVERY && refit.n_done() < n_layers {
-            resume::save(refit, &layers, &resume, provenance)?;
-            saved = Instant::now();
+        if saver.left().is_zero() && refit.n_done() < n_layers {
+            saver.save(|| resume::save(refit, &layers, &resume, provenance))?;
         }
     }
     Ok(layers)

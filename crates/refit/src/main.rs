@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use zipit::apply::Heads;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
-use zipit_stage::{Common, Format, HasCommon, PrecisionArg};
+use zipit_stage::{Common, Format, HasCommon, PrecisionArg, SaveArgs};
 use zipit_torch::Device;
 
 /// Merge the models as the plan says, then solve every layer again by least squares on unlabelled images.
@@ -42,7 +42,8 @@ struct Args {
     #[arg(long, conflicts_with_all = ["ridge", "holdout"])]
     repair: bool,
     /// How strongly layers are held at the merged weights, in units of their inputs' mean variance [default: the power
-    /// of ten that predicts a held-out quarter of the images, or --holdout, best, layer by layer; else 1e-3]
+    /// of ten that predicts a held-out quarter of the different images, or --holdout, best, layer by layer; 1 for fewer
+    /// than four; 1e-3 for --mode gram without --holdout]
     #[arg(long, value_name = "λ")]
     ridge: Option<f64>,
     /// How much each model's features count where they are averaged, in the order of the plan [default: all the same]
@@ -69,6 +70,8 @@ struct Args {
     /// How the table is printed
     #[arg(long, value_enum, default_value_t, help_heading = zipit_stage::args::OUTPUT)]
     format: Format,
+    #[command(flatten)]
+    saving: SaveArgs,
     #[command(flatten)]
     common: Common,
 }

@@ -5,11 +5,14 @@ use crate::{Progress, Table};
 use anyhow::Context;
 use clap::{ArgMatches, Command, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 
 /// A command line that asks for something that makes no sense: exit code 2.
@@ -174,18 +177,40 @@ fn start_log(verbose: u8) {
         .init();
 }
 
-/// The first signal asks the work to save and stop; the second one ends the process at once.
+/// The first signal asks the work to save and stop. A later one ends the process at once if a person means it: Slurm
+/// sends TERM twice within milliseconds, and so do make and wrappers that pass it on.
 fn listen() -> anyhow::Result<Arc<AtomicUsize>> {
+    let cannot = "cannot listen for signals";
     let which = Arc::new(AtomicUsize::new(0));
-    for signal in [SIGINT, SIGTERM] {
-        let number = usize::try_from(signal)?;
-        let again = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
-            .and_then(|_| signal_hook::flag::register(signal, again))
-            .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&which), number))
-            .context("cannot listen for signals")?;
-    }
+    let mut signals = SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM]).context(cannot)?;
+    let told = Arc::clone(&which);
+    let listen = move || {
+        let mut first: Option<Instant> = None;
+        for Origin { signal, cause, .. } in signals.forever() {
+            let Some(first) = first else {
+                first = Some(Instant::now());
+                told.store(usize::try_from(signal).unwrap_or(1), Ordering::Relaxed);
+                tracing::info!(
+                    "stopping, what is done is saved first (Ctrl-C again, or a signal after 5 s, ends at once)"
+                );
+                continue;
+            };
+            if is_meant(first.elapsed(), signal == SIGINT && matches!(cause, Cause::Kernel)) {
+                signal_hook::low_level::exit(128 + signal);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context(cannot)?;
     Ok(which)
+}
+
+/// Signals that come sooner after the first are the same one, sent by several.
+const SAME: Duration = Duration::from_secs(5);
+
+/// Whether a signal so long after the first is to end the process without saving; a key pressed at the terminal comes
+/// from the kernel, once each time.
+fn is_meant(after: Duration, is_key: bool) -> bool {
+    is_key || after >= SAME
 }
 
 fn n_threads(asked: Option<u16>) -> usize {
@@ -205,5 +230,13 @@ mod tests {
         let error =
             anyhow::anyhow!("No such file (os error 2)").context("cannot read x: no such file").context("model 2");
         assert_eq!(told(&error), "model 2: cannot read x: no such file");
+    }
+
+    #[test]
+    fn a_second_signal_counts_after_a_while_or_from_a_key() {
+        for millis in [0, 5, 20, 100, 4999] {
+            assert!(!is_meant(Duration::from_millis(millis), false), "{millis} ms");
+        }
+        assert!(is_meant(SAME, false) && is_meant(Duration::ZERO, true));
     }
 }

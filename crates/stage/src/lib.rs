@@ -8,6 +8,7 @@
 //! - `images` (a feature) chooses the images of the stages that read some;
 //! - [`precision`] is how the weights of models are stored;
 //! - [`merging`] reads a plan and the models it is about;
+//! - [`saving`] says when unfinished work is saved;
 //! - [`manifest`] keeps what a run cost, beside its outputs;
 //! - [`table`] prints results for people and for programs.
 
@@ -20,10 +21,12 @@ pub mod merging;
 pub mod precision;
 pub mod progress;
 pub mod provenance;
+pub mod saving;
 pub mod table;
 
 pub use args::{Common, HasCommon};
 pub use exit::{Stage, Usage, run};
 pub use precision::PrecisionArg;
 pub use progress::Progress;
+pub use saving::SaveArgs;
 pub use table::{Format, Table};
