@@ -9,6 +9,7 @@ mod experiments;
 mod exported;
 mod gate;
 mod golden;
+mod heads;
 mod images;
 mod interruption;
 mod libtorch_free;

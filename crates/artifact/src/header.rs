@@ -18,7 +18,8 @@ pub const MODEL_VERSION: u32 = 2;
 ///
 /// - 1: first.
 /// - 2: what layers read (`collect --gram`).
-pub const STATS_VERSION: u32 = 2;
+/// - 3: every model's graph, where heads differ.
+pub const STATS_VERSION: u32 = 3;
 /// Format version of a plan.
 ///
 /// - 1: first.

@@ -11,11 +11,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use zipit::apply::check_trunks;
 use zipit::refit::{Gram, gram::patch_size};
 use zipit::{Graph, Moments, Preprocess, Task};
 
 /// The first bytes of the file.
 pub(crate) const MAGIC: &[u8; 8] = b"zipit-st";
+/// The first format version whose header says what ours does, or less.
+const OLDEST: u32 = 2;
 /// Bytes before the HDF5 part: magic, version u32, four zeros, file length u64, digest of the rest, zeros.
 const BLOCK: usize = 512;
 
@@ -25,6 +28,9 @@ const BLOCK: usize = 512;
 pub struct StatsHeader {
     /// The network, as the first model has it.
     pub graph: Graph,
+    /// Every other model's network, where heads differ; none where all are as the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Graph>,
     /// The models in the order of z = [x¹; …; xᴺ].
     pub models: Vec<InputRef>,
     /// Each model's tasks.
@@ -73,6 +79,11 @@ impl GramKind {
 }
 
 impl StatsHeader {
+    /// The models' different networks.
+    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
+        std::iter::once(&self.graph).chain(&self.others)
+    }
+
     /// N.
     #[must_use]
     pub fn n_models(&self) -> usize {
@@ -94,6 +105,10 @@ impl StatsHeader {
         if self.models.is_empty() || self.tasks.len() != self.models.len() {
             return Err(format!("{} models with {} lists of tasks", self.models.len(), self.tasks.len()));
         }
+        if !self.others.is_empty() && self.others.len() + 1 != self.models.len() {
+            return Err(format!("{} models with the graphs of {}", self.models.len(), self.others.len() + 1));
+        }
+        check_trunks(&self.graphs().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
         if self.points.is_empty() {
             return Err("no merge points".to_owned());
         }
@@ -113,7 +128,7 @@ impl StatsHeader {
             return Err("layers are measured, or they are not".to_owned());
         }
         for (i, (name, f)) in self.layers.iter().enumerate() {
-            let node = self.graph.nodes.iter().find(|node| node.module.as_ref() == Some(name));
+            let node = self.graphs().flat_map(|graph| &graph.nodes).find(|node| node.module.as_ref() == Some(name));
             match node.and_then(|node| patch_size(&node.op)) {
                 None => return Err(format!("`{name}` is no layer of its graph")),
                 Some(size) if size != *f => {
@@ -346,7 +361,7 @@ fn verify(path: &Path) -> Result<String> {
         return Err(damaged(format!("it ends after {} bytes", block.len())));
     }
     let field = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    if field(8) != STATS_VERSION {
+    if !(OLDEST..=STATS_VERSION).contains(&field(8)) {
         return Err(Error::Version { path: path.to_owned(), kind: Kind::Stats, found: field(8), reads: STATS_VERSION });
     }
     let length = u64::from(field(16)) | u64::from(field(20)) << 32;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use zipit::apply::check_mergeable;
 use zipit::fold::fold_batch_norm;
+use zipit::graph::Node;
 use zipit::images::ImageBatches;
-use zipit::refit::{self, gram::patch_size};
-use zipit::{Model, Moments};
+use zipit::refit::{self, gram::patch_size, gram::reads_alike};
+use zipit::{Graph, Model, Moments};
 use zipit_artifact::model::ModelFile;
 use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
 use zipit_data::Split;
@@ -43,7 +44,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     // Folding BatchNorm into its convolution changes no value that is observed.
     let observed: BTreeSet<String> = points.iter().map(|p| p.measured.value.clone()).collect();
     let gram = args.gram.map(Gram::kind);
-    let layers = if gram.is_some() { layers(models[0], &observed)? } else { vec![] };
+    let layers = if gram.is_some() { layers(&models, &observed)? } else { vec![] };
     if args.common.dry_run {
         let square = |dim: usize| (models.len() * dim).pow(2);
         let grams: usize = layers.iter().map(|(_, f)| square(*f)).sum();
@@ -70,6 +71,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     });
     let whole = StatsHeader {
         graph: graph.clone(),
+        others: others(&models),
         models: refs,
         tasks: models.iter().map(|m| m.tasks.clone()).collect(),
         preprocess: models[0].preprocess.clone(),
@@ -141,11 +143,32 @@ fn would(args: &Args, stage: &Stage, what: &str, batch_size: usize, numbers: usi
     )
 }
 
-/// Module and size of what every layer reads, in the networks that are run.
-fn layers(model: &Model, observed: &BTreeSet<String>) -> anyhow::Result<Vec<(String, usize)>> {
-    let (graph, _) = fold_batch_norm(&model.graph, &model.weights, observed)?;
-    let layers = graph.nodes.into_iter().filter_map(|node| Some((node.module?, patch_size(&node.op)?)));
-    Ok(layers.collect())
+/// The graphs of all models but the first, where one differs from it.
+fn others(models: &[&Model]) -> Vec<Graph> {
+    let alike =
+        models.iter().all(|m| m.graph.nodes == models[0].graph.nodes && m.graph.outputs == models[0].graph.outputs);
+    if alike { vec![] } else { models[1..].iter().map(|model| model.graph.clone()).collect() }
+}
+
+/// Module and size of what every layer reads, in the networks that are run: of the first model's layers, and of others'
+/// heads where they read what none of those does.
+fn layers(models: &[&Model], observed: &BTreeSet<String>) -> anyhow::Result<Vec<(String, usize)>> {
+    let fold = |model: &&Model| fold_batch_norm(&model.graph, &model.weights, observed).map(|(graph, _)| graph);
+    let graphs = models.iter().map(fold).collect::<Result<Vec<_>, _>>()?;
+    let shapes = graphs.iter().map(Graph::shapes).collect::<Result<Vec<_>, _>>()?;
+    let mut measured: Vec<(&Node, &String, usize)> = Vec::new();
+    for (i, graph) in graphs.iter().enumerate() {
+        for node in &graph.nodes {
+            let (Some(module), Some(size)) = (&node.module, patch_size(&node.op)) else { continue };
+            let read = node.inputs[0].as_str();
+            let common = shapes.iter().all(|other| other.get(read) == shapes[i].get(read));
+            let known = i > 0 && measured.iter().any(|(other, name, _)| *name == module || reads_alike(other, node));
+            if common && !known {
+                measured.push((node, module, size));
+            }
+        }
+    }
+    Ok(measured.into_iter().map(|(_, module, size)| (module.clone(), size)).collect())
 }
 
 fn partial_path(out: &Path) -> PathBuf {

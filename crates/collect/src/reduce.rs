@@ -57,7 +57,7 @@ fn check_same_job(a: &StatsReader, b: &StatsReader) -> anyhow::Result<()> {
     let digests = |h: &StatsHeader| h.models.iter().map(|m| m.blake3.clone()).collect::<Vec<_>>();
     for (same, what) in [
         (digests(x) == digests(y), "other models, or in another order"),
-        (x.graph == y.graph, "another architecture"),
+        (x.graph == y.graph && x.others == y.others, "another architecture"),
         (x.points == y.points, "other merge points"),
         (x.layers == y.layers && x.gram == y.gram, "other layers (--gram)"),
         (x.preprocess == y.preprocess, "another preprocessing (see `inspect`)"),

@@ -104,7 +104,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         if args.search {
             tracing::info!("the ranking was printed when the search was made: --force searches again");
         }
-        return print::print(args, stage, &plan_file::read(&args.out)?.plan, &header.graph, &points);
+        return print::print(args, stage, &plan_file::read(&args.out)?.plan, header, &points);
     }
     let file: PointsFile = file.unwrap_or_default();
     let overrides = points.iter().map(|p| file.at(&p.name)).collect();
@@ -125,7 +125,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let plan = Plan { n_models, settings, points: solved.into_iter().map(|s| s.plan).collect() };
     plan_file::write(&args.out, &plan, &header.graph, &header.models, &provenance)?;
     stage.record(&args.out);
-    print::print(args, stage, &plan, &header.graph, &points)
+    print::print(args, stage, &plan, header, &points)
 }
 
 /// f64 second moment, its copy in the ridge solve and the f32 similarity of the largest point.

@@ -15,13 +15,14 @@ const KEPT: f64 = 0.5;
 /// A malformed graph.
 pub fn table(
     graph: &Graph,
+    others: &[Graph],
     points: &[MergePoint],
     plans: &[PointPlan],
     n_models: usize,
 ) -> anyhow::Result<(Table, String)> {
     let spaces = graph.spaces()?;
-    let model = MacModel::new(graph, &spaces, n_models)?;
-    let one = graph.cost()?.macs as f64;
+    let model = MacModel::new(graph, &spaces, others, n_models)?;
+    let one = model.one() as f64;
     let mut widths: Vec<Option<usize>> = vec![None; spaces.spaces.len()];
     let mut kept = 1.0;
     let mut suggested: Option<&MergePoint> = None;

@@ -1,13 +1,20 @@
 //! The table of merge points.
 
 use crate::{Args, predict};
-use zipit::graph::{Graph, MergePoint};
+use zipit::graph::MergePoint;
 use zipit::plan::Plan;
+use zipit_artifact::stats::StatsHeader;
 use zipit_stage::{Stage, Table};
 
 /// # Errors
 /// When stdout cannot be written.
-pub fn print(args: &Args, stage: &Stage, plan: &Plan, graph: &Graph, points: &[MergePoint]) -> anyhow::Result<()> {
+pub fn print(
+    args: &Args,
+    stage: &Stage,
+    plan: &Plan,
+    stats: &StatsHeader,
+    points: &[MergePoint],
+) -> anyhow::Result<()> {
     let mut table = Table::new([
         "merge point",
         "layers",
@@ -36,7 +43,7 @@ pub fn print(args: &Args, stage: &Stage, plan: &Plan, graph: &Graph, points: &[M
     let report: Vec<_> = plan.points.iter().map(|p| (&p.name, p.n_groups, &p.summary)).collect();
     stage.print(&table.render(args.format, &(&plan.settings, report))?)?;
     if args.predict {
-        let (table, advice) = predict::table(graph, points, &plan.points, plan.n_models)?;
+        let (table, advice) = predict::table(&stats.graph, &stats.others, points, &plan.points, plan.n_models)?;
         stage.print(&format!("\n{}{advice}", table.to_text()))?;
     }
     if plan.points.iter().any(|p| p.summary.caps_lifted) {

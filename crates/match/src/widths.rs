@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use zipit::budget::{Choice, allocate, widths};
+use zipit::budget::{Choice, MacModel, allocate, widths};
 use zipit::graph::MergePoint;
 use zipit::matching::Method;
 use zipit::plan::PlanSettings;
@@ -80,10 +80,11 @@ fn within_budget(
         choices.push(widths.into_par_iter().map(at).collect::<anyhow::Result<_>>()?);
         progress.advance(1);
     }
-    let graph = &problem.stats.header().graph;
-    let found = allocate(graph, &graph.spaces()?, problem.points, &choices, n, budget, ends_anywhere)?;
-    let one = graph.cost()?.macs;
-    tracing::info!("the widths take {:.3} times the FLOPs of one network", found.macs as f64 / one as f64);
+    let header = problem.stats.header();
+    let spaces = header.graph.spaces()?;
+    let model = MacModel::new(&header.graph, &spaces, &header.others, n)?;
+    let found = allocate(&model, &spaces, problem.points, &choices, budget, ends_anywhere)?;
+    tracing::info!("the widths take {:.3} times the FLOPs of one network", found.macs as f64 / model.one() as f64);
     Ok(found.choices.iter().map(|choice| choice.n_groups).collect())
 }
 

@@ -4,8 +4,10 @@ use crate::job::{Merge, Outputs, Refitted};
 use crate::report::{LayerReport, RefitReport};
 use anyhow::{Context, ensure};
 use std::path::Path;
-use zipit::refit::gram::{spread, sums};
-use zipit::refit::{Design, Outcome, Sums, layers, rescale, sites, solve};
+use zipit::Model;
+use zipit::graph::Node;
+use zipit::refit::gram::{reads_alike, spread, sums};
+use zipit::refit::{Design, Gram, Outcome, Sums, layers, rescale, sites, solve};
 use zipit::watch::Watch;
 use zipit_artifact::header::InputRef;
 use zipit_artifact::plan::PlanFile;
@@ -63,8 +65,7 @@ fn weights(
     holdout: Option<&StatsReader>,
     stage: &Stage,
 ) -> anyhow::Result<(zipit::Model, Vec<LayerReport>)> {
-    let source = &merge.models[0].graph;
-    let layers = layers(&merge.grafted, source);
+    let layers = layers(&merge.grafted, &merge.models);
     let mut network = merge.grafted.model.clone();
     let progress = stage.progress("refit", "layers", layers.len() as u64);
     let mut reports = Vec::with_capacity(layers.len());
@@ -72,8 +73,8 @@ fn weights(
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
         let node = &mut network.graph.nodes[layer.node];
         let of = |stats: &StatsReader| -> anyhow::Result<Sums> {
-            let read = &source.nodes[layer.source];
-            let gram = stats.gram(read.module.as_deref().unwrap_or_default())?;
+            let read = &merge.models[layer.head.unwrap_or(0)].graph.nodes[layer.source];
+            let gram = gram(stats, read, &merge.models)?;
             Ok(sums(layer, node, read, &merge.models, &gram, &merge.weights)?)
         };
         let fitted = of(stats)?;
@@ -90,21 +91,33 @@ fn weights(
 
 /// A scale and a shift per feature.
 fn scales(merge: &Merge<'_>, stats: &StatsReader, stage: &Stage) -> anyhow::Result<(zipit::Model, Vec<LayerReport>)> {
-    let source = &merge.models[0].graph;
-    let sites = sites(&merge.grafted, source);
+    let sites = sites(&merge.grafted, &merge.models);
     let mut network = merge.grafted.model.clone();
     let progress = stage.progress("refit", "layers", sites.len() as u64);
     let mut reports = Vec::with_capacity(sites.len());
     for site in &sites {
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
-        let read = &source.nodes[site.source];
-        let gram = stats.gram(read.module.as_deref().unwrap_or_default())?;
+        let read = &merge.models[site.head.unwrap_or(0)].graph.nodes[site.source];
+        let gram = gram(stats, read, &merge.models)?;
         let spread = spread(site, &network, read, &merge.models, &gram)?;
         let rescaled = rescale(site, &mut network, &spread)?;
         reports.push(LayerReport::new(&network.graph.nodes[site.writers[0]], Outcome::Scale(rescaled)));
         progress.advance(1);
     }
     Ok((network, reports))
+}
+
+/// The moments of what a layer reads: measured for that layer, or for another one that reads the same.
+fn gram(stats: &StatsReader, read: &Node, models: &[&Model]) -> anyhow::Result<Gram> {
+    let node = |module: &String| {
+        let mut nodes = models.iter().flat_map(|model| &model.graph.nodes);
+        nodes.find(|node| node.module.as_ref() == Some(module))
+    };
+    let layers = || stats.header().layers.iter().map(|(module, _)| module);
+    let own = layers().filter(|module| read.module.as_ref() == Some(module));
+    let alike = own.chain(layers()).find(|module| node(module).is_some_and(|node| reads_alike(node, read)));
+    let missing = || format!("what `{}` reads was not measured: refit on images (another --mode)", read.name);
+    Ok(stats.gram(alike.with_context(missing)?)?)
 }
 
 /// Opens moments and checks that they are of the plan's models and of their layers.

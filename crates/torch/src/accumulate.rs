@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 use zipit::Moments;
+use zipit::apply::check_trunks;
 use zipit::graph::{MergePoint, Op};
 use zipit::images::ImageBatches;
 use zipit::refit::Gram;
@@ -23,7 +24,7 @@ use zipit::watch::Watch;
 /// Adds the moments of the batches in `range` to `into`, which gets a new entry for each point it does not hold, and
 /// returns how many batches were done: all, or after an interruption the first so many of the range.
 ///
-/// The networks must have the same graph; [`Network::folded`] with the points' names kept is the fastest. On the CPU,
+/// The networks must have the same trunk; [`Network::folded`] with the points' names kept is the fastest. On the CPU,
 /// batches are spread over as many threads as the current rayon pool has.
 ///
 /// # Errors
@@ -59,25 +60,25 @@ pub fn measure(
     for point in points {
         into.entry(point.name.clone()).or_insert_with(|| Moments::zeros(n * point.dim));
     }
-    let nodes = &networks[0].graph().nodes;
     let mut stops: Vec<(Stop<'_>, Vec<&mut Moments>)> = Vec::new();
     for (name, moments) in into.iter_mut() {
         let Some(point) = points.iter().find(|point| point.name == *name) else { continue };
         let measured = &point.measured;
-        let Some(at) = nodes.iter().position(|node| node.name == measured.value) else { continue };
         let features = measured.features.as_ref().map(|all| all.iter().map(|&j| j as i64).collect());
         let value = &measured.value;
-        let stop = Stop { at: at + 1, value, op: None, features, name, dim: point.dim, alone: false };
+        let at = made(networks, value)?;
+        let stop = Stop { at, value, op: None, features, name, dim: point.dim, alone: false };
         stops.push((stop, vec![moments]));
     }
     for (name, gram) in grams.iter_mut().filter(|(name, _)| layers.contains(name)) {
         let missing = || Error::Request(format!("the networks have no layer `{name}`"));
-        let at = nodes.iter().position(|node| node.module.as_ref() == Some(name)).ok_or_else(missing)?;
-        let dim = patch_size(&nodes[at].op).ok_or_else(missing)?;
+        let mut nodes = networks.iter().flat_map(|network| &network.graph().nodes);
+        let node = nodes.find(|node| node.module.as_ref() == Some(name)).ok_or_else(missing)?;
+        let dim = patch_size(&node.op).ok_or_else(missing)?;
         let stop = Stop {
-            at,
-            value: &nodes[at].inputs[0],
-            op: Some(&nodes[at].op),
+            at: made(networks, &node.inputs[0])?,
+            value: &node.inputs[0],
+            op: Some(&node.op),
             features: None,
             name,
             dim,
@@ -99,7 +100,8 @@ pub fn measure(
             )));
         }
     }
-    stops.sort_by_key(|(stop, _)| stop.at);
+    // The networks have their trunk in one order.
+    stops.sort_by_key(|(stop, _)| stop.at[0]);
     let first = range.start;
     let (stops, sums): (Vec<Stop<'_>>, Vec<_>) =
         stops.into_iter().map(|(stop, moments)| (stop, InOrder::new(first, moments))).unzip();
@@ -115,11 +117,11 @@ pub fn measure(
             networks.iter().map(|n| n.start(input.shallow_clone(), Statistics::Running)).collect();
         // Each network runs up to the next stop by itself: its values stay in the processor's caches.
         for (stop, sums) in stops.iter().zip(&sums) {
-            let samples = |run: &mut Run<'_>| -> Result<Tensor> {
-                run.advance_to(stop.at)?;
+            let samples = |(run, &at): (&mut Run<'_>, &usize)| -> Result<Tensor> {
+                run.advance_to(at)?;
                 stop.samples(run.value(stop.value)?)
             };
-            let samples: Vec<Tensor> = runs.iter_mut().map(samples).collect::<Result<_>>()?;
+            let samples: Vec<Tensor> = runs.iter_mut().zip(&stop.at).map(samples).collect::<Result<_>>()?;
             let together = if stop.alone { 1 } else { samples.len() };
             let products: Vec<Products> = samples
                 .chunks(together)
@@ -137,8 +139,8 @@ pub fn measure(
 
 /// A place where the networks are measured.
 struct Stop<'a> {
-    /// The nodes that run before.
-    at: usize,
+    /// How many nodes of each network run before.
+    at: Vec<usize>,
     /// What is measured: a value, or the patches of it that a layer reads.
     value: &'a str,
     op: Option<&'a Op>,
@@ -168,6 +170,23 @@ impl Stop<'_> {
     }
 }
 
+/// How many nodes of each network run until it has made `value`.
+fn made(networks: &[&Network], value: &str) -> Result<Vec<usize>> {
+    let mut at = Vec::with_capacity(networks.len());
+    let mut found = Vec::with_capacity(networks.len());
+    for network in networks {
+        let graph = network.graph();
+        let place = graph.nodes.iter().position(|node| node.name == value).map(|i| i + 1);
+        let missing = || Error::Request(format!("not all networks have a value `{value}`"));
+        at.push(place.or((graph.input.name == value).then_some(0)).ok_or_else(missing)?);
+        found.push(graph.shapes()?[value].clone());
+    }
+    if found.iter().any(|shape| *shape != found[0]) {
+        return Err(Error::Request(format!("`{value}` is of different shapes in the networks")));
+    }
+    Ok(at)
+}
+
 fn check(
     networks: &[&Network],
     points: &[MergePoint],
@@ -176,9 +195,7 @@ fn check(
 ) -> Result<Device> {
     let request = |what: String| Err(Error::Request(what));
     let Some((first, others)) = networks.split_first() else { return request("no networks to measure".into()) };
-    if let Some(i) = others.iter().position(|other| other.graph() != first.graph()) {
-        return request(format!("network {} has another graph than the first", i + 2));
-    }
+    check_trunks(&networks.iter().map(|network| network.graph()).collect::<Vec<_>>())?;
     if let Some(i) = others.iter().position(|other| other.device() != first.device()) {
         return request(format!("network {} is on another device than the first", i + 2));
     }

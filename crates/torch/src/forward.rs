@@ -46,6 +46,11 @@ impl Network {
         Self::from_weights(&model.graph, &model.weights, device)
     }
 
+    /// Puts a model on a device, with values that are kept to the end of a run.
+    pub(crate) fn keeping(model: &Model, keep: &BTreeSet<String>, device: Device) -> Result<Self> {
+        Ok(Self { schedule: Arc::new(Schedule::new(&model.graph, keep)?), ..Self::new(model, device)? })
+    }
+
     /// The same function with BatchNorm [folded](zipit::fold::fold_batch_norm) into convolutions, so that it runs
     /// faster; the values in `keep` stay observable.
     ///
@@ -59,7 +64,7 @@ impl Network {
     pub(crate) fn from_weights(graph: &Graph, weights: &StateDict, device: Device) -> Result<Self> {
         device.check()?;
         memory::keep_freed();
-        let schedule = Schedule::new(graph)?;
+        let schedule = Schedule::new(graph, &BTreeSet::new())?;
         graph.check_weights(weights)?;
         let names: Vec<String> = weights.keys().cloned().collect();
         let index: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();

@@ -1,5 +1,6 @@
 //! What a graph says about running it, worked out once: who reads what, when a value dies, what may be overwritten.
 
+use std::collections::{BTreeMap, BTreeSet};
 use zipit::graph::{Node, Op};
 use zipit::{Graph, Result};
 
@@ -24,11 +25,13 @@ pub(crate) struct Step {
 }
 
 impl Schedule {
+    /// The outputs and the values in `keep` live to the end.
+    ///
     /// # Errors
     /// A malformed graph.
-    pub fn new(graph: &Graph) -> Result<Self> {
+    pub fn new(graph: &Graph, keep: &BTreeSet<String>) -> Result<Self> {
         let shapes = graph.shapes()?;
-        let mut numbers = std::collections::BTreeMap::from([(graph.input.name.as_str(), 0)]);
+        let mut numbers = BTreeMap::from([(graph.input.name.as_str(), 0)]);
         numbers.extend(graph.nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i + 1)));
         let inputs: Vec<Vec<usize>> =
             graph.nodes.iter().map(|node| node.inputs.iter().map(|name| numbers[name.as_str()]).collect()).collect();
@@ -44,7 +47,8 @@ impl Schedule {
                 n_reads[value] += 1;
             }
         }
-        for &value in &outputs {
+        let kept = keep.iter().filter_map(|name| numbers.get(name.as_str()));
+        for &value in outputs.iter().chain(kept) {
             last_use[value] = usize::MAX;
             n_reads[value] += 1;
         }

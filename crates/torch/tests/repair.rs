@@ -108,7 +108,7 @@ fn in_closed_form(merge: &Merge, images: &Array4<f32>) -> Model {
     let graph = &merge.models[0].graph;
     let grams = grams(merge, &batches(images, 16), true);
     let mut network = merge.grafted.model.clone();
-    for site in &sites(&merge.grafted, graph) {
+    for site in &sites(&merge.grafted, &merge.models()) {
         let source = &graph.nodes[site.source];
         let gram = &grams[source.module.as_deref().unwrap()];
         let spread: Spread = gram::spread(site, &network, source, &merge.models(), gram).unwrap();

@@ -3,8 +3,9 @@
 //! The widths d'ₚ are lowered from "nothing merged" one step at a time, always where the unmerge then loses the least
 //! per multiply-add saved, until the network fits.
 
-use crate::graph::{Graph, MergePoint, Op, Segment, Spaces};
+use crate::graph::{Fixed, Graph, MergePoint, Op, Segment, SpaceId, Spaces};
 use crate::{Error, Result};
+use std::collections::BTreeSet;
 
 /// Multiply-adds of the merged network as a function of the widths of its merged spaces.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub struct MacModel {
     /// Whether each space has the same meaning in all models, `[spaces]`.
     fixed: Vec<bool>,
     n_models: usize,
+    one: u64,
 }
 
 #[derive(Debug)]
@@ -23,6 +25,8 @@ struct Layer {
     read: Read,
     /// Multiply-adds per pair of features.
     unit: u64,
+    /// Whether one model alone has it, in a head unlike the others'.
+    own: bool,
 }
 
 /// What each number that a layer makes is a sum of.
@@ -43,18 +47,56 @@ impl Read {
 }
 
 impl MacModel {
-    /// The layers of `graph` for N models.
+    /// The layers of N models: of the first one's graph, whose spaces these are, and where heads differ of every `other`
+    /// model's, which has the same trunk.
     ///
     /// # Errors
     /// A malformed graph.
-    pub fn new(graph: &Graph, spaces: &Spaces, n_models: usize) -> Result<Self> {
+    pub fn new(first: &Graph, spaces: &Spaces, others: &[Graph], n_models: usize) -> Result<Self> {
+        let mut model = Self {
+            layers: vec![],
+            dims: spaces.spaces.iter().map(|space| space.dim).collect(),
+            fixed: spaces.spaces.iter().map(|space| space.fixed.is_some()).collect(),
+            n_models,
+            one: first.cost()?.macs,
+        };
+        let heads = if others.is_empty() { BTreeSet::new() } else { spaces.heads() };
+        let ids: Vec<SpaceId> = (0..spaces.spaces.len()).collect();
+        model.add_layers(first, spaces, &ids, |node| Some(heads.contains(node)))?;
+        for graph in others {
+            let own = graph.spaces()?;
+            let heads = own.heads();
+            let mut ids = Vec::with_capacity(own.spaces.len());
+            for space in &own.spaces {
+                let known = spaces.spaces.iter().position(|s| s.name == space.name && s.fixed != Some(Fixed::Output));
+                ids.push(known.unwrap_or(model.dims.len()));
+                if known.is_none() {
+                    model.dims.push(space.dim);
+                    model.fixed.push(true);
+                }
+            }
+            model.add_layers(graph, &own, &ids, |node| heads.contains(node).then_some(true))?;
+        }
+        Ok(model)
+    }
+
+    /// Adds the layers of which `own` says whether one model alone has them; `ids` are the graph's spaces here.
+    fn add_layers(
+        &mut self,
+        graph: &Graph,
+        spaces: &Spaces,
+        ids: &[SpaceId],
+        own: impl Fn(&String) -> Option<bool>,
+    ) -> Result<()> {
         let shapes = graph.shapes()?;
-        let mut layers = Vec::new();
         for node in &graph.nodes {
+            let Some(own) = own(&node.name) else { continue };
             let positions: usize = shapes[node.name.as_str()][1..].iter().product();
-            let axis = |value: &String| spaces.axes[value].clone();
+            let axis = |value: &String| -> Vec<Segment> {
+                spaces.axes[value].iter().map(|s| Segment { space: ids[s.space], ..*s }).collect()
+            };
             let read = axis(&node.inputs[0]);
-            let mut push = |made, read, unit: usize| layers.push(Layer { made, read, unit: unit as u64 });
+            let mut push = |made, read, unit: usize| self.layers.push(Layer { made, read, unit: unit as u64, own });
             match &node.op {
                 Op::Conv2d { window, groups, in_channels, .. } => {
                     let unit = window.kernel[0] * window.kernel[1] * positions;
@@ -72,20 +114,25 @@ impl MacModel {
                 _ => {}
             }
         }
-        let dims = spaces.spaces.iter().map(|space| space.dim).collect();
-        let fixed = spaces.spaces.iter().map(|space| space.fixed.is_some()).collect();
-        Ok(Self { layers, dims, fixed, n_models })
+        Ok(())
+    }
+
+    /// Multiply-adds of one network, by which all others are measured: the first model's.
+    #[must_use]
+    pub fn one(&self) -> u64 {
+        self.one
     }
 
     /// Multiply-adds for one image when space s has `widths[s]` = d' features, or is not merged (`None`): a layer
     /// exists once if what it makes is merged and what it reads is, or is the same for all models; else N times.
     #[must_use]
     pub fn macs(&self, widths: &[Option<usize>]) -> u64 {
+        let merged = |s: &Segment| widths.get(s.space).copied().flatten();
         let width = |axis: &[Segment]| -> u64 {
-            axis.iter().map(|s| (widths[s.space].unwrap_or(self.dims[s.space]) * s.repeat) as u64).sum()
+            axis.iter().map(|s| (merged(s).unwrap_or(self.dims[s.space]) * s.repeat) as u64).sum()
         };
-        let shared = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some());
-        let one_source = |axis: &[Segment]| axis.iter().all(|s| widths[s.space].is_some() || self.fixed[s.space]);
+        let shared = |axis: &[Segment]| axis.iter().all(|s| merged(s).is_some());
+        let one_source = |axis: &[Segment]| axis.iter().all(|s| merged(s).is_some() || self.fixed[s.space]);
         self.layers
             .iter()
             .map(|layer| {
@@ -93,7 +140,7 @@ impl MacModel {
                     Read::Axis(axis) => width(axis),
                     Read::Block(n, _) => *n,
                 };
-                let once = shared(&layer.made) && one_source(layer.read.axis());
+                let once = layer.own || shared(&layer.made) && one_source(layer.read.axis());
                 let copies = if once { 1 } else { self.n_models as u64 };
                 copies * width(&layer.made) * read * layer.unit
             })
@@ -104,7 +151,11 @@ impl MacModel {
     fn paths(&self) -> Vec<f64> {
         let count = |axis: fn(&Layer) -> &[Segment]| {
             let mut layers = vec![0.0; self.dims.len()];
-            self.layers.iter().flat_map(axis).for_each(|segment| layers[segment.space] += 1.0);
+            for layer in &self.layers {
+                // The models' own heads stand for one layer together.
+                let share = if layer.own { 1.0 / self.n_models as f64 } else { 1.0 };
+                axis(layer).iter().for_each(|segment| layers[segment.space] += share);
+            }
             layers
         };
         let writers = count(|layer| &layer.made);
@@ -165,7 +216,7 @@ pub struct Allocation {
 }
 
 /// Chooses how far to merge and d' at each point so that the merged network takes at most `budget` times the
-/// multiply-adds of one source network and keeps the most energy; `choices[p]` are those of point p, descending d'.
+/// multiply-adds of one source network ([`MacModel::one`]) and keeps the most energy; `choices[p]` are those of point p, descending d'.
 ///
 /// What one layer writes and another reads loses energy in the merged space between them, and what goes on through
 /// several spaces loses in each: the network's loss is Σ over such pairs of layers of −ln(1 − lost), so that a residual
@@ -178,16 +229,14 @@ pub struct Allocation {
 /// # Errors
 /// [`Error::Request`] where even the narrowest choices take more, saying how much they take.
 pub fn allocate(
-    graph: &Graph,
+    model: &MacModel,
     spaces: &Spaces,
     points: &[MergePoint],
     choices: &[Vec<Choice>],
-    n_models: usize,
     budget: f64,
     ends_anywhere: bool,
 ) -> Result<Allocation> {
-    let model = MacModel::new(graph, spaces, n_models)?;
-    let one = graph.cost()?.macs as f64;
+    let one = model.one as f64;
     let shortest = if ends_anywhere { 1 } else { points.len() };
     let mut best: Option<(f64, Allocation)> = None;
     let mut least = f64::INFINITY;
@@ -274,7 +323,7 @@ mod tests {
             let graph = ArchSpec::new(arch, 0.125, 1, [size, size], 3).build().unwrap();
             let spaces = graph.spaces().unwrap();
             let points = graph.merge_points(&spaces);
-            let macs = MacModel::new(&graph, &spaces, 2).unwrap();
+            let macs = MacModel::new(&graph, &spaces, &[], 2).unwrap();
             let models = [model(&graph), model(&graph)];
             // All points, the first half, the second half, every other one; widths of all kinds.
             for pattern in 0..4 {
@@ -310,15 +359,16 @@ mod tests {
                 widths(at.dim, 2).into_iter().map(|n_groups| Choice { n_groups, lost: lost(n_groups) }).collect()
             })
             .collect();
-        let one = graph.cost().unwrap().macs;
+        let model = MacModel::new(&graph, &spaces, &[], 2).unwrap();
+        let one = model.one();
         for budget in [0.25, 0.5, 1.0, 1.5, 2.0, 4.0] {
-            let found = allocate(&graph, &spaces, &points, &choices, 2, budget, false).unwrap();
+            let found = allocate(&model, &spaces, &points, &choices, budget, false).unwrap();
             assert!(found.macs as f64 <= budget * one as f64, "{budget}: {} of {one}", found.macs);
             if budget >= 1.0 {
                 assert!(found.choices.iter().all(|c| c.lost == 0.0), "{budget}: {found:?}");
             }
         }
-        let message = allocate(&graph, &spaces, &points, &choices, 2, 0.001, false).unwrap_err().to_string();
+        let message = allocate(&model, &spaces, &points, &choices, 0.001, false).unwrap_err().to_string();
         assert!(message.contains("cannot be met"), "{message}");
     }
 }

@@ -345,7 +345,7 @@ fn stats_bombs_versions_and_absent_points() {
 
     forge::seal(&path, 4);
     let error = StatsReader::open(&path).unwrap_err().to_string();
-    assert!(error.contains("zipit stats of format version 4, this zipit reads version 2"), "{error}");
+    assert!(error.contains("zipit stats of format version 4, this zipit reads version 3"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::lanes::{Lane, Lanes};
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
 use crate::{Device, Network, Result};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use zipit::Model;
 use zipit::images::ImageBatches;
@@ -24,6 +25,20 @@ pub(super) struct Batch<'a> {
     pub failure: &'a Failure,
 }
 
+/// Where heads differ: the values of the trunk that they read. A layer of one model's head reads a blend of what all
+/// models have there, whoever of them is done with it.
+fn read_by_heads(models: &[&Model]) -> Result<BTreeSet<String>> {
+    let mut read = BTreeSet::new();
+    if models.iter().any(|model| model.graph.nodes != models[0].graph.nodes) {
+        for model in models {
+            let heads = model.graph.spaces()?.heads();
+            let of_heads = model.graph.nodes.iter().filter(|node| heads.contains(&node.name));
+            read.extend(of_heads.flat_map(|node| &node.inputs).filter(|value| !heads.contains(*value)).cloned());
+        }
+    }
+    Ok(read)
+}
+
 /// The models and the merged network, and for every batch how far they have run.
 pub(super) struct Lockstep<'a> {
     models: Vec<Network>,
@@ -41,8 +56,9 @@ impl<'a> Lockstep<'a> {
         limit: Option<(usize, &'a dyn Scratch)>,
         device: Device,
     ) -> Result<Self> {
+        let keep = read_by_heads(models)?;
         Ok(Self {
-            models: models.iter().map(|model| Network::new(model, device)).collect::<Result<_>>()?,
+            models: models.iter().map(|model| Network::keeping(model, &keep, device)).collect::<Result<_>>()?,
             merged: Network::new(merged, device)?,
             lanes: Lanes::new(batches.n_batches(), limit, device),
             batches,

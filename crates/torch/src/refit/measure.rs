@@ -11,11 +11,12 @@ use crate::{Device, Network, Result};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 use zipit::Graph;
+use zipit::apply::Blend;
 use zipit::refit::{Layer, Owners, Site, Spread, Sums};
 
 /// The graphs that the networks run, and how they are listened to.
 pub(super) struct Pass<'a> {
-    pub source: &'a Graph,
+    pub sources: &'a [Graph],
     pub merged: &'a Graph,
     /// Whose the images are, where not all models count on all.
     pub owners: Option<&'a Owners>,
@@ -57,12 +58,9 @@ impl Pass<'_> {
         batch: Batch<'_>,
     ) -> Result<(Lane, Vec<Measured>)> {
         let (mut runs, mut merged) = resume(networks, lane);
-        let (at, source) = (layers[0].source, &self.source.nodes[layers[0].source]);
-        let of_models = |runs: &[Run<'_>], name: &str| -> Result<Vec<Tensor>> {
-            runs.iter().map(|run| Ok(run.value(name)?.shallow_clone())).collect()
-        };
-        for run in &mut runs {
-            run.advance_to(at)?;
+        let source = |layer: &Layer| &self.sources[layer.head.unwrap_or(0)].nodes[layer.source];
+        for layer in layers {
+            self.advance(&mut runs, layer.head, &source(layer).name, 0)?;
         }
         let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
         let trust = trust.as_deref();
@@ -73,20 +71,25 @@ impl Pass<'_> {
                 read.map(|name| Ok(merged.value(name)?.shallow_clone())).collect::<Result<_>>()?
             }
             Inputs::Layerwise => {
-                let read = of_models(&runs, &source.inputs[0])?;
-                layers.iter().map(|layer| blend(&layer.input, &read, trust)).collect::<Result<_>>()?
+                let mut read = |layer: &Layer| {
+                    let name = &source(layer).inputs[0];
+                    if layer.input.whose().is_none() {
+                        self.advance(&mut runs, None, name, 1)?;
+                    }
+                    blend(&layer.input, &of_models(&runs, &layer.input, name)?, trust)
+                };
+                layers.iter().map(&mut read).collect::<Result<_>>()?
             }
         };
-        for run in &mut runs {
-            run.advance_to(at + 1)?;
+        for layer in layers {
+            self.advance(&mut runs, layer.head, &source(layer).name, 1)?;
         }
-        let outputs = of_models(&runs, &source.name)?;
         let mut samples = Vec::with_capacity(layers.len());
         for (layer, x) in layers.iter().zip(inputs) {
-            let mut y = blend(&layer.target, &outputs, trust)?;
+            let mut y = blend(&layer.target, &of_models(&runs, &layer.target, &source(layer).name)?, trust)?;
             if reading == Inputs::Sequential {
                 for term in &layer.others {
-                    let wanted = blend(&term.blend, &of_models(&runs, &term.source)?, trust)?;
+                    let wanted = blend(&term.blend, &of_models(&runs, &term.blend, &term.source)?, trust)?;
                     y = made_up(&y, &wanted, merged.value(&term.value)?)?;
                 }
             }
@@ -103,6 +106,17 @@ impl Pass<'_> {
         });
         let measured = measured.collect::<Result<_>>()?;
         Ok((pause(runs, merged), measured))
+    }
+
+    /// Brings the models that have the node `name` (`head`: one of them, else all) to just before it, or `past` it.
+    fn advance(&self, runs: &mut [Run<'_>], head: Option<usize>, name: &str, past: usize) -> Result<()> {
+        for (i, (run, graph)) in runs.iter_mut().zip(self.sources).enumerate() {
+            let at = graph.nodes.iter().position(|node| node.name == name);
+            if let Some(at) = at.filter(|_| head.is_none_or(|head| head == i)) {
+                run.advance_to(at + past)?;
+            }
+        }
+        Ok(())
     }
 
     /// The rows of a batch, `images` of all, to which a layer is fitted, or those that are held out; `None` for none.
@@ -134,18 +148,17 @@ impl Pass<'_> {
         let (mut runs, mut merged) = resume(networks, lane);
         // The writers themselves run once they are rescaled.
         merged.advance_to(sites[0].writers[0])?;
-        for run in &mut runs {
-            run.advance_to(sites[0].source + 1)?;
+        let name = |site: &Site| &self.sources[site.head.unwrap_or(0)].nodes[site.source].name;
+        for site in sites {
+            self.advance(&mut runs, site.head, name(site), 1)?;
         }
-        let source = &self.source.nodes[sites[0].source].name;
-        let models: Vec<Tensor> =
-            runs.iter().map(|run| Ok(run.value(source)?.shallow_clone())).collect::<Result<_>>()?;
         let mut measured = Vec::with_capacity(sites.len());
         for site in sites {
             let mut value = merged.peek(site.writers[0])?;
             for &writer in &site.writers[1..] {
                 value = value.f_add(&merged.peek(writer)?)?;
             }
+            let models = of_models(&runs, &site.target, name(site))?;
             measured.push(MeasuredSpread(moments(&value, &models, &self.merged.nodes[site.value].name, batch)?));
         }
         Ok((pause(runs, merged), measured))
@@ -161,6 +174,12 @@ fn made_up(y: &Tensor, wanted: &Tensor, found: &Tensor) -> Result<Tensor> {
         return Ok(y.f_add(wanted)?.f_sub(found)?);
     }
     Ok(y.f_add(&wanted.f_sub(found)?.f_mean_dim(&repeated[..], true, Kind::Float)?)?)
+}
+
+/// What the models have at `name`; where a blend takes one model's features alone, that one's in all places.
+fn of_models(runs: &[Run<'_>], blend: &Blend, name: &str) -> Result<Vec<Tensor>> {
+    let of = |i: usize| Ok(runs[blend.whose().unwrap_or(i)].value(name)?.shallow_clone());
+    (0..runs.len()).map(of).collect()
 }
 
 fn resume(networks: &[Network], lane: Lane) -> (Vec<Run<'_>>, Run<'_>) {

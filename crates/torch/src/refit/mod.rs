@@ -82,7 +82,7 @@ pub struct Seen {
 /// A merged network that is being solved, layer by layer.
 pub struct Refit<'a> {
     run: Lockstep<'a>,
-    source: Graph,
+    sources: Vec<Graph>,
     n_models: usize,
     /// The merged network as it is so far.
     model: Model,
@@ -114,19 +114,18 @@ impl<'a> Refit<'a> {
         if batches.n_images() == 0 {
             return Err(Error::Request("there are no images to fit the layers to".into()));
         }
-        let source = models[0].graph.clone();
         let work = match task {
             Task::Weights { inputs, ridge } => {
                 ridge.validate()?;
-                Work::Layers(layers(grafted, &source), inputs, ridge)
+                Work::Layers(layers(grafted, models), inputs, ridge)
             }
-            Task::Scale => Work::Sites(sites(grafted, &source)),
+            Task::Scale => Work::Sites(sites(grafted, models)),
         };
         Ok(Self {
             run: Lockstep::new(models, &grafted.model, batches, limit, device)?,
             n_models: models.len(),
             model: grafted.model.clone(),
-            source,
+            sources: models.iter().map(|model| model.graph.clone()).collect(),
             work,
             owners: None,
             batches,
@@ -308,7 +307,13 @@ impl<'a> Refit<'a> {
 
     fn pass(&self) -> Pass<'_> {
         let held_out = self.seen.as_ref().map_or(&[][..], |(_, held_out)| held_out);
-        Pass { source: &self.source, merged: &self.model.graph, owners: self.owners.as_ref(), held_out }
+        let owners = self.owners.as_ref();
+        Pass { sources: &self.sources, merged: &self.model.graph, owners, held_out }
+    }
+
+    /// A node of the models' graphs, by its name, and whether each model has its own: in heads.
+    fn place(&self, source: usize, head: Option<usize>) -> (&str, bool) {
+        (&self.sources[head.unwrap_or(0)].nodes[source].name, head.is_some())
     }
 
     /// The layers from the first one on that is not done that read nothing of each other.
@@ -316,14 +321,16 @@ impl<'a> Refit<'a> {
         let together = match &self.work {
             Work::Layers(layers, inputs, _) => {
                 let rest = &layers[self.done..];
+                let place = |layer: &Layer| self.place(layer.source, layer.head);
                 let free = |layer: &&Layer| {
-                    layer.source == rest[0].source && (layer.others.is_empty() || *inputs == Inputs::Layerwise)
+                    place(layer) == place(&rest[0]) && (layer.others.is_empty() || *inputs == Inputs::Layerwise)
                 };
                 rest.iter().skip(1).take_while(free).count() + usize::from(!rest.is_empty())
             }
             Work::Sites(sites) => {
                 let rest = &sites[self.done..];
-                rest.iter().take_while(|site| site.source == rest[0].source).count()
+                let place = |site: &Site| self.place(site.source, site.head);
+                rest.iter().take_while(|site| place(site) == place(&rest[0])).count()
             }
         };
         self.done..self.done + together

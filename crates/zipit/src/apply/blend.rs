@@ -1,7 +1,8 @@
 //! What a value of the merged network stands for: M·[y¹; …; yᴺ], feature by feature.
 
-use super::{Surgery, weights::Role};
+use super::{View, weights::Role};
 use ndarray::Array2;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How the features of one copy of a value are made of the models' features at the same place.
@@ -52,22 +53,26 @@ impl Blend {
     /// Whether the value is one model's own, and whose.
     #[must_use]
     pub fn own(&self) -> Option<usize> {
+        self.whose().filter(|_| self.order.is_none())
+    }
+
+    /// The only model whose features it is made of, in whatever order, where no merged feature is among them.
+    #[must_use]
+    pub fn whose(&self) -> Option<usize> {
         match self.pieces.first()?.made {
-            Blended::Own(i) => {
-                (self.order.is_none() && self.pieces.iter().all(|p| p.made == Blended::Own(i))).then_some(i)
-            }
+            Blended::Own(i) => self.pieces.iter().all(|p| p.made == Blended::Own(i)).then_some(i),
             Blended::Groups(_) | Blended::Dense(_) => None,
         }
     }
 }
 
-impl Surgery<'_> {
-    /// What the copy of `value` that plays `role` stands for; `merges` are the merged spaces' M.
-    pub(super) fn blend(&self, value: &str, role: Role, merges: &[Option<Blended>]) -> Blend {
+impl View<'_> {
+    /// What the copy of `value` that plays `role` stands for; `merges` are the merged spaces' M, by name.
+    pub(super) fn blend(&self, value: &str, role: Role, merges: &BTreeMap<&str, Blended>) -> Blend {
         let pieces = self.spaces.axes[value]
             .iter()
             .map(|segment| {
-                let made = match (&merges[segment.space], role) {
+                let made = match (merges.get(self.spaces.spaces[segment.space].name.as_str()), role) {
                     (Some(merge), _) => merge.clone(),
                     (None, Role::Own(i)) => Blended::Own(i),
                     (None, Role::Shared | Role::Part(_)) => Blended::Own(0),

@@ -1,7 +1,7 @@
 //! Merge M and unmerge U of every merged space, checked against the networks they are used on.
 
 use super::{Blended, Groups, Heads};
-use crate::graph::{Segment, SpaceId, Spaces};
+use crate::graph::{Graph, Segment, SpaceId, Spaces};
 use crate::plan::{Plan, PointPlan};
 use crate::{Error, Model, Result};
 use ndarray::{Array2, ArrayView2, Axis, Slice};
@@ -63,16 +63,8 @@ pub(super) struct Maps<'a> {
 }
 
 impl<'a> Maps<'a> {
-    pub(super) fn new(models: &[&Model], spaces: &Spaces, plan: &'a Plan, heads: Heads) -> Result<Self> {
-        plan.validate()?;
-        let graph = &models[0].graph;
-        if plan.n_models != models.len() {
-            return Err(Error::Request(format!(
-                "the plan is for {} models but {} are given; give the models it was made from, in that order",
-                plan.n_models,
-                models.len()
-            )));
-        }
+    /// Those of one model's `graph`; the plan is valid by itself and for so many models.
+    pub(super) fn new(models: &[&Model], graph: &Graph, spaces: &Spaces, plan: &'a Plan, heads: Heads) -> Result<Self> {
         let points = graph.merge_points(spaces);
         let mut maps: Vec<Option<Map<'a>>> = spaces.spaces.iter().map(|_| None).collect();
         for planned in &plan.points {

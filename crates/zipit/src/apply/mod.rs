@@ -12,9 +12,12 @@
 //! | N copies | merged   | N layers, `Mᵢ Wᵢ`, and the sum of their outputs           |
 //! | N copies | separate | N layers, `Wᵢ`                                            |
 //!
-//! The input is never merged: its U is the identity. Biases, normalisation, depthwise weights and learned tensors take M
-//! only. Grouped convolutions, attentions and group norms keep their blocks whole: a merge moves each block as one, and U
-//! stays within it (docs/ops.md says what happens to every op).
+//! The input is never merged: its U is the identity. Heads, whose features are logits, are each model's own and may be of
+//! any shape ([`Heads`]); everything before them, the trunk, is the same computation in all models.
+//!
+//! Biases, normalisation, depthwise weights and learned tensors take M only. Grouped convolutions, attentions and group
+//! norms keep their blocks whole: a merge moves each block as one, and U stays within it (docs/ops.md says what happens to
+//! every op).
 
 mod blend;
 mod compare;
@@ -30,7 +33,7 @@ mod reference;
 mod tests;
 
 pub use blend::{Blend, Blended, Groups, Piece};
-pub use compare::{check_mergeable, differences};
+pub use compare::{check_mergeable, check_trunks, differences};
 pub use permuted::{Orders, permuted, random_orders};
 pub use weights::Role;
 
@@ -39,11 +42,12 @@ use crate::matching::Method;
 use crate::plan::{Plan, PlanSettings};
 use crate::unmerge::UnmergeRule;
 use crate::{Error, Model, Result, Task};
+use compare::check_one_head;
 use copies::Copies;
 use maps::Maps;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What becomes of the models' outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +95,8 @@ pub struct Grafted {
 pub struct Origin {
     /// The node of the models' graph whose place it takes.
     pub source: String,
+    /// The only model that has this node, where it is part of a head.
+    pub head: Option<usize>,
     /// Which copy of it.
     pub role: Role,
     /// How the features it stands for are made of the models' features at `source`.
@@ -106,125 +112,199 @@ pub fn graft(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Grafted> {
     for (i, model) in models.iter().enumerate() {
         model.validate().map_err(|e| Error::Request(format!("model {}: {e}", i + 1)))?;
     }
-    let graph = &models[0].graph;
-    let spaces = graph.spaces()?;
-    let maps = Maps::new(models, &spaces, plan, heads)?;
-    let merged = Surgery { models, graph, copies: Copies::new(graph, &spaces, &maps), spaces: &spaces, maps }.perform();
+    plan.validate()?;
+    if plan.n_models != models.len() {
+        return Err(Error::Request(format!(
+            "the plan is for {} models but {} are given; give the models it was made from, in that order",
+            plan.n_models,
+            models.len()
+        )));
+    }
+    if heads == Heads::Merge {
+        check_one_head(models)?;
+    }
+    let views = models.iter().map(|model| View::new(models, &model.graph, plan, heads)).collect::<Result<_>>()?;
+    let merged = Surgery { views }.perform();
     merged.model.validate()?;
     Ok(merged)
 }
 
-/// Everything the surgery reads.
-struct Surgery<'a> {
+/// One model as the surgery reads it: the trunk, which all models have, and a head of its own.
+struct View<'a> {
     models: &'a [&'a Model],
     graph: &'a Graph,
-    spaces: &'a Spaces,
+    spaces: Spaces,
     maps: Maps<'a>,
     copies: Copies<'a>,
+    heads: BTreeSet<String>,
 }
+
+impl<'a> View<'a> {
+    fn new(models: &'a [&'a Model], graph: &'a Graph, plan: &'a Plan, heads: Heads) -> Result<Self> {
+        let spaces = graph.spaces()?;
+        let maps = Maps::new(models, graph, &spaces, plan, heads)?;
+        let copies = Copies::new(graph, &spaces, &maps);
+        Ok(Self { models, graph, heads: spaces.heads(), copies, maps, spaces })
+    }
+
+    /// Whether no other model takes part in the node: it is in a head that is not merged.
+    fn is_own(&self, node: &Node) -> bool {
+        self.heads.contains(&node.name) && !self.copies.is_shared(&node.name)
+    }
+
+    /// The values that an output needs.
+    fn live(&self) -> BTreeSet<&'a str> {
+        let mut needed: BTreeSet<&str> = self.graph.outputs.iter().map(String::as_str).collect();
+        for node in self.graph.nodes.iter().rev() {
+            if needed.contains(node.name.as_str()) {
+                needed.extend(node.inputs.iter().map(String::as_str));
+            }
+        }
+        needed
+    }
+
+    fn copy_of(&self, value: &str, i: usize, prefix: &str) -> String {
+        if self.copies.is_shared(value) { value.to_owned() } else { own(prefix, i, value) }
+    }
+}
+
+/// Everything the surgery reads.
+struct Surgery<'a> {
+    /// One per model.
+    views: Vec<View<'a>>,
+}
+
+/// A node of the models' graphs that the merged one takes over, and the only model that has it.
+type Source<'a> = (&'a Node, Option<usize>);
 
 /// A node of the merged graph and where its weights come from.
 struct Graft<'a> {
     node: Node,
     source: &'a Node,
     role: Role,
+    head: Option<usize>,
 }
 
 impl<'a> Surgery<'a> {
     fn perform(&self) -> Grafted {
+        let first = &self.views[0];
         let prefix = self.free_prefix();
-        let grafts: Vec<Graft<'_>> = self.live_nodes().into_iter().flat_map(|node| self.graft(node, &prefix)).collect();
+        let grafts: Vec<Graft<'_>> =
+            self.sources().into_iter().flat_map(|source| self.graft(source, &prefix)).collect();
         let weights = grafts
             .par_iter()
             .with_max_len(1)
             .flat_map_iter(|g| {
-                let tensors = if g.node.module.is_some() { self.tensors(g.source, g.role) } else { vec![] };
+                let tensors =
+                    if g.node.module.is_some() { self.view(g.role).tensors(g.source, g.role) } else { vec![] };
                 tensors.into_iter().map(move |(param, tensor)| (g.node.tensor(param), tensor))
             })
             .collect();
-        let merges: Vec<_> =
-            (0..self.spaces.spaces.len()).map(|space| self.maps.get(space).map(maps::Map::blended)).collect();
+        let merges: BTreeMap<&str, Blended> = (first.spaces.spaces.iter().enumerate())
+            .filter_map(|(id, space)| Some((space.name.as_str(), first.maps.get(id)?.blended())))
+            .collect();
         let origin = |g: &Graft<'_>| Origin {
             source: g.source.name.clone(),
+            head: g.head,
             role: g.role,
-            blend: self.blend(&g.source.name, g.role, &merges),
+            blend: self.view(g.role).blend(&g.source.name, g.role, &merges),
         };
         let origins = grafts.iter().map(origin).collect();
         let (outputs, tasks) = self.outputs(&prefix);
         let graph = Graph {
-            arch: format!("merge of {} {}", self.models.len(), self.graph.arch),
-            input: Input { name: self.graph.input.name.clone(), shape: self.graph.input.shape.clone() },
+            arch: format!("merge of {} {}", self.views.len(), first.graph.arch),
+            input: Input { name: first.graph.input.name.clone(), shape: first.graph.input.shape.clone() },
             nodes: grafts.into_iter().map(|g| g.node).collect(),
             outputs,
         };
-        let model = Model { graph, weights, tasks, preprocess: self.models[0].preprocess.clone(), joint: None };
-        Grafted { model, origins }
+        let preprocess = first.models[0].preprocess.clone();
+        Grafted { model: Model { graph, weights, tasks, preprocess, joint: None }, origins }
+    }
+
+    /// Whose graph, spaces and maps a node of this role goes by; in the trunk they are all alike.
+    fn view(&self, role: Role) -> &View<'a> {
+        match role {
+            Role::Own(i) => &self.views[i],
+            Role::Shared | Role::Part(_) => &self.views[0],
+        }
+    }
+
+    /// The nodes that an output needs, in order: between two nodes of the trunk the models' own ones, node by node where
+    /// all models have the same, model by model otherwise.
+    fn sources(&self) -> Vec<Source<'a>> {
+        let first = &self.views[0];
+        let live: Vec<BTreeSet<&str>> = self.views.iter().map(View::live).collect();
+        let mut heads: Vec<_> =
+            self.views.iter().map(|view| view.graph.nodes.split(|node| !view.is_own(node))).collect();
+        let mut trunk = first.graph.nodes.iter().filter(|node| !first.is_own(node));
+        let mut sources: Vec<Source<'a>> = Vec::new();
+        loop {
+            let own: Vec<Vec<&Node>> = (heads.iter_mut().zip(&live))
+                .map(|(parts, live)| parts.next().into_iter().flatten().filter(|n| live.contains(n.name.as_str())))
+                .map(Iterator::collect)
+                .collect();
+            let alike = own.iter().all(|nodes| nodes.iter().map(|n| &n.name).eq(own[0].iter().map(|n| &n.name)));
+            let mut placed: Vec<(usize, usize)> =
+                own.iter().enumerate().flat_map(|(i, nodes)| (0..nodes.len()).map(move |at| (i, at))).collect();
+            if alike {
+                placed.sort_by_key(|&(i, at)| (at, i));
+            }
+            sources.extend(placed.into_iter().map(|(i, at)| (own[i][at], Some(i))));
+            let Some(node) = trunk.next() else { return sources };
+            sources.extend(live.iter().any(|live| live.contains(node.name.as_str())).then_some((node, None)));
+        }
     }
 
     /// The nodes of the merged graph that take the place of one node.
-    fn graft(&self, source: &'a Node, prefix: &str) -> Vec<Graft<'a>> {
+    fn graft(&self, (source, head): Source<'a>, prefix: &str) -> Vec<Graft<'a>> {
         let name = &source.name;
-        let shared = self.copies.is_shared(name);
-        let reads_shared = source.inputs.iter().all(|input| self.copies.is_shared(input));
-        let op = self.resized(source);
+        let own_copy = |i: usize, role: Role| {
+            let view = &self.views[i];
+            let node = Node {
+                name: own(prefix, i, name),
+                op: view.resized(source),
+                inputs: source.inputs.iter().map(|input| view.copy_of(input, i, prefix)).collect(),
+                module: source.module.as_ref().map(|module| own(prefix, i, module)),
+                params: source.params.clone(),
+            };
+            Graft { node, source, role, head }
+        };
+        if let Some(i) = head {
+            return vec![own_copy(i, Role::Own(i))];
+        }
+        let view = &self.views[0];
+        let shared = view.copies.is_shared(name);
+        let reads_shared = source.inputs.iter().all(|input| view.copies.is_shared(input));
+        let once = |node: Node| Graft { node, source, role: Role::Shared, head };
         if shared && reads_shared {
-            return vec![Graft { node: Node { op, ..source.clone() }, source, role: Role::Shared }];
+            return vec![once(Node { op: view.resized(source), ..source.clone() })];
         }
-        if shared && matches!(op, Op::Slice { .. }) {
+        if shared && matches!(view.resized(source), Op::Slice { .. }) {
             // Every copy of what it reads holds the merged features.
-            let inputs = source.inputs.iter().map(|input| self.copy_of(input, 0, prefix)).collect();
-            return vec![Graft { node: Node { op, inputs, ..source.clone() }, source, role: Role::Shared }];
+            let inputs = source.inputs.iter().map(|input| view.copy_of(input, 0, prefix)).collect();
+            return vec![once(Node { op: view.resized(source), inputs, ..source.clone() })];
         }
-        let mut grafted: Vec<Graft<'_>> = (0..self.models.len())
-            .map(|i| {
-                let node = Node {
-                    name: own(prefix, i, name),
-                    op: op.clone(),
-                    inputs: source.inputs.iter().map(|input| self.copy_of(input, i, prefix)).collect(),
-                    module: source.module.as_ref().map(|module| own(prefix, i, module)),
-                    params: source.params.clone(),
-                };
-                Graft { node, source, role: if shared { Role::Part(i) } else { Role::Own(i) } }
-            })
-            .collect();
+        let role = |i: usize| if shared { Role::Part(i) } else { Role::Own(i) };
+        let mut grafted: Vec<Graft<'_>> = (0..self.views.len()).map(|i| own_copy(i, role(i))).collect();
         if shared {
             let inputs = grafted.iter().map(|g| g.node.name.clone()).collect();
-            let sum = Node::new(name, Op::Add, inputs);
-            grafted.push(Graft { node: sum, source, role: Role::Shared });
+            grafted.push(once(Node::new(name, Op::Add, inputs)));
         }
         grafted
     }
 
-    fn copy_of(&self, value: &str, i: usize, prefix: &str) -> String {
-        if self.copies.is_shared(value) { value.to_owned() } else { own(prefix, i, value) }
-    }
-
-    /// Nodes that an output needs, in order.
-    fn live_nodes(&self) -> Vec<&'a Node> {
-        let mut needed: BTreeSet<&str> = self.graph.outputs.iter().map(String::as_str).collect();
-        let mut live: Vec<&Node> = Vec::new();
-        for node in self.graph.nodes.iter().rev() {
-            if needed.contains(node.name.as_str()) {
-                needed.extend(node.inputs.iter().map(String::as_str));
-                live.push(node);
-            }
-        }
-        live.reverse();
-        live
-    }
-
     /// `models`, or the first of `models_2`, … under which no copy takes the name of something shared.
     fn free_prefix(&self) -> String {
-        let taken: BTreeSet<&str> = (self.graph.nodes.iter())
-            .filter(|node| self.copies.is_shared(&node.name))
-            .flat_map(|node| [Some(node.name.as_str()), node.module.as_deref()])
-            .flatten()
-            .chain(std::iter::once(self.graph.input.name.as_str()))
+        let names = |node: &'a Node| [Some(node.name.as_str()), node.module.as_deref()].into_iter().flatten();
+        let first = &self.views[0];
+        let taken: BTreeSet<&str> = (first.graph.nodes.iter())
+            .filter(|node| first.copies.is_shared(&node.name))
+            .flat_map(names)
+            .chain(std::iter::once(first.graph.input.name.as_str()))
             .collect();
         let is_free = |prefix: &String| {
-            (0..self.models.len()).all(|i| {
-                let mut names = self.graph.nodes.iter().flat_map(|n| [Some(n.name.as_str()), n.module.as_deref()]);
-                names.all(|name| name.is_none_or(|name| !taken.contains(own(prefix, i, name).as_str())))
+            self.views.iter().enumerate().all(|(i, view)| {
+                view.graph.nodes.iter().flat_map(names).all(|name| !taken.contains(own(prefix, i, name).as_str()))
             })
         };
         let mut n = 1;
@@ -240,12 +320,12 @@ impl<'a> Surgery<'a> {
     fn outputs(&self, prefix: &str) -> (Vec<String>, Vec<Task>) {
         let mut outputs = Vec::new();
         let mut tasks: Vec<Task> = Vec::new();
-        for (i, model) in self.models.iter().enumerate() {
-            for (output, task) in self.graph.outputs.iter().zip(&model.tasks) {
-                if self.copies.is_shared(output) && i > 0 {
+        for (i, view) in self.views.iter().enumerate() {
+            for (output, task) in view.graph.outputs.iter().zip(&view.models[i].tasks) {
+                if view.copies.is_shared(output) && i > 0 {
                     continue;
                 }
-                outputs.push(self.copy_of(output, i, prefix));
+                outputs.push(view.copy_of(output, i, prefix));
                 let mut name = task.name.clone();
                 let mut n = 2;
                 while tasks.iter().any(|other| other.name == name) {

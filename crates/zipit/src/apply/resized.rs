@@ -1,9 +1,9 @@
 //! Ops with the widths of the merged graph.
 
-use super::Surgery;
+use super::View;
 use crate::graph::{Node, Op};
 
-impl Surgery<'_> {
+impl View<'_> {
     /// The op with the widths of the merged graph. Blocks keep their width; their number changes.
     pub(super) fn resized(&self, node: &Node) -> Op {
         let width = |value: &str| self.maps.axis_width(&self.spaces.axes[value]);

@@ -1,9 +1,10 @@
 //! The tensors of the merged network: W* = Σᵢ Mᵢ Wᵢ Uᵢ, in f64 and rounded once.
 
-use super::{Surgery, maps::Map};
+use super::{View, maps::Map};
 use crate::graph::{Node, Op, Segment};
 use crate::state_dict::{feature_axis_back, feature_rows};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, Slice, linalg::general_mat_mul};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Which copy of a layer a node of the merged graph is.
@@ -40,7 +41,7 @@ impl Piece<'_> {
     }
 }
 
-impl Surgery<'_> {
+impl View<'_> {
     /// Parameters and buffers of one copy of `node`, by their names within its op.
     pub(super) fn tensors(&self, node: &Node, role: Role) -> Vec<(&'static str, ArrayD<f32>)> {
         let op = self.resized(node);
@@ -105,13 +106,16 @@ impl Surgery<'_> {
     /// Biases, normalisation, depthwise weights, learned tensors: M only.
     fn per_feature(&self, node: &Node, param: &str, role: Role) -> Array2<f64> {
         let axis = &self.spaces.axes[&node.name];
-        let sources: Vec<Array2<f32>> = (0..self.models.len()).map(|i| self.source(i, node, param)).collect();
+        let merges = axis.iter().any(|segment| self.maps.get(segment.space).is_some());
+        let sources: BTreeMap<usize, Array2<f32>> =
+            self.contributors(role, merges).map(|i| (i, self.source(i, node, param))).collect();
+        let n_numbers = sources.values().next().map_or(0, Array2::ncols);
         let normalises = node.op.normalises_samples() && param == "weight";
-        let mut merged = Array2::zeros((self.maps.axis_width(axis), sources[0].ncols()));
+        let mut merged = Array2::zeros((self.maps.axis_width(axis), n_numbers));
         for piece in self.pieces(axis, 1) {
             let models = self.contributors(role, piece.map.is_some());
             for i in models {
-                let source = sources[i].slice_axis(Axis(0), piece.source());
+                let source = sources[&i].slice_axis(Axis(0), piece.source());
                 let mut target = merged.slice_axis_mut(Axis(0), piece.target());
                 if let Some(merge) = piece.map.and_then(|map| map.merge_of(i)) {
                     // A variance stays one when features are mixed with signs: as if they were independent and equal.

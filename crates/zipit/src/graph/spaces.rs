@@ -271,6 +271,16 @@ impl Space {
 }
 
 impl Spaces {
+    /// The values of the heads: every feature of theirs is a logit, or in blocks that belong to logits'. What remains is
+    /// the trunk, which models must share to be merged.
+    #[must_use]
+    pub fn heads(&self) -> BTreeSet<String> {
+        let is_output = |space: &&Space| space.fixed == Some(Fixed::Output);
+        let kin: BTreeSet<usize> = self.spaces.iter().filter(is_output).map(|space| space.kin).collect();
+        let is_head = |axis: &[Segment]| axis.iter().all(|segment| kin.contains(&self.spaces[segment.space].kin));
+        self.axes.iter().filter(|(_, axis)| is_head(axis)).map(|(value, _)| value.clone()).collect()
+    }
+
     /// The space a value lies in, if its whole feature axis is that one space.
     #[must_use]
     pub fn of_value(&self, value: &str) -> Option<SpaceId> {

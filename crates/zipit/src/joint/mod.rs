@@ -9,6 +9,8 @@
 //! | `calibrated` | `z_h[c] / T_h + b_h`                      | a temperature and a bias per head                     |
 //! | `gate`       | `log softmax(g)[h] + log softmax(z_h)[c]` | a [gate](gate()): a linear map from features to tasks |
 //!
+//! A head with one class has a sigmoid for a softmax, σ(z), as long as nothing else is known: its softmax is always 1.
+//!
 //! Temperatures, biases and the gate are fitted to unlabelled images of which it is known from which task's data they
 //! came; no class label is used.
 
@@ -63,7 +65,7 @@ impl Joint {
 /// How classes of different heads are compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule<'a> {
-    /// Each head's own softmax.
+    /// Each head's own softmax; of a head with one class its sigmoid.
     Softmax,
     /// Logits after each head's temperature and bias.
     Calibrated(&'a [Calibration]),
@@ -88,6 +90,8 @@ impl Rule<'_> {
         let z = logits.iter().map(|&z| f64::from(z));
         match self {
             Self::Calibrated(heads) => z.map(|z| z / heads[h].temperature + heads[h].bias).collect(),
+            // A lone logit is a detector's: σ(z), or it would always be certain.
+            Self::Softmax if logits.len() == 1 => z.map(|z| -log_sum_exp([0.0, -z].into_iter())).collect(),
             Self::Softmax => {
                 let all = log_sum_exp(z.clone());
                 z.map(|z| z - all).collect()
@@ -150,6 +154,18 @@ mod tests {
         assert!((a[0].exp() - 0.125).abs() < 1e-7 && (b[1].exp() - 0.375).abs() < 1e-7);
         assert!((Rule::Softmax.scores(1, z.view())[0].exp() - 0.5).abs() < 1e-12);
         assert!(Rule::Softmax.scores(0, array![1e30_f32, -1e30].view())[0].abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_head_with_one_class_is_as_sure_as_its_logit() {
+        let (one, two) = (array![-2.0_f32], array![1.0_f32, 0.0]);
+        assert!((Rule::Softmax.scores(0, one.view())[0] - (1.0 / (1.0 + 2.0_f64.exp())).ln()).abs() < 1e-12);
+        assert_eq!(Rule::Softmax.choose([one.view(), two.view()]), (1, 0));
+        assert_eq!(Rule::Softmax.choose([array![2.0].view(), two.view()]), (0, 0));
+        // By a gate the task is known, and with it the class.
+        let gate = array![1.0_f32, 0.0];
+        assert_eq!(Rule::Gate(gate.view()).choose([one.view(), two.view()]), (0, 0));
+        assert!(Rule::Softmax.scores(0, array![-1e30].view())[0] < -1e29);
     }
 
     #[test]

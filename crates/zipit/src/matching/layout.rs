@@ -4,7 +4,7 @@
 //! for biases and normalisation, `[C, kH·kW]` for a depthwise convolution. Where an axis is put together from
 //! several segments (Concat), the matrix falls into blocks of one space by one space.
 
-use crate::graph::{Graph, Segment, SpaceId, Spaces};
+use crate::graph::{Node, Segment, SpaceId, Spaces};
 use crate::state_dict::feature_rows;
 use crate::{Model, StateDict};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Slice};
@@ -67,9 +67,11 @@ impl Place {
 }
 
 impl Layout {
-    pub(super) fn new(graph: &Graph, spaces: &Spaces) -> Self {
+    /// Of the layers that all `models` have alike; heads may differ, and are left out then. The spaces are the first's.
+    pub(super) fn new(models: &[&Model], spaces: &Spaces) -> Self {
         let mut blocks = Vec::new();
-        for node in &graph.nodes {
+        let alike = |node: &&Node| models.iter().all(|model| model.graph.node(&node.name) == Some(node));
+        for node in models[0].graph.nodes.iter().filter(alike) {
             for param in node.op.params().into_iter().filter(|param| param.learned) {
                 let axis = node.op.feature_axis();
                 let n_rows = param.shape[axis];

@@ -115,7 +115,7 @@ pub fn mudsc(
     }
     let still: Vec<Axes> = spaces.spaces.iter().map(|space| Axes::identity(space.dim)).collect();
     let mut search = Search {
-        layout: &Layout::new(&models[0].graph, &spaces),
+        layout: &Layout::new(models, &spaces),
         models,
         axes: vec![still; n_models],
         rho,

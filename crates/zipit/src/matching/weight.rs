@@ -70,7 +70,7 @@ use rand_chacha::ChaCha8Rng;
 /// one of them twice.
 pub fn weight_matching(models: &[&Model], points: &[MergePoint], seed: u64) -> Result<Vec<Matching>> {
     let spaces = matchable_spaces(models, points)?;
-    let layout = Layout::new(&models[0].graph, &spaces);
+    let layout = Layout::new(models, &spaces);
     let still: Vec<Axes> = spaces.spaces.iter().map(|space| Axes::identity(space.dim)).collect();
     let moved: Vec<Vec<Axes>> = (models[1..].iter())
         .map(|model| {
@@ -94,7 +94,7 @@ pub fn weight_matching(models: &[&Model], points: &[MergePoint], seed: u64) -> R
 /// As [`weight_matching`], and for matchings that are not one for each point, of all its features.
 pub fn objective(models: &[&Model], points: &[MergePoint], matchings: &[Matching]) -> Result<f64> {
     let spaces = matchable_spaces(models, points)?;
-    let layout = Layout::new(&models[0].graph, &spaces);
+    let layout = Layout::new(models, &spaces);
     let fits = points.len() == matchings.len()
         && points.iter().zip(matchings).all(|(p, m)| m.assignment.len() == models.len() * p.dim);
     if !fits {

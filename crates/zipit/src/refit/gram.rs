@@ -29,6 +29,16 @@ pub fn patch_size(op: &Op) -> Option<usize> {
     Design::of(op).map(|design| design.n_groups * design.n_inputs)
 }
 
+/// Whether two layers read the same numbers of the same value: what is measured for one serves the other.
+#[must_use]
+pub fn reads_alike(a: &Node, b: &Node) -> bool {
+    let window = |node: &Node| match &node.op {
+        Op::Conv2d { window, .. } => Some(*window),
+        _ => None,
+    };
+    a.inputs == b.inputs && patch_size(&a.op) == patch_size(&b.op) && window(a) == window(b)
+}
+
 /// The models whose features are measured together, and their moments over n.
 struct View<'a> {
     models: Vec<usize>,
@@ -133,6 +143,10 @@ impl View<'_> {
             // A summand of a merged value stays a summand.
             let merge = channels(target, i);
             let merge = if self.own && target.only.is_none() { normalised(merge) } else { merge };
+            // Of a head that other models do not have there is nothing to make.
+            if merge.iter().all(Vec::is_empty) {
+                continue;
+            }
             let (w, b) = full(self.source, self.all[i]);
             for (feature, entries) in merge.iter().enumerate() {
                 for &(row, share) in entries {
@@ -279,7 +293,7 @@ pub fn spread(site: &Site, merged: &Model, source: &Node, models: &[&Model], gra
     }
     let merged = view.merged(site, merged, &covariance);
     let own = models.iter().enumerate().map(|(i, model)| {
-        let (w, b) = full(source, model);
+        let (w, b) = full(source, site.head.map_or(model, |head| models[head]));
         let block = Slice::from(i * view.patch()..(i + 1) * view.patch());
         let covariance = covariance.slice_axis(Axis(0), block);
         affine_moments(&w, w.dot(&view.mean.slice_axis(Axis(0), block)) + b, covariance.slice_axis(Axis(1), block))

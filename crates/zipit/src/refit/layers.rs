@@ -1,9 +1,9 @@
 //! The layers of a merged network that are solved again, in order.
 
 use super::Design;
-use crate::Graph;
-use crate::apply::{Blend, Blended, Grafted, Piece, Role};
+use crate::apply::{Blend, Blended, Grafted, Origin, Piece, Role};
 use crate::graph::{Node, Op};
+use crate::{Graph, Model};
 use std::collections::BTreeMap;
 
 /// One layer of the merged network.
@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 pub struct Layer {
     /// Index of its node in the merged graph.
     pub node: usize,
-    /// Index of the node in the models' graph whose outputs are its target.
+    /// Index of the node in the models' graph whose outputs are its target; in the first model's where all have it.
     pub source: usize,
+    /// The only model that has that node, where it is part of a head.
+    pub head: Option<usize>,
     /// What the value it reads stands for, of the models' values that the source node reads.
     pub input: Blend,
     /// What it should compute, of the models' outputs there.
@@ -49,23 +51,23 @@ pub(super) enum Exact {
 /// summands that are computed only after it count as exact.
 ///
 /// # Panics
-/// When `grafted` is not a merge of models of this graph.
+/// When `grafted` is not a merge of these models.
 #[must_use]
-pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
+pub fn layers(grafted: &Grafted, models: &[&Model]) -> Vec<Layer> {
     let merged = &grafted.model.graph;
-    let (places, sources) = (place(merged), place(graph));
+    let (places, sources) = (place(merged), Sources::of(models));
     let exact = exactness(grafted);
     let mut layers: Vec<Layer> = (merged.nodes.iter().enumerate())
         .filter(|(_, node)| Design::of(&node.op).is_some())
         .map(|(i, _)| {
             let origin = &grafted.origins[i];
             let (input, target) = (input(grafted, &places, i), origin.blend.clone());
-            Layer { node: i, source: sources[origin.source.as_str()], input, target, others: vec![] }
+            Layer { node: i, source: sources.place(origin), head: origin.head, input, target, others: vec![] }
         })
         .collect();
     for sum in sums(merged, &places) {
         let layer = layers.iter_mut().find(|layer| layer.node == sum.last).expect("a layer with unknowns");
-        let there = |&&i: &&usize| sources[grafted.origins[i].source.as_str()] <= layer.source && exact[i] == Exact::No;
+        let there = |&&i: &&usize| sources.place(&grafted.origins[i]) <= layer.source && exact[i] == Exact::No;
         let term = |&i: &usize| Term {
             value: merged.nodes[i].name.clone(),
             source: grafted.origins[i].source.clone(),
@@ -80,6 +82,20 @@ pub fn layers(grafted: &Grafted, graph: &Graph) -> Vec<Layer> {
 
 fn place(graph: &Graph) -> BTreeMap<&str, usize> {
     graph.nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i)).collect()
+}
+
+/// Where the nodes of the models' graphs stand.
+pub(super) struct Sources<'a>(Vec<BTreeMap<&'a str, usize>>);
+
+impl<'a> Sources<'a> {
+    pub fn of(models: &[&'a Model]) -> Self {
+        Self(models.iter().map(|model| place(&model.graph)).collect())
+    }
+
+    /// Of the node that `origin` names, in the graph of the model that has it.
+    pub fn place(&self, origin: &Origin) -> usize {
+        self.0[origin.head.unwrap_or(0)][origin.source.as_str()]
+    }
 }
 
 /// What the value that node i of the merged graph reads stands for.

@@ -4,7 +4,7 @@
 
 use super::design::{Design, store, unknowns};
 use crate::apply::{Blend, Blended, Grafted, Piece, Role};
-use crate::graph::{Graph, Op};
+use crate::graph::Op;
 use crate::{Error, Model, Result};
 use ndarray::{Array1, ArrayView1};
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,10 @@ pub struct Site {
     pub writers: Vec<usize>,
     /// What each writer reads.
     pub inputs: Vec<Blend>,
-    /// Index of the node in the models' graph whose place it takes.
+    /// Index of the node in the models' graph whose place it takes; in the first model's where all have it.
     pub source: usize,
+    /// The only model that has that node, where it is part of a head.
+    pub head: Option<usize>,
     /// How its features are made of the models'.
     pub target: Blend,
 }
@@ -31,17 +33,18 @@ pub struct Site {
 /// Every value that a layer makes and that is not one model's own yet, in the order of the merged graph.
 ///
 /// # Panics
-/// When `grafted` is not a merge of models of this graph.
+/// When `grafted` is not a merge of these models.
 #[must_use]
-pub fn sites(grafted: &Grafted, graph: &Graph) -> Vec<Site> {
+pub fn sites(grafted: &Grafted, models: &[&Model]) -> Vec<Site> {
     let nodes = &grafted.model.graph.nodes;
     let places: BTreeMap<&str, usize> = nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i)).collect();
-    let source = |i: usize| graph.nodes.iter().position(|node| node.name == grafted.origins[i].source);
+    let sources = super::layers::Sources::of(models);
     let exact = super::layers::exactness(grafted);
     let site = |value: usize, writers: Vec<usize>| Site {
         value,
         inputs: writers.iter().map(|&i| super::layers::input(grafted, &places, i)).collect(),
-        source: source(value).expect("a node of the models' graph"),
+        source: sources.place(&grafted.origins[value]),
+        head: grafted.origins[value].head,
         target: grafted.origins[value].blend.clone(),
         writers,
     };

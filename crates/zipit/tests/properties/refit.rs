@@ -255,7 +255,7 @@ fn own_moments_of_identical_features_are_regmean() {
     let a = chain(2, &eye, (&arr2(&[[1.0, 2.0], [3.0, 4.0]]), &array![3.0, -1.0]));
     let b = chain(2, &eye, (&arr2(&[[0.0, 1.0], [-1.0, 2.0]]), &array![0.0, 2.0]));
     let grafted = merged([&a, &b], &[0, 1, 0, 1]);
-    let all = layers(&grafted, &a.graph);
+    let all = layers(&grafted, &[&a, &b]);
     let layer = layer(&all, &grafted, "two");
     let own = Gram::Own(vec![
         moments(&arr2(&[[1.0, 2.0], [1.0, -2.0], [-1.0, 2.0], [-1.0, -2.0]])),
@@ -314,7 +314,7 @@ fn the_spread_of_a_layer_on_images_is_the_measured_one() {
     let eye = Array2::eye(3);
     let models = one.each_ref().map(|w| chain(3, w, (&eye, &bias)));
     let grafted = merged(models.each_ref(), &[0, 1, 1, 2, 0, 1]);
-    let site = sites(&grafted, &models[0].graph).remove(0);
+    let site = sites(&grafted, &models.each_ref()).remove(0);
     let source = &models[0].graph.nodes[site.source];
     assert_eq!(source.name, "one");
     let x = Array2::from_shape_simple_fn((40, 3), || rng.random_range(-1.0_f32..2.0)).mapv(f64::from);
@@ -354,7 +354,7 @@ fn a_later_layer_reads_what_was_repaired() {
     let one = arr2(&[[1.0]]);
     let model = chain(1, &one, (&one, &array![0.5]));
     let grafted = merged([&model, &model], &[0, 0]);
-    let site = sites(&grafted, &model.graph).into_iter().find(|site| model.graph.nodes[site.source].name == "two");
+    let site = sites(&grafted, &[&model, &model]).into_iter().find(|site| model.graph.nodes[site.source].name == "two");
     let site = site.expect("the second layer");
     let source = &model.graph.nodes[site.source];
     // Uncorrelated: 1 ± 1 and 4 ± 3.

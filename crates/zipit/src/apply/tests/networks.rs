@@ -86,6 +86,49 @@ pub fn oddities() -> Graph {
     }
 }
 
+/// The same trunk with heads of its own, one of each width for every head there is: under other names, with a bias where
+/// there was none and the other way round.
+pub fn with_heads(graph: &Graph, widths: &[usize]) -> Graph {
+    let heads = graph.spaces().unwrap().heads();
+    let mut other = Graph { nodes: vec![], outputs: vec![], ..graph.clone() };
+    for node in &graph.nodes {
+        if !heads.contains(&node.name) {
+            other.nodes.push(node.clone());
+            continue;
+        }
+        for (k, &width) in widths.iter().enumerate() {
+            let named = |name: &String| if heads.contains(name) { format!("own{k}.{name}") } else { name.clone() };
+            let mut own = node.clone();
+            own.name = named(&node.name);
+            own.module = node.module.as_ref().map(|module| format!("own{k}.{module}"));
+            own.inputs = node.inputs.iter().map(named).collect();
+            if let Op::Linear { out_features: n, bias, .. } | Op::Conv2d { out_channels: n, bias, .. } = &mut own.op {
+                (*n, *bias) = (width, !*bias);
+            }
+            other.nodes.push(own);
+        }
+    }
+    for k in 0..widths.len() {
+        other.outputs.extend(graph.outputs.iter().map(|output| format!("own{k}.{output}")));
+    }
+    other
+}
+
+/// A head of a convolution, as SqueezeNet's.
+pub fn convolutional() -> Graph {
+    let nodes = vec![
+        ("a", conv(2, 6, 3, 1), "x"),
+        ("a.relu", Op::Relu, "a"),
+        ("b", conv(6, 5, 3, 1), "a.relu"),
+        ("b.relu", Op::Relu, "b"),
+        ("classes", conv(5, 3, 1, 1), "b.relu"),
+        ("classes.relu", Op::Relu, "classes"),
+        ("pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, "classes.relu"),
+        ("flatten", Op::Flatten, "pool"),
+    ];
+    network("convolutional", [2, 6, 6], nodes, "flatten")
+}
+
 /// What newer networks are made of, which no builder makes: groups of channels, attention heads, norms of each sample,
 /// gates, learned tokens and scales, features split and shuffled.
 pub fn modern() -> Vec<Graph> {

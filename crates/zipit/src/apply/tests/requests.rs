@@ -1,6 +1,6 @@
 //! What surgery calls things, and what it refuses.
 
-use super::networks::{identity, image, model, oddities, zoo};
+use super::networks::{identity, image, model, oddities, with_heads, zoo};
 use crate::apply::{Heads, apply, check_mergeable, reference::logits};
 use crate::graph::{Arch, ArchSpec, Graph, Op};
 use crate::merge_set::Selection;
@@ -123,6 +123,77 @@ fn every_difference_between_models_is_listed() {
     let mut renamed = first.clone();
     renamed.graph.arch = "mine".into();
     check_mergeable(&[&first, &renamed]).unwrap();
+}
+
+#[test]
+fn only_the_trunk_must_agree() {
+    let graph = resnet20();
+    let first = model(&graph, 1);
+    let refusal = |change: &dyn Fn(&mut Graph)| {
+        let mut other = graph.clone();
+        change(&mut other);
+        check_mergeable(&[&first, &model(&other, 2)]).unwrap_err().to_string()
+    };
+    check_mergeable(&[&first, &model(&with_heads(&graph, &[7, 1]), 2)]).unwrap();
+    // A layer before the logits is trunk, and what is said names the head.
+    let deeper = refusal(&|graph| {
+        let mut linear = graph.nodes.pop().unwrap();
+        linear.name = "linear.0".into();
+        linear.module = Some("linear.0".into());
+        let mut last = linear.clone();
+        (last.name, last.module, last.inputs) = ("linear.1".into(), Some("linear.1".into()), vec!["linear.0".into()]);
+        last.op = Op::Linear { in_features: 3, out_features: 5, bias: true };
+        graph.nodes.extend([linear, last]);
+        graph.outputs = vec!["linear.1".into()];
+    });
+    for part in [
+        "model 2: has `linear.0` (Linear 19→3), which model 1 has not",
+        "the head at linear.1 and model 1's at linear may differ in",
+    ] {
+        assert!(deeper.contains(part), "{part}\n{deeper}");
+    }
+    // The first real difference comes first, whichever model has more.
+    let longer = refusal(&|graph| {
+        let at = graph.nodes.iter().position(|node| node.name == "layer2.0.relu").unwrap();
+        let mut relu = graph.nodes[at].clone();
+        relu.inputs = vec![std::mem::replace(&mut relu.name, "layer2.0.again".into())];
+        graph.nodes[at + 1].inputs = vec!["layer2.0.again".into()];
+        graph.nodes.insert(at + 1, relu);
+    });
+    let [added, changed] = ["has `layer2.0.again` (ReLU), which", "`layer2.0.conv2` is"].map(|part| longer.find(part));
+    assert!(added.is_some() && added < changed, "{longer}");
+    assert!(!longer.contains("may differ in"), "{longer}");
+    // What makes logits in one model only.
+    let cut = refusal(&|graph| {
+        graph.nodes.pop();
+        graph.outputs = vec!["flatten".into()];
+    });
+    assert!(cut.contains("makes logits, model 1's"), "{cut}");
+}
+
+#[test]
+fn heads_of_different_shapes_are_not_made_one() {
+    let graph = resnet20();
+    let first = model(&graph, 1);
+    let plan = identity(&graph, 2, |_| true);
+    for (heads, part) in [
+        (vec![3], "has its outputs at own0.linear, model 1 at linear"),
+        (vec![3, 3], "has its outputs at own0.linear, own1.linear, model 1 at linear"),
+    ] {
+        let message = refusal(&[&first, &model(&with_heads(&graph, &heads), 2)], &plan, Heads::Merge);
+        assert!(message.contains(part), "{message}");
+    }
+    let mut other = graph.clone();
+    if let Op::Linear { bias, .. } = &mut other.nodes.last_mut().unwrap().op {
+        *bias = false;
+    }
+    let message = refusal(&[&first, &model(&other, 2)], &plan, Heads::Merge);
+    assert!(message.contains("keep them separate: model 2 `linear` is Linear"), "{message}");
+    if let Op::Linear { out_features, .. } = &mut other.nodes.last_mut().unwrap().op {
+        *out_features = 2;
+    }
+    let message = refusal(&[&first, &model(&other, 2)], &plan, Heads::Merge);
+    assert!(message.contains("do not share one label space"), "{message}");
 }
 
 #[test]
