@@ -168,9 +168,17 @@ fn counters_of_batch_norm_are_no_lie() {
 }
 
 #[test]
+fn models_of_version_1_are_read() {
+    let folder = Folder::empty();
+    let bytes = forge::safetensors("model", |f| drop(f.metadata.insert("zipit.version".into(), "1".into())));
+    assert_eq!(model::read(&folder.write("m", &bytes)).unwrap().model, fixture::network(3));
+}
+
+#[test]
 fn checkpoints() {
     let mut file = Safetensors::of(&std::fs::read(Folder::filled().path("model")).unwrap());
     file.metadata.insert("zipit.kind".into(), "checkpoint".into());
+    file.metadata.insert("zipit.version".into(), "1".into());
     file.metadata.insert("zipit.state".into(), "{}".into());
     let changed = |change: SafetensorsLie| {
         let mut copy = Safetensors { metadata: file.metadata.clone(), tensors: file.tensors.clone() };
