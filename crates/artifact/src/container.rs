@@ -256,7 +256,7 @@ impl Header {
             return Err(Error::Kind { path: path.to_owned(), found, expected: kind });
         }
         match self.metadata.get(VERSION).and_then(|v| v.parse().ok()) {
-            Some(found) if found == reads => Ok(()),
+            Some(found) if (1..=reads).contains(&found) => Ok(()),
             Some(found) => Err(Error::Version { path: path.to_owned(), kind, found, reads }),
             None => Err(Error::damaged(path, kind, format!("its `{VERSION}` is no number"))),
         }
