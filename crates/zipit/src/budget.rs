@@ -154,7 +154,9 @@ impl MacModel {
             for layer in &self.layers {
                 // The models' own heads stand for one layer together.
                 let share = if layer.own { 1.0 / self.n_models as f64 } else { 1.0 };
-                axis(layer).iter().for_each(|segment| layers[segment.space] += share);
+                for segment in axis(layer) {
+                    layers[segment.space] += share;
+                }
             }
             layers
         };
