@@ -35,8 +35,10 @@ fn unfinished(place: &Workplace, from: &str, to: &str) {
         header.points.iter().map(|(name, _)| (name.clone(), reader.moments(name).unwrap())).collect();
     let grams: BTreeMap<_, _> =
         header.layers.iter().map(|(name, _)| (name.clone(), reader.gram(name).unwrap())).collect();
+    let extents: BTreeMap<_, _> =
+        reader.read_values().iter().map(|value| (value.clone(), reader.extent(value).unwrap())).collect();
     let header = StatsHeader { n_batches: header.n_batches + 1, ..header.clone() };
-    stats::write(&place.path(to), &header, &moments, &grams).unwrap();
+    stats::write(&place.path(to), &header, &moments, &grams, &extents).unwrap();
 }
 
 #[test]

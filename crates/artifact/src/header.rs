@@ -18,7 +18,8 @@ pub const MODEL_VERSION: u32 = 2;
 ///
 /// - 1: first.
 /// - 2: what layers read (`collect --gram`).
-/// - 3: every model's graph, where heads differ.
+/// - 3: every model's graph, where heads differ; the ranges of the values that something reads, which tell constant
+///   features; products of centred numbers.
 pub const STATS_VERSION: u32 = 3;
 /// Format version of a plan.
 ///
@@ -26,7 +27,8 @@ pub const STATS_VERSION: u32 = 3;
 /// - 2: dense merge maps beside dense unmerge maps.
 /// - 3: the condition number of each unmerge; seeds draw from `ChaCha8`.
 /// - 4: what averaging leaves of the spread that a norm divides by.
-pub const PLAN_VERSION: u32 = 4;
+/// - 5: features without weight in M; the number of constant ones. A file of version 4 has none.
+pub const PLAN_VERSION: u32 = 5;
 /// Format version of a report.
 ///
 /// - 1: first.

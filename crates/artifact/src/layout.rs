@@ -6,6 +6,12 @@ pub const HEADER: &str = "header";
 pub const POINTS: &str = "points";
 /// Stats: the group that holds one group per layer whose inputs were measured.
 pub const LAYERS: &str = "layers";
+/// Stats: the group that holds one group per value that something reads.
+pub const VALUES: &str = "values";
+/// Stats, per value: the smallest number of each feature, `[N·C]` f32.
+pub const LOW: &str = "low";
+/// Stats, per value: the largest number of each feature, `[N·C]` f32.
+pub const HIGH: &str = "high";
 /// Stats, per point: n, a scalar u64.
 pub const COUNT: &str = "count";
 /// Stats, per point: Σz, `[N·d]` f64.
@@ -32,6 +38,12 @@ pub fn point(name: &str) -> String {
 #[must_use]
 pub fn layer(name: &str) -> String {
     format!("{LAYERS}/{}", link(name))
+}
+
+/// Path of a value's group.
+#[must_use]
+pub fn value(name: &str) -> String {
+    format!("{VALUES}/{}", link(name))
 }
 
 /// Path of model i's group within a layer's, where each model is measured by itself.

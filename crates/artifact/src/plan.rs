@@ -20,6 +20,8 @@ const CODEC: u8 = 1;
 /// magic, version u32, codec u8, three zeros, lengths of the three sections u64.
 const PREFIX: usize = 8 + 4 + 4 + 24;
 const DIGEST: usize = 32;
+/// The last version that knew no features without weight: it is read, too.
+const WITHOUT_RESTING: u32 = 4;
 /// What the assignments may take when decoded.
 const LIMIT: usize = 1 << 30;
 
@@ -69,6 +71,9 @@ struct Point {
     dense_merge: bool,
     /// Whether U follows, after M, as `[n_joint, n_groups]` f32 in the dense section.
     dense_unmerge: bool,
+    /// The joint features without weight in M; none in version 4.
+    #[serde(default)]
+    resting: Vec<u32>,
     summary: PointSummary,
 }
 
@@ -118,6 +123,7 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
                 n_groups: point.n_groups,
                 dense_merge: point.merge.is_some(),
                 dense_unmerge: point.unmerge.is_some(),
+                resting: point.resting.clone(),
                 summary: point.summary.clone(),
             })
             .collect(),
@@ -207,7 +213,7 @@ fn sections<'a>(path: &Path, bytes: &'a [u8]) -> Result<[&'a [u8]; 3]> {
     let damaged = |reason: &str| Error::damaged(path, Kind::Plan, reason);
     let version = bytes.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     match version {
-        Some(PLAN_VERSION) => {}
+        Some(WITHOUT_RESTING | PLAN_VERSION) => {}
         Some(found) => {
             return Err(Error::Version { path: path.to_owned(), kind: Kind::Plan, found, reads: PLAN_VERSION });
         }
@@ -258,6 +264,7 @@ fn points(header: Vec<Point>, assignments: Vec<Vec<u32>>, mut dense: &[u8]) -> R
             name: point.name,
             assignment,
             n_groups: point.n_groups,
+            resting: point.resting,
             merge,
             unmerge,
             summary: point.summary,

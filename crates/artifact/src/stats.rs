@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use zipit::apply::check_trunks;
+use zipit::graph::MergePoint;
 use zipit::refit::{Gram, gram::patch_size};
-use zipit::{Graph, Moments, Preprocess, Task};
+use zipit::{Constants, Extent, Graph, Moments, Preprocess, Task};
 
 /// The first bytes of the file.
 pub(crate) const MAGIC: &[u8; 8] = b"zipit-st";
@@ -218,6 +219,22 @@ impl StatsHeader {
         Ok(())
     }
 
+    /// Checks the ranges of one value: a finite one of every feature of every model.
+    fn check_extent(&self, value: &str, extent: &Extent) -> Result<(), String> {
+        let expected = self.width(value)?;
+        if extent.low.len() != expected {
+            return Err(format!("`{value}`: ranges of {} features, expected {expected}", extent.low.len()));
+        }
+        extent.validate(value).map_err(|e| e.to_string())
+    }
+
+    /// N·C of a value.
+    fn width(&self, value: &str) -> Result<usize, String> {
+        let shapes = self.graph.shapes().map_err(|e| e.to_string())?;
+        let shape = shapes.get(value).ok_or_else(|| format!("its graph has no value `{value}`"))?;
+        shape[0].checked_mul(self.n_models()).ok_or_else(|| "too many features".to_owned())
+    }
+
     fn layer(&self, name: &str) -> Result<(usize, GramKind), String> {
         let found = self.layers.iter().find(|(layer, _)| layer == name);
         match (found, self.gram) {
@@ -244,6 +261,7 @@ pub fn write(
     header: &StatsHeader,
     moments: &BTreeMap<String, Moments>,
     grams: &BTreeMap<String, Gram>,
+    extents: &BTreeMap<String, Extent>,
 ) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     let mut header = header.clone();
@@ -266,10 +284,19 @@ pub fn write(
     if grams.len() != header.layers.len() {
         return Err(unwritable(format!("{} layers' moments for {}", grams.len(), header.layers.len())));
     }
+    let spaces = header.graph.spaces().map_err(|e| unwritable(e.to_string()))?;
+    let values = header.graph.read_values(&spaces);
+    for value in &values {
+        let extent = extents.get(value).ok_or_else(|| unwritable(format!("the ranges of `{value}` are missing")))?;
+        header.check_extent(value, extent).map_err(unwritable)?;
+    }
+    if extents.len() != values.len() {
+        return Err(unwritable(format!("{} values' ranges for {}", extents.len(), values.len())));
+    }
     let text = json::encode("header", &header).map_err(unwritable)?;
 
     let staged = Staged::new(path)?;
-    write_hdf5(staged.path(), &text, moments, grams)
+    write_hdf5(staged.path(), &text, moments, grams, extents)
         .map_err(|e| Error::Write { path: path.to_owned(), reason: hdf::reason(&e) })?;
     seal(staged.file()).map_err(|e| Error::Write { path: path.to_owned(), reason: crate::error::reason(&e) })?;
     staged.commit()
@@ -280,6 +307,7 @@ fn write_hdf5(
     header: &str,
     moments: &BTreeMap<String, Moments>,
     grams: &BTreeMap<String, Gram>,
+    extents: &BTreeMap<String, Extent>,
 ) -> hdf5::Result<()> {
     let file = hdf::create(path, BLOCK as u64)?;
     file.new_dataset_builder().with_data(ArrayView1::from(header.as_bytes())).create(layout::HEADER)?;
@@ -300,6 +328,14 @@ fn write_hdf5(
                 }
             }
         }
+    }
+    if !extents.is_empty() {
+        hdf::group(&file, layout::VALUES)?;
+    }
+    for (value, Extent { low, high }) in extents {
+        let group = hdf::group(&file, &layout::value(value))?;
+        group.new_dataset_builder().with_data(ArrayView1::from(low)).create(layout::LOW)?;
+        group.new_dataset_builder().with_data(ArrayView1::from(high)).create(layout::HIGH)?;
     }
     file.flush()?;
     file.close()
@@ -381,6 +417,8 @@ pub struct StatsReader {
     path: PathBuf,
     blake3: String,
     header: StatsHeader,
+    points: Vec<MergePoint>,
+    values: Vec<String>,
     file: hdf5::File,
 }
 
@@ -397,7 +435,9 @@ impl StatsReader {
         let text = String::from_utf8(text).map_err(|_| unusable("its header is no text".to_owned()))?;
         let header: StatsHeader = json::decode("header", &text).map_err(unusable)?;
         header.validate().map_err(unusable)?;
-        Ok(Self { path: path.to_owned(), blake3, header, file })
+        let spaces = header.graph.spaces().map_err(|e| unusable(e.to_string()))?;
+        let (points, values) = (header.graph.merge_points(&spaces), header.graph.read_values(&spaces));
+        Ok(Self { path: path.to_owned(), blake3, header, points, values, file })
     }
 
     /// The file.
@@ -432,6 +472,33 @@ impl StatsReader {
         self.read_point(name).map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
     }
 
+    /// The values whose ranges were measured.
+    #[must_use]
+    pub fn read_values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// Reads the ranges of one value.
+    ///
+    /// # Errors
+    /// A value that is not there, or whose numbers do not fit the header.
+    pub fn extent(&self, value: &str) -> Result<Extent> {
+        self.read_extent(value).map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
+    }
+
+    /// Which features of a merge point are constant wherever they are read, beside its `moments`.
+    ///
+    /// # Errors
+    /// A point that is not there, or ranges that are not or that do not fit the header.
+    pub fn constants(&self, name: &str, moments: &Moments) -> Result<Constants> {
+        let missing = || Error::contents(&self.path, Kind::Stats, &format!("it has no merge point `{name}`"));
+        let point = self.points.iter().find(|point| point.name == name).ok_or_else(missing)?;
+        let n = self.header.n_models();
+        let reads = point.reads.iter().map(|read| Ok(self.extent(&read.value)?.of(read, n)));
+        let reads = reads.collect::<Result<Vec<_>>>()?;
+        Ok(Constants::new(moments, &reads, n, point.normalised || point.compared))
+    }
+
     /// Reads the second moments of what a layer reads, by its module.
     ///
     /// # Errors
@@ -444,6 +511,14 @@ impl StatsReader {
         let moments = self.read_moments(&layout::point(name), self.header.n_models(), self.header.dim(name)?)?;
         self.header.check(name, &moments)?;
         Ok(moments)
+    }
+
+    fn read_extent(&self, value: &str) -> Result<Extent, String> {
+        let n = self.header.width(value)?;
+        let read = |what: &str| hdf::read(&self.file, &format!("{}/{what}", layout::value(value)), Some(n));
+        let extent = Extent { low: read(layout::LOW)?, high: read(layout::HIGH)? };
+        self.header.check_extent(value, &extent)?;
+        Ok(extent)
     }
 
     fn read_gram(&self, name: &str) -> Result<Gram, String> {

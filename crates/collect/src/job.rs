@@ -10,7 +10,7 @@ use zipit::fold::fold_batch_norm;
 use zipit::graph::Node;
 use zipit::images::ImageBatches;
 use zipit::refit::{self, gram::patch_size, gram::reads_alike};
-use zipit::{Graph, Model, Moments};
+use zipit::{Extent, Graph, Model, Moments};
 use zipit_artifact::model::ModelFile;
 use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
 use zipit_data::Split;
@@ -20,8 +20,8 @@ use zipit_stage::merging::read_models;
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, accumulate, batch_size};
 
-/// Batches that are done, moments by merge point and by layer.
-type Resumed = (usize, BTreeMap<String, Moments>, BTreeMap<String, refit::Gram>);
+/// Batches that are done, moments by merge point and by layer, ranges by value.
+type Resumed = (usize, BTreeMap<String, Moments>, BTreeMap<String, refit::Gram>, BTreeMap<String, Extent>);
 
 pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let files = read_models(&args.models)?;
@@ -42,7 +42,9 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
     // Folding BatchNorm into its convolution changes no value that is observed.
-    let observed: BTreeSet<String> = points.iter().map(|p| p.measured.value.clone()).collect();
+    let read = graph.read_values(&spaces);
+    let observed: BTreeSet<String> =
+        points.iter().map(|p| p.measured.value.clone()).chain(read.iter().cloned()).collect();
     let gram = args.gram.map(Gram::kind);
     let layers = if gram.is_some() { layers(&models, &observed)? } else { vec![] };
     if args.common.dry_run {
@@ -63,12 +65,16 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Ok(());
     }
     let partial = partial_path(&args.out);
-    let (mut done, mut moments, mut grams) = resume(&partial, &provenance.key, stage).unwrap_or_else(|| {
-        let moments = points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim)));
-        let zeros = |f: usize| gram.map(|gram| gram.zeros(models.len(), f));
-        let grams = layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?)));
-        (0, moments.collect(), grams.collect())
-    });
+    let shapes = graph.shapes()?;
+    let (mut done, mut moments, mut grams, mut extents) =
+        resume(&partial, &provenance.key, stage).unwrap_or_else(|| {
+            let moments = points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim)));
+            let zeros = |f: usize| gram.map(|gram| gram.zeros(models.len(), f));
+            let grams = layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?)));
+            let extents =
+                read.iter().map(|value| (value.clone(), Extent::none(models.len() * shapes[value.as_str()][0])));
+            (0, moments.collect(), grams.collect(), extents.collect())
+        });
     let whole = StatsHeader {
         graph: graph.clone(),
         others: others(&models),
@@ -98,7 +104,16 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             let started = Instant::now();
             let range = done..(done + piece).min(batches.n_batches());
             let layers = (&modules[..], &mut grams);
-            done += accumulate::measure(&networks, &points, layers, &batches, range, &mut moments, &progress)?;
+            done += accumulate::measure(
+                &networks,
+                &points,
+                layers,
+                &mut extents,
+                &batches,
+                range,
+                &mut moments,
+                &progress,
+            )?;
             // As many batches as fit until the next save, found from the pieces' own speed.
             let fitting = piece as f64 * saver.left().as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
             piece = (2 * piece).min(fitting as usize).max(stage.n_threads());
@@ -106,7 +121,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         if done < batches.n_batches() {
             let n_images = batches.n_images_in(done) as u64;
             let part = StatsHeader { n_images, batches_done: done as u64, ..whole.clone() };
-            saver.save(|| stats::write(&partial, &part, &moments, &grams))?;
+            saver.save(|| stats::write(&partial, &part, &moments, &grams, &extents))?;
             if stage.interrupted() {
                 bail!(
                     "interrupted after {} of {} images; the same command goes on from there ({})",
@@ -118,7 +133,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         }
     }
     drop(progress);
-    stats::write(&args.out, &whole, &moments, &grams)?;
+    stats::write(&args.out, &whole, &moments, &grams, &extents)?;
     if partial.exists() {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
@@ -191,6 +206,8 @@ fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<Resumed> {
         .collect::<Option<BTreeMap<_, _>>>()?;
     let layers = &reader.header().layers;
     let grams = layers.iter().map(|(name, _)| Some((name.clone(), reader.gram(name).ok()?))).collect::<Option<_>>()?;
+    let read = reader.read_values().iter();
+    let extents = read.map(|value| Some((value.clone(), reader.extent(value).ok()?))).collect::<Option<_>>()?;
     tracing::info!("going on from {} images in {}", reader.header().n_images, partial.display());
-    Some((reader.header().batches_done as usize, moments, grams))
+    Some((reader.header().batches_done as usize, moments, grams, extents))
 }

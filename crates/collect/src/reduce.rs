@@ -43,10 +43,18 @@ pub fn reduce(paths: &[PathBuf], out: &Path, dry_run: bool, stage: &Stage) -> an
         }
         grams.insert(name.clone(), sum);
     }
+    let mut extents = BTreeMap::new();
+    for value in shards[0].read_values() {
+        let mut all = shards[0].extent(value)?;
+        for shard in &shards[1..] {
+            all.merge(&shard.extent(value)?).with_context(|| format!("{}: `{value}`", shard.path().display()))?;
+        }
+        extents.insert(value.clone(), all);
+    }
     let batches_done = shards.iter().map(|r| r.header().batches_done).sum();
     let n_batches = shards.iter().map(|r| r.header().n_batches).sum();
     let header = StatsHeader { n_images, batches_done, n_batches, shard: None, provenance, ..first.clone() };
-    stats::write(out, &header, &total, &grams)?;
+    stats::write(out, &header, &total, &grams, &extents)?;
     stage.record(out);
     stage.print(&format!("{}: {told}\n", out.display()))
 }

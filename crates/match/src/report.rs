@@ -1,10 +1,9 @@
 //! `--report`: everything a matching did, as a file.
 
 use crate::search::Ranked;
-use crate::solve::{Problem, Solved};
+use crate::solve::{Measured, Problem, Solved};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use zipit::Moments;
 use zipit::history::{Merge, replay};
 use zipit::plan::{PlanSettings, PointSummary};
 
@@ -35,7 +34,7 @@ pub struct Point {
 }
 
 impl Point {
-    fn new(solved: &Solved, moments: &Moments, n_models: usize) -> Self {
+    fn new(solved: &Solved, measured: &Measured, n_models: usize) -> Self {
         let plan = &solved.plan;
         let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
         for &group in &plan.assignment {
@@ -45,7 +44,7 @@ impl Point {
         for size in sizes.into_values() {
             *group_sizes.entry(size).or_default() += 1;
         }
-        let second_moment = moments.second_moment();
+        let second_moment = measured.moments.second_moment();
         let lost = plan.lost_energy(&second_moment);
         let d = plan.assignment.len() / n_models;
         let lost_per_model = (0..n_models)
@@ -62,7 +61,7 @@ impl Point {
             group_sizes,
             summary: plan.summary.clone(),
             lost_per_model,
-            merges: solved.matching.as_ref().map(|m| replay(m, moments)).unwrap_or_default(),
+            merges: solved.matching.as_ref().map(|m| replay(m, measured)).unwrap_or_default(),
         }
     }
 }
@@ -79,7 +78,7 @@ impl MatchReport {
         ranking: Vec<Ranked>,
     ) -> anyhow::Result<Self> {
         let point = |(p, solved): (usize, &Solved)| -> anyhow::Result<Point> {
-            Ok(Point::new(solved, &problem.moments(p)?, problem.n_models))
+            Ok(Point::new(solved, &problem.measured(settings.method, p)?, problem.n_models))
         };
         let points = solved.iter().enumerate().map(point).collect::<Result<_, _>>()?;
         Ok(Self { settings: settings.clone(), ranking, points })

@@ -85,16 +85,16 @@ fn rank(
     let progress = stage.progress("search", "points", problem.points.len() as u64);
     let mut lost = vec![0.0; methods.len() * rules.len()];
     for p in 0..problem.points.len() {
-        let moments = problem.moments(p)?;
+        let measured = problem.measured(given.method, p)?;
         let unseen = match holdout {
             Some(holdout) => Some(holdout.moments(&problem.points[p].name)?.second_moment()),
             None => None,
         };
         let score = |(method, together): (&Method, &Vec<Option<Matching>>)| -> anyhow::Result<Vec<f64>> {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
-            let features = problem.align(*method, p, n_groups[p], &moments, together[p].as_ref())?;
+            let features = problem.align(*method, p, n_groups[p], &measured, together[p].as_ref())?;
             let lost = |rule: &UnmergeRule| -> anyhow::Result<f64> {
-                let plan = problem.maps(&features, p, &moments, rule)?;
+                let plan = problem.maps(&features, p, &measured, rule)?;
                 Ok(unseen.as_ref().map_or(plan.summary.reconstruction_error, |g| plan.lost_share(g)))
             };
             rules.iter().map(lost).collect()

@@ -10,7 +10,7 @@ use zipit::matching::{Matching, Method, cca, match_features, mudsc, weight};
 use zipit::plan::{PlanSettings, PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
-use zipit::{Model, Moments};
+use zipit::{Constants, Model, Moments, Observed};
 use zipit_artifact::stats::StatsReader;
 use zipit_stage::Progress;
 
@@ -31,6 +31,18 @@ pub enum Aligned {
     Groups(Matching),
     /// Linear maps.
     Mixed(cca::DenseMaps),
+}
+
+/// What was measured at a merge point.
+pub struct Measured {
+    pub moments: Moments,
+    pub constants: Constants,
+}
+
+impl<'a> From<&'a Measured> for Observed<'a> {
+    fn from(Measured { moments, constants }: &'a Measured) -> Self {
+        (moments, constants).into()
+    }
 }
 
 /// A merge point's maps, and the groups they come from where there are groups.
@@ -61,27 +73,31 @@ impl Problem<'_> {
         let mut solved = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(rayon::current_num_threads()) {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
-            let moments = self.read(chunk.iter().copied())?;
-            let one = |(&p, moments): (&usize, Moments)| {
-                let found = self.at(settings, p, n_groups[p], &moments, together[p].as_ref());
+            let measured = self.read(settings.method, chunk.iter().copied())?;
+            let one = |(&p, measured): (&usize, Measured)| {
+                let found = self.at(settings, p, n_groups[p], &measured, together[p].as_ref());
                 progress.advance(1);
                 found.with_context(|| format!("`{}`", self.points[p].name))
             };
-            solved.extend(chunk.par_iter().zip(moments).map(one).collect::<anyhow::Result<Vec<_>>>()?);
+            solved.extend(chunk.par_iter().zip(measured).map(one).collect::<anyhow::Result<Vec<_>>>()?);
         }
         Ok(solved)
     }
 
-    fn read(&self, points: impl Iterator<Item = usize>) -> anyhow::Result<Vec<Moments>> {
-        points.map(|p| self.moments(p)).collect()
+    fn read(&self, method: Method, points: impl Iterator<Item = usize>) -> anyhow::Result<Vec<Measured>> {
+        points.map(|p| self.measured(method, p)).collect()
     }
 
-    /// Moments of the p-th point.
+    /// What was measured at the p-th point, as the method takes it: plain averaging weighs constants like anything else.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn moments(&self, p: usize) -> anyhow::Result<Moments> {
-        Ok(self.stats.moments(&self.points[p].name)?)
+    pub fn measured(&self, method: Method, p: usize) -> anyhow::Result<Measured> {
+        let name = &self.points[p].name;
+        let moments = self.stats.moments(name)?;
+        let constants = self.stats.constants(name, &moments)?;
+        let constants = if method == Method::Identity { constants.weighed() } else { constants };
+        Ok(Measured { moments, constants })
     }
 
     /// One point's maps.
@@ -93,11 +109,11 @@ impl Problem<'_> {
         settings: &PlanSettings,
         p: usize,
         n_groups: usize,
-        moments: &Moments,
+        measured: &Measured,
         together: Option<&Matching>,
     ) -> anyhow::Result<Solved> {
-        let features = self.align(settings.method, p, n_groups, moments, together)?;
-        let plan = self.maps(&features, p, moments, &settings.unmerge)?;
+        let features = self.align(settings.method, p, n_groups, measured, together)?;
+        let plan = self.maps(&features, p, measured, &settings.unmerge)?;
         let matching = match features {
             Aligned::Groups(matching) => Some(matching),
             Aligned::Mixed(_) => None,
@@ -114,17 +130,17 @@ impl Problem<'_> {
         method: Method,
         p: usize,
         n_groups: usize,
-        moments: &Moments,
+        measured: &Measured,
         together: Option<&Matching>,
     ) -> anyhow::Result<Aligned> {
         if let Method::Cca { gamma } = method {
             let d = self.points[p].dim;
             ensure!(n_groups == d, "cca always keeps d = {d} features");
-            return Ok(Aligned::Mixed(cca::cca(moments, self.n_models, gamma)?));
+            return Ok(Aligned::Mixed(cca::cca(measured, self.n_models, gamma)?));
         }
         Ok(Aligned::Groups(match together {
             Some(matching) => matching.clone(),
-            None => match_features(&self.overrides[p].method(method), moments, self.n_models, n_groups)?,
+            None => match_features(&self.overrides[p].method(method), measured, self.n_models, n_groups)?,
         }))
     }
 
@@ -136,15 +152,15 @@ impl Problem<'_> {
         &self,
         features: &Aligned,
         p: usize,
-        moments: &Moments,
+        measured: &Measured,
         rule: &UnmergeRule,
     ) -> anyhow::Result<PointPlan> {
         let (name, n) = (&self.points[p].name, self.n_models);
         Ok(match features {
             Aligned::Groups(matching) => {
-                PointPlan::new(name, matching, moments, n, rule, PointNature::from(&self.points[p]))?
+                PointPlan::new(name, matching, measured, n, rule, PointNature::from(&self.points[p]))?
             }
-            Aligned::Mixed(maps) => PointPlan::from_maps(name, &maps.merge, &maps.unmerge, moments, n, rule)?,
+            Aligned::Mixed(maps) => PointPlan::from_maps(name, &maps.merge, &maps.unmerge, measured, n, rule)?,
         })
     }
 
@@ -175,11 +191,11 @@ impl Problem<'_> {
         let mut matchings = vec![None; self.points.len()];
         for points in families.into_values() {
             let name = &self.points[points[0]].name;
-            let moments = self.read(points.iter().copied())?;
+            let measured = self.read(method, points.iter().copied())?;
             let members: Vec<Member<'_>> = points
                 .iter()
-                .zip(&moments)
-                .filter_map(|(&p, moments)| Some(Member { moments, blocks: self.points[p].blocks? }))
+                .zip(&measured)
+                .filter_map(|(&p, of)| Some(Member { observed: of.into(), blocks: self.points[p].blocks? }))
                 .collect();
             let method = self.overrides[points[0]].method(method);
             let found = match_blocks(&method, &members, self.n_models).with_context(|| format!("`{name}`"))?;
@@ -197,9 +213,9 @@ impl Problem<'_> {
                 Some(weight::weight_matching(&models, self.points, seed)?)
             }
             Method::Mudsc { rho, solver, seed } => {
-                let moments = self.read(0..self.points.len())?;
-                let moments: Vec<&Moments> = moments.iter().collect();
-                Some(mudsc::mudsc(&models, self.points, &moments, rho, solver, n_groups, seed)?)
+                let measured = self.read(method, 0..self.points.len())?;
+                let measured: Vec<&Measured> = measured.iter().collect();
+                Some(mudsc::mudsc(&models, self.points, &measured, rho, solver, n_groups, seed)?)
             }
             _ => None,
         })

@@ -70,9 +70,9 @@ fn within_budget(
     let blocks = problem.families(settings.method)?;
     for (p, point) in problem.points.iter().enumerate() {
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
-        let moments = problem.moments(p)?;
+        let measured = problem.measured(settings.method, p)?;
         let at = |n_groups: usize| -> anyhow::Result<Choice> {
-            let solved = problem.at(settings, p, n_groups, &moments, blocks[p].as_ref())?;
+            let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref())?;
             Ok(Choice { n_groups, lost: solved.plan.summary.reconstruction_error })
         };
         // Blocks keep their number and width.
@@ -194,7 +194,17 @@ mod tests {
 
     fn point() -> MergePoint {
         let measured = Measured { value: "relu".into(), features: None };
-        MergePoint { name: "relu".into(), measured, blocks: None, normalised: false, space: 0, dim: 8, layers: 1 }
+        MergePoint {
+            name: "relu".into(),
+            measured,
+            blocks: None,
+            normalised: false,
+            compared: false,
+            reads: vec![],
+            space: 0,
+            dim: 8,
+            layers: 1,
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Moments of the joint features z = [x¹; …; xᴺ] at the merge points: all networks see the same images in lockstep,
 //! merge point by merge point, and only values that are still needed are kept.
 //!
-//! A batch's Σz and Σzzᵀ are f32 sums over its B·H·W samples; batches are added in f64, in batch order. Results
-//! are therefore the same, bit for bit, for any number of threads, but not for another batch size.
+//! A batch's Σ(z − o) and Σ(z − o)(z − o)ᵀ are f32 sums over its B·H·W samples, counted from an origin o near the features'
+//! means, so that a small variance about a large mean is not lost in the products; they are moved back to the origin 0 and
+//! added in f64, in batch order. o is found from the batch alone. Results are therefore the same, bit for bit, for any
+//! number of threads and in any split into shards of whole batches, but not for another batch size.
 
 use crate::forward::{Run, Statistics};
 use crate::ops::features_last;
@@ -12,14 +14,18 @@ use crate::{Device, Error, Network, Result};
 use ndarray::ArrayView2;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use tch::{Kind, Tensor};
-use zipit::Moments;
 use zipit::apply::check_trunks;
 use zipit::graph::{MergePoint, Op};
 use zipit::images::ImageBatches;
 use zipit::refit::Gram;
 use zipit::refit::gram::patch_size;
 use zipit::watch::Watch;
+use zipit::{Extent, Moments};
+
+/// Samples whose mean is the origin that a batch is counted from.
+const N_ORIGIN: i64 = 256;
 
 /// Adds the moments of the batches in `range` to `into`, which gets a new entry for each point it does not hold, and
 /// returns how many batches were done: all, or after an interruption the first so many of the range.
@@ -38,11 +44,11 @@ pub fn moments(
     into: &mut BTreeMap<String, Moments>,
     watch: &dyn Watch,
 ) -> Result<usize> {
-    measure(networks, points, (&[], &mut BTreeMap::new()), batches, range, into, watch)
+    measure(networks, points, (&[], &mut BTreeMap::new()), &mut BTreeMap::new(), batches, range, into, watch)
 }
 
-/// As [`moments`], and the second moments of what `layers` read, given by module and with an entry in the map, which says
-/// whether the networks are measured together.
+/// As [`moments`], the second moments of what `layers` read, given by module and with an entry in the map, which says
+/// whether the networks are measured together, and the ranges of the values that have an entry in `extents`.
 ///
 /// # Errors
 /// As [`moments`]; layers that the networks do not have.
@@ -50,6 +56,7 @@ pub fn measure(
     networks: &[&Network],
     points: &[MergePoint],
     (layers, grams): (&[String], &mut BTreeMap<String, Gram>),
+    extents: &mut BTreeMap<String, Extent>,
     batches: &dyn ImageBatches,
     range: Range<usize>,
     into: &mut BTreeMap<String, Moments>,
@@ -102,6 +109,11 @@ pub fn measure(
     }
     // The networks have their trunk in one order.
     stops.sort_by_key(|(stop, _)| stop.at[0]);
+    let mut seen: Vec<Seen<'_>> = Vec::new();
+    for (value, extent) in extents.iter_mut() {
+        seen.push(Seen { at: made(networks, value)?, value, extent: Mutex::new(extent) });
+    }
+    seen.sort_by_key(|seen| seen.at[0]);
     let first = range.start;
     let (stops, sums): (Vec<Stop<'_>>, Vec<_>) =
         stops.into_iter().map(|(stop, moments)| (stop, InOrder::new(first, moments))).unzip();
@@ -113,15 +125,15 @@ pub fn measure(
     each_batch(workers, range, watch, &failure, |networks: &mut Vec<Network>, batch| {
         let images = read(batches, batch)?;
         let input = networks[0].input(&images)?;
-        let mut runs: Vec<Run<'_>> =
-            networks.iter().map(|n| n.start(input.shallow_clone(), Statistics::Running)).collect();
+        let mut runs: Vec<(Run<'_>, Vec<[Tensor; 2]>)> =
+            networks.iter().map(|n| (n.start(input.shallow_clone(), Statistics::Running), vec![])).collect();
         // Each network runs up to the next stop by itself: its values stay in the processor's caches.
         for (stop, sums) in stops.iter().zip(&sums) {
-            let samples = |(run, &at): (&mut Run<'_>, &usize)| -> Result<Tensor> {
-                run.advance_to(at)?;
+            let samples = |(i, (run, ranges)): (usize, &mut (Run<'_>, Vec<[Tensor; 2]>))| -> Result<Tensor> {
+                advance(run, i, stop.at[i], &seen, ranges)?;
                 stop.samples(run.value(stop.value)?)
             };
-            let samples: Vec<Tensor> = runs.iter_mut().zip(&stop.at).map(samples).collect::<Result<_>>()?;
+            let samples: Vec<Tensor> = runs.iter_mut().enumerate().map(samples).collect::<Result<_>>()?;
             let together = if stop.alone { 1 } else { samples.len() };
             let products: Vec<Products> = samples
                 .chunks(together)
@@ -133,8 +145,37 @@ pub fn measure(
                 moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
             });
         }
+        for (i, (run, ranges)) in runs.iter_mut().enumerate() {
+            advance(run, i, seen.last().map_or(0, |seen| seen.at[i]), &seen, ranges)?;
+        }
+        for (at, Seen { value, extent, .. }) in seen.iter().enumerate() {
+            let end = |which: usize| -> Result<Vec<f32>> {
+                Ok(runs.iter().map(|(_, ranges)| floats(&ranges[at][which])).collect::<Result<Vec<_>>>()?.concat())
+            };
+            let found = Extent { low: end(0)?, high: end(1)? };
+            found.validate(value).map_err(|e| Error::NotFinite(format!("batch {batch}: {e}; check the weights")))?;
+            extent.lock().unwrap_or_else(PoisonError::into_inner).merge(&found)?;
+        }
         Ok(images.shape()[0] as u64)
     })
+}
+
+/// A value whose range is taken.
+struct Seen<'a> {
+    /// How many nodes of each network run before.
+    at: Vec<usize>,
+    value: &'a str,
+    extent: Mutex<&'a mut Extent>,
+}
+
+/// Runs the first `to` nodes of network i and takes the ranges of what is asked for on the way, `[C]` each.
+fn advance(run: &mut Run<'_>, i: usize, to: usize, seen: &[Seen<'_>], ranges: &mut Vec<[Tensor; 2]>) -> Result<()> {
+    while let Some(next) = seen.get(ranges.len()).filter(|next| next.at[i] <= to) {
+        run.advance_to(next.at[i])?;
+        let x = samples(run.value(next.value)?)?;
+        ranges.push([x.f_amin([0], false)?, x.f_amax([0], false)?]);
+    }
+    run.advance_to(to)
 }
 
 /// A place where the networks are measured.
@@ -219,6 +260,8 @@ fn check(
 /// One batch's sums at one merge point.
 struct Products {
     count: u64,
+    /// What they are counted from, `[N·d]`.
+    origin: Vec<f32>,
     sum: Vec<f32>,
     /// `[N·d, N·d]`, the upper triangle.
     outer: Vec<f32>,
@@ -233,7 +276,11 @@ impl Products {
         let options = (Kind::Float, samples[0].device());
         let (sum, outer) = (Tensor::f_zeros([n_joint], options)?, Tensor::f_zeros([n_joint, n_joint], options)?);
         let ones = Tensor::f_ones([n_samples], options)?;
-        for (i, x) in (0..).zip(samples) {
+        let first = |x: &Tensor| x.f_narrow(0, 0, n_samples.min(N_ORIGIN))?.f_mean_dim(0, false, Kind::Float);
+        let origins: Vec<Tensor> = samples.iter().map(first).collect::<Result<_, _>>()?;
+        let samples: Vec<Tensor> = samples.iter().zip(&origins).map(|(x, o)| x.f_sub(o)).collect::<Result<_, _>>()?;
+        let origin = Tensor::f_cat(&origins, 0)?;
+        for (i, x) in (0..).zip(&samples) {
             let transposed = x.f_tr()?;
             let _ = transposed.f_mv_out(&sum.f_narrow(0, i * d, d)?, &ones)?;
             let rows = outer.f_narrow(0, i * d, d)?;
@@ -249,7 +296,8 @@ impl Products {
                 let _ = transposed.f_mm_out(&rows.f_narrow(1, j * d, d)?, y)?;
             }
         }
-        let products = Self { count: n_samples as u64, sum: floats(&sum)?, outer: floats(&outer)? };
+        let (origin, sum, outer) = (floats(&origin)?, floats(&sum)?, floats(&outer)?);
+        let products = Self { count: n_samples as u64, origin, sum, outer };
         // |Σz_i z_j|² ≤ Σz_i² · Σz_j²: a finite diagonal means finite products.
         let diagonal = products.outer.iter().step_by(n_joint as usize + 1);
         match products.sum.iter().zip(diagonal).position(|(s, square)| !s.is_finite() || !square.is_finite()) {
@@ -266,7 +314,7 @@ impl Products {
     fn add_to(&self, moments: &mut Moments) {
         let n = self.sum.len();
         let outer = ArrayView2::from_shape((n, n), &self.outer).expect("a square of features");
-        moments.add_batch(self.count, &self.sum, outer);
+        moments.add_batch_from(&self.origin, self.count, &self.sum, outer);
     }
 }
 

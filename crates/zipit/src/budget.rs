@@ -305,6 +305,7 @@ mod tests {
             name: name.to_owned(),
             assignment: (0..n_joint).map(|k| (k % n_groups) as u32).collect(),
             n_groups,
+            resting: vec![],
             merge: None,
             unmerge: None,
             summary: PointSummary {
@@ -315,6 +316,8 @@ mod tests {
                 reconstruction_error: 0.0,
                 condition: None,
                 spread: None,
+                dead: 0,
+                constant: 0,
             },
         }
     }

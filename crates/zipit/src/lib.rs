@@ -8,6 +8,7 @@
 //!
 //! - [`graph`]: a network as data, its feature [`spaces`](graph::Spaces), its checks and its cost;
 //! - [`moments`]: what is measured at a merge point, in f64, so that shards add;
+//! - [`constants`]: which features never vary, and need no place in the merged network;
 //! - [`matching`]: which features become one;
 //! - [`unmerge`]: how every model's features come back from the merged ones;
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
@@ -18,7 +19,9 @@
 pub mod apply;
 pub mod budget;
 mod cholesky;
+pub mod constants;
 pub mod error;
+pub mod extent;
 pub mod fold;
 pub mod graph;
 pub mod history;
@@ -37,7 +40,9 @@ pub mod state_dict;
 pub mod unmerge;
 pub mod watch;
 
+pub use constants::{Constants, Observed};
 pub use error::{Error, Result};
+pub use extent::Extent;
 pub use graph::Graph;
 pub use model::{Model, Task};
 pub use moments::Moments;

@@ -6,8 +6,9 @@
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2};
 
-/// Below this share of its mean square a feature's variance is rounding error of the f32 products it came from.
-pub(crate) const DEAD: f64 = 1e-6;
+/// Up to this share of its mean square a feature's variance is rounding error: a standard deviation of a few units in the
+/// last place of an f32. Products are counted from a batch's own numbers, so that they round no worse than these.
+pub(crate) const DEAD: f64 = 1e-13;
 
 /// n, Σz and the packed upper triangle of Σzzᵀ.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,13 +39,34 @@ impl Moments {
     /// # Panics
     /// When the shapes differ from this one's.
     pub fn add_batch(&mut self, count: u64, sum: &[f32], outer: ArrayView2<'_, f32>) {
+        self.add_batch_from(&vec![0.0; sum.len()], count, sum, outer);
+    }
+
+    /// As [`add_batch`](Self::add_batch) of y = z − o, with an `origin` o near the features: of a mean of 1000 and a
+    /// standard deviation of 0.3, f32 products about zero would keep nothing. Moved back in f64, which loses 10⁻⁹ of that
+    /// variance: `Σz = Σy + n·o`, `Σzzᵀ = Σyyᵀ + o(Σy)ᵀ + (Σy)oᵀ + n·ooᵀ`.
+    ///
+    /// # Panics
+    /// When the shapes differ from this one's.
+    pub fn add_batch_from(&mut self, origin: &[f32], count: u64, sum: &[f32], outer: ArrayView2<'_, f32>) {
         let n = self.n_joint();
-        assert_eq!((sum.len(), outer.dim()), (n, (n, n)), "a batch of another number of features");
+        assert_eq!((origin.len(), sum.len(), outer.dim()), (n, n, (n, n)), "a batch of another number of features");
         self.count += count;
-        self.sum.iter_mut().zip(sum).for_each(|(total, &x)| *total += f64::from(x));
-        let mut totals = self.outer.iter_mut();
+        let o: Vec<f64> = origin.iter().map(|&x| f64::from(x)).collect();
+        // Σy + n·o/2, so that the entry is Σyyᵀ + o·half + half·o.
+        let half: Vec<f64> = o.iter().zip(sum).map(|(o, &y)| f64::from(y) + 0.5 * count as f64 * o).collect();
+        for ((total, &y), o) in self.sum.iter_mut().zip(sum).zip(&o) {
+            *total += f64::from(y) + count as f64 * o;
+        }
+        let mut totals = &mut self.outer[..];
         for (i, row) in outer.rows().into_iter().enumerate() {
-            row.iter().skip(i).zip(&mut totals).for_each(|(&x, total)| *total += f64::from(x));
+            let (head, tail) = totals.split_at_mut(n - i);
+            let (oi, hi) = (o[i], half[i]);
+            let columns = o[i..].iter().zip(&half[i..]);
+            for ((total, &y), (oj, hj)) in head.iter_mut().zip(row.iter().skip(i)).zip(columns) {
+                *total += f64::from(y) + (oi * hj + hi * oj);
+            }
+            totals = tail;
         }
     }
 
@@ -117,12 +139,6 @@ impl Moments {
         self.unpack(|i, j, g| g - mean[i] * mean[j])
     }
 
-    /// Cov(z) with the rows and columns of dead features zero, as R has them.
-    pub(crate) fn live_covariance(&self) -> Array2<f64> {
-        let (mean, scale) = (self.mean(), self.inverse_std());
-        self.unpack(|i, j, g| if scale[i] > 0.0 && scale[j] > 0.0 { g - mean[i] * mean[j] } else { 0.0 })
-    }
-
     /// R, the correlation of every pair of features, `[N·d, N·d]`. A dead feature (variance zero, or lost in the
     /// rounding of its mean square) correlates 0 with everything; R's diagonal is 1.
     ///
@@ -146,7 +162,7 @@ impl Moments {
     }
 
     /// One over each feature's standard deviation, 0 for a dead one.
-    fn inverse_std(&self) -> Vec<f64> {
+    pub(crate) fn inverse_std(&self) -> Vec<f64> {
         let mean = self.mean();
         (0..self.n_joint())
             .map(|i| {

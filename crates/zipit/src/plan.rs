@@ -3,7 +3,7 @@
 use crate::graph::MergePoint;
 use crate::matching::{Matching, Method};
 use crate::unmerge::{self, UnmergeRule};
-use crate::{Error, Moments, Result};
+use crate::{Error, Moments, Observed, Result};
 use ndarray::{Array1, Array2, Axis, Slice};
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +13,17 @@ pub struct PointPlan {
     /// The space, by the value it is measured at.
     pub name: String,
     /// Group of each joint feature, `[N·d]`, numbered 0…d'−1 in the order of each group's lowest feature. It defines
-    /// the merge M ∈ R^{d'×Nd}, row g averages the members of group g, unless M is dense.
+    /// the merge M ∈ R^{d'×Nd}, row g averages the members of group g that do not rest, unless M is dense.
     pub assignment: Vec<u32>,
     /// d'.
     pub n_groups: usize,
+    /// The joint features without weight in M, ascending: [constants](crate::constants). No group has only such. Without
+    /// a dense unmerge they come back as 0.
+    pub resting: Vec<u32>,
     /// The merge M ∈ R^{d'×Nd} of a method that mixes features (`cca`); the unmerge is dense then, too.
     pub merge: Option<Array2<f32>>,
-    /// The unmerge U ∈ R^{Nd×d'} where it is dense; `None` is the group indicator, = pinv(M), also under the
-    /// covariance rule where it comes to the same (no group of two, or no energy).
+    /// The unmerge U ∈ R^{Nd×d'} where it is dense; `None` is the indicator of the groups' members with weight, = pinv(M),
+    /// also under the covariance rule where it comes to the same (no group of two, or no energy).
     pub unmerge: Option<Array2<f32>>,
     /// What the matching did, for people.
     pub summary: PointSummary,
@@ -42,23 +45,24 @@ impl From<&MergePoint> for PointNature {
 }
 
 impl PointPlan {
-    /// The maps of the merge point `name`: what `matching` groups of the N·d features measured in `moments`, with U by
+    /// The maps of the merge point `name`: what `matching` groups of the N·d features that were `observed`, with U by
     /// `rule`.
     ///
     /// # Errors
     /// [`Error::Numbers`] for moments that are not those the matching was made of, or defective;
     /// what [`unmerge`](unmerge::unmerge) refuses. The message names the point.
-    pub fn new(
+    pub fn new<'a>(
         name: &str,
         matching: &Matching,
-        moments: &Moments,
+        observed: impl Into<Observed<'a>>,
         n_models: usize,
         rule: &UnmergeRule,
         nature: PointNature,
     ) -> Result<Self> {
+        let Observed { moments, constants } = &observed.into();
         moments.validate(name)?;
         let n = matching.assignment.len();
-        if n != moments.n_joint() || n_models < 2 || !n.is_multiple_of(n_models) {
+        if [moments.n_joint(), constants.n_joint()] != [n; 2] || n_models < 2 || !n.is_multiple_of(n_models) {
             return Err(Error::Numbers(format!(
                 "`{name}`: a matching of {n} features of {n_models} models does not fit moments of {}",
                 moments.n_joint()
@@ -66,21 +70,16 @@ impl PointPlan {
         }
         let second_moment = moments.second_moment();
         let (assignment, n_groups) = (&matching.assignment, matching.n_groups);
-        let fitted = match nature.block_width {
-            Some(width) => unmerge::in_blocks(rule, &second_moment, assignment, n_groups, width),
-            None => unmerge::unmerge(rule, &second_moment, assignment, n_groups),
-        };
+        let resting = constants.resting(assignment, n_groups, nature.block_width);
+        let fitted = unmerge::with_resting(rule, &second_moment, assignment, n_groups, nature.block_width, &resting);
         let fitted = fitted.map_err(|error| match error {
             Error::Numbers(reason) => Error::Numbers(format!("`{name}`: {reason}")),
             other => other,
         })?;
-        let d = n / n_models;
-        let mut within = vec![0; n_models];
-        for &(i, j) in &matching.merges {
-            if i as usize / d == j as usize / d {
-                within[i as usize / d] += 1;
-            }
-        }
+        let resting: Vec<u32> = resting.features.iter().map(|&k| k as u32).collect();
+        let (across, within) = merges_of(matching, &resting, n_models);
+        let (dead, constant) = constants.count();
+        let spread = nature.normalised.then(|| spread(&second_moment, assignment, n_groups, n_models));
         Ok(Self {
             name: name.to_owned(),
             assignment: matching.assignment.clone(),
@@ -88,14 +87,17 @@ impl PointPlan {
             merge: None,
             unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
             summary: PointSummary {
-                across: matching.merges.len() - within.iter().sum::<usize>(),
+                across,
                 within,
-                mean_correlation: mean_correlation(&matching.assignment, matching.n_groups, moments),
+                mean_correlation: mean_correlation(assignment, n_groups, &resting, moments),
                 caps_lifted: matching.caps_lifted,
                 reconstruction_error: fitted.reconstruction_error,
                 condition: fitted.condition,
-                spread: nature.normalised.then(|| spread(&second_moment, assignment, n_groups, n_models)),
+                spread,
+                dead,
+                constant,
             },
+            resting,
         })
     }
 
@@ -104,24 +106,27 @@ impl PointPlan {
     ///
     /// # Errors
     /// [`Error::Numbers`] for moments of another size, or defective; what [`unmerge::dense`] refuses.
-    pub fn from_maps(
+    pub fn from_maps<'a>(
         name: &str,
         merge: &Array2<f64>,
         own: &Array2<f64>,
-        moments: &Moments,
+        observed: impl Into<Observed<'a>>,
         n_models: usize,
         rule: &UnmergeRule,
     ) -> Result<Self> {
+        let Observed { moments, constants } = &observed.into();
         moments.validate(name)?;
         let (d, n) = merge.dim();
         if n != moments.n_joint() || n != d * n_models || own.dim() != (n, d) {
             return Err(Error::Numbers(format!("`{name}`: maps of {n} features do not fit the moments")));
         }
+        let (dead, constant) = constants.count();
         let fitted = unmerge::dense(rule, &moments.second_moment(), merge, own)?;
         let assignment: Vec<u32> = (0..n).map(|k| (k % d) as u32).collect();
         Ok(Self {
             name: name.to_owned(),
             n_groups: d,
+            resting: vec![],
             merge: Some(merge.mapv(|x| x as f32)),
             unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
             summary: PointSummary {
@@ -132,21 +137,30 @@ impl PointPlan {
                 reconstruction_error: fitted.reconstruction_error,
                 condition: fitted.condition,
                 spread: None,
+                dead,
+                constant,
             },
             assignment,
         })
     }
 
-    /// M, `[d', Nd]`: dense, or row g averages the members of group g.
+    /// For each joint feature, whether it has no weight in M, `[Nd]`.
+    #[must_use]
+    pub fn rests(&self) -> Vec<bool> {
+        rests(&self.resting, self.assignment.len())
+    }
+
+    /// M, `[d', Nd]`: dense, or row g averages the members of group g that do not rest.
     #[must_use]
     pub fn merge_matrix(&self) -> Array2<f32> {
         if let Some(merge) = &self.merge {
             return merge.clone();
         }
+        let rests = self.rests();
         let mut sizes = vec![0.0_f32; self.n_groups];
-        self.assignment.iter().for_each(|&g| sizes[g as usize] += 1.0);
+        self.assignment.iter().zip(&rests).filter(|(_, rests)| !**rests).for_each(|(&g, _)| sizes[g as usize] += 1.0);
         Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| {
-            if self.assignment[k] as usize == g { 1.0 / sizes[g] } else { 0.0 }
+            if self.assignment[k] as usize == g && !rests[k] { 1.0 / sizes[g] } else { 0.0 }
         })
     }
 
@@ -175,10 +189,14 @@ impl PointPlan {
         if energy > 0.0 { self.lost_energy(second_moment).sum() / energy } else { 0.0 }
     }
 
-    /// U, `[Nd, d']`, dense or the group indicator.
+    /// U, `[Nd, d']`, dense or the indicator of the groups' members with weight.
     #[must_use]
     pub fn unmerge_matrix(&self) -> Array2<f32> {
-        self.unmerge.clone().unwrap_or_else(|| unmerge::indicator(&self.assignment, self.n_groups))
+        self.unmerge.clone().unwrap_or_else(|| {
+            let mut u = unmerge::indicator(&self.assignment, self.n_groups);
+            self.resting.iter().for_each(|&k| u.row_mut(k as usize).fill(0.0));
+            u
+        })
     }
 
     fn validate(&self, n_models: usize, rule: &UnmergeRule) -> Result<(), String> {
@@ -203,14 +221,29 @@ impl PointPlan {
         if sizes.len() != self.n_groups {
             return Err(format!("{} groups but only {} have members", self.n_groups, sizes.len()));
         }
+        if !self.resting.is_sorted_by(|a, b| a < b) {
+            return Err("the features without weight are not in ascending order".to_owned());
+        }
+        for &k in &self.resting {
+            let group = self.assignment.get(k as usize);
+            sizes[*group.ok_or_else(|| format!("feature {k} of {n} has no weight"))? as usize] -= 1;
+        }
+        if let Some(group) = sizes.iter().position(|&size| size == 0) {
+            return Err(format!("no member of group {group} has weight"));
+        }
         match (&self.merge, &self.unmerge, rule) {
             (None, None, _) => {}
-            (None, Some(_), UnmergeRule::Pinv) => return Err("a dense unmerge under the rule `pinv`".to_owned()),
-            (None, Some(u), UnmergeRule::Covariance { .. }) => self.validate_unmerge(u, &sizes)?,
+            (None, Some(_), UnmergeRule::Pinv) if self.resting.is_empty() => {
+                return Err("a dense unmerge under the rule `pinv`".to_owned());
+            }
+            (None, Some(u), UnmergeRule::Pinv | UnmergeRule::Covariance { .. }) => self.validate_unmerge(u, &sizes)?,
             (Some(_), None, _) => return Err("a dense merge without a dense unmerge".to_owned()),
+            (Some(_), Some(_), _) if !self.resting.is_empty() => {
+                return Err("a dense merge says itself which features have no weight".to_owned());
+            }
             (Some(m), Some(u), _) => self.validate_maps(m, u)?,
         }
-        self.summary.validate(n_models, n - self.n_groups)
+        self.summary.validate(n_models, n, n - self.n_groups - self.resting.len())
     }
 
     /// Shapes, finite numbers, and M·U = I to the rounding of the f32 entries.
@@ -247,7 +280,8 @@ impl PointPlan {
             return Err("the unmerge holds NaN or infinity".to_owned());
         }
         let mut off: Array2<f64> = -Array2::eye(self.n_groups);
-        for (&group, row) in self.assignment.iter().zip(u.rows()) {
+        let weighted = self.assignment.iter().zip(self.rests()).zip(u.rows()).filter(|((_, rests), _)| !rests);
+        for ((&group, _), row) in weighted {
             let size = sizes[group as usize] as f64;
             off.row_mut(group as usize).zip_mut_with(&row, |sum, &x| *sum += f64::from(x) / size);
         }
@@ -287,10 +321,38 @@ fn spread(second_moment: &Array2<f64>, assignment: &[u32], n_groups: usize, n_mo
     if own > 0.0 && merged > 0.0 { (merged / own).sqrt() } else { 1.0 }
 }
 
-/// Mean of R over the pairs of features that share a group.
-fn mean_correlation(assignment: &[u32], n_groups: usize, moments: &Moments) -> Option<f64> {
+/// Merges of two groups that both have weight, across models and within each: a group is its lowest feature's with weight.
+fn merges_of(matching: &Matching, resting: &[u32], n_models: usize) -> (usize, Vec<usize>) {
+    let n = matching.assignment.len();
+    let d = n / n_models;
+    let mut lead: Vec<Option<usize>> =
+        rests(resting, n).iter().enumerate().map(|(k, rests)| (!rests).then_some(k)).collect();
+    let (mut across, mut within) = (0, vec![0; n_models]);
+    for (i, j) in matching.merges.iter().map(|&(i, j)| (i as usize, j as usize)) {
+        match (lead[i], lead[j]) {
+            (Some(a), Some(b)) if a / d == b / d => within[a / d] += 1,
+            (Some(_), Some(_)) => across += 1,
+            _ => {}
+        }
+        lead[i] = lead[i].into_iter().chain(lead[j]).min();
+    }
+    (across, within)
+}
+
+fn rests(resting: &[u32], n: usize) -> Vec<bool> {
+    let mut rests = vec![false; n];
+    for &k in resting {
+        rests[k as usize] = true;
+    }
+    rests
+}
+
+/// Mean of R over the pairs of features with weight that share a group.
+fn mean_correlation(assignment: &[u32], n_groups: usize, resting: &[u32], moments: &Moments) -> Option<f64> {
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); n_groups];
-    for (k, &group) in assignment.iter().enumerate() {
+    for (k, (&group, _)) in
+        assignment.iter().zip(rests(resting, assignment.len())).enumerate().filter(|(_, (_, rests))| !rests)
+    {
         members[group as usize].push(k);
     }
     let pairs =
@@ -303,15 +365,18 @@ fn mean_correlation(assignment: &[u32], n_groups: usize, moments: &Moments) -> O
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PointSummary {
-    /// Merges of two groups that belong to different models; a group belongs to the model of its lowest feature.
+    /// Merges of two groups that belong to different models; a group belongs to the model of its lowest feature with
+    /// weight. A constant that joins a group without weight is no merge.
     pub across: usize,
     /// Merges of two groups that belong to the same model, `[N]`.
     pub within: Vec<usize>,
-    /// Mean correlation between a group's members, over all pairs of all groups; `None` where no group has two.
+    /// Mean correlation between a group's members with weight, over all pairs of all groups; `None` where no group has
+    /// two.
     pub mean_correlation: Option<f64>,
     /// Whether the caps on within-model merges had to be lifted to reach d' groups.
     pub caps_lifted: bool,
-    /// E‖z − U M z‖² / E‖z‖²: the share of the features' energy that the unmerge does not bring back.
+    /// E‖z − U M z‖² / E‖z‖²: the share of the features' energy that the unmerge does not bring back. A
+    /// [constant](crate::constants) counts by what is lost of it where it is read.
     pub reconstruction_error: f64,
     /// Condition number, from below, of the matrix that the covariance unmerge solved with; `None` where there was
     /// nothing to solve.
@@ -320,10 +385,16 @@ pub struct PointSummary {
     /// spread that a LayerNorm or GroupNorm divides by. Only where one reads the space; its weight is multiplied by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<f64>,
+    /// Joint features that are 0 wherever they are read.
+    #[serde(default)]
+    pub dead: usize,
+    /// Joint features that are another constant wherever they are read.
+    #[serde(default)]
+    pub constant: usize,
 }
 
 impl PointSummary {
-    fn validate(&self, n_models: usize, n_merges: usize) -> Result<(), String> {
+    fn validate(&self, n_models: usize, n_joint: usize, n_merges: usize) -> Result<(), String> {
         if self.within.len() != n_models {
             return Err(format!("merges within {} models are counted, expected {n_models}", self.within.len()));
         }
@@ -331,6 +402,9 @@ impl PointSummary {
         let counted = self.within.iter().fold(self.across, |sum, &within| sum.saturating_add(within));
         if counted != n_merges {
             return Err(format!("{counted} merges are counted but the groups take {n_merges}"));
+        }
+        if self.dead.saturating_add(self.constant) > n_joint {
+            return Err(format!("{} dead and {} constant features of {n_joint}", self.dead, self.constant));
         }
         if self.mean_correlation.is_some_and(|r| !(-1.0..=1.0).contains(&r)) {
             return Err(format!("the mean correlation {:?} is not within -1 and 1", self.mean_correlation));

@@ -5,6 +5,7 @@
 //! A = M G Mᵀ `[d', d']`, the second moment of the merged features M z.
 
 use crate::cholesky::Cholesky;
+use crate::constants::Resting;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// The smallest ridge that is used. Merged features that are exact multiples of each other leave A singular; with less
 /// than this their coefficients would be rounding error.
 pub const MINIMAL_RIDGE: f64 = 1e-10;
+
+/// Up to this share of its square, what is lost of a constant is its rounding in f32.
+const RESTORED: f64 = 1e-8;
 
 /// The rule that gives U.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -120,6 +124,71 @@ pub fn in_blocks(
     }
     let energy = second_moment.diag().sum();
     Ok(Unmerge { matrix: dense.then_some(matrix), reconstruction_error: share(lost, energy), condition })
+}
+
+/// As [`unmerge`], or [`in_blocks`] of `width`, with features that rest: M has no weight for them, so U of the others is
+/// what it would be without them, and theirs is what brings their constants back. Where not all of a constant comes back, the
+/// covariance rule adds what the features with weight say of it, `(c − U₀A)(A + λcI)⁻¹` in its row.
+///
+/// # Errors
+/// As [`covariance`].
+///
+/// # Panics
+/// As [`in_blocks`]; when a group has only features that rest.
+pub fn with_resting(
+    rule: &UnmergeRule,
+    second_moment: &Array2<f64>,
+    assignment: &[u32],
+    n_groups: usize,
+    width: Option<usize>,
+    resting: &Resting,
+) -> Result<Unmerge> {
+    let fit = |g: &Array2<f64>, assignment: &[u32]| match width {
+        Some(width) => in_blocks(rule, g, assignment, n_groups, width),
+        None => unmerge(rule, g, assignment, n_groups),
+    };
+    if resting.features.is_empty() {
+        return fit(second_moment, assignment);
+    }
+    let weighted: Vec<usize> = (0..assignment.len()).filter(|k| resting.features.binary_search(k).is_err()).collect();
+    let g = second_moment.select(Axis(0), &weighted).select(Axis(1), &weighted);
+    let own: Vec<u32> = weighted.iter().map(|&k| assignment[k]).collect();
+    let fitted = fit(&g, &own)?;
+    let mut lost = fitted.reconstruction_error * g.diag().sum();
+    let mut rows = Array2::zeros((resting.features.len(), n_groups));
+    for (mut to, from) in rows.rows_mut().into_iter().zip(&resting.rows) {
+        for &(group, factor) in from {
+            to[group] = factor;
+        }
+    }
+    let short: Vec<usize> = (0..resting.features.len()).filter(|&r| resting.lost[r] > RESTORED).collect();
+    if !short.is_empty() {
+        let features: Vec<usize> = short.iter().map(|&r| resting.features[r]).collect();
+        let groups = Groups::new(&g, &own, n_groups);
+        let a = groups.average_rows(&groups.compress(&g));
+        let between = second_moment.select(Axis(0), &features).select(Axis(1), &weighted);
+        let c = groups.average_rows(&between.reversed_axes()).reversed_axes();
+        let mut u = rows.select(Axis(0), &short);
+        if let (UnmergeRule::Covariance { ridge }, None, true) = (*rule, width, a.diag().sum() > 0.0) {
+            let mut x = (&c - &u.dot(&a)).as_standard_layout().into_owned();
+            let load = ridge.max(MINIMAL_RIDGE) * a.diag().mean().unwrap_or(0.0);
+            factorise(a.clone(), &vec![false; n_groups], load, ridge)?.solve_rows(&mut x);
+            u += &x;
+        }
+        let kept = 2.0 * (&c * &u).sum() - (&u.dot(&a) * &u).sum();
+        lost += (features.iter().map(|&k| second_moment[[k, k]]).sum::<f64>() - kept).max(0.0);
+        short.iter().zip(u.rows()).for_each(|(&r, u)| rows.row_mut(r).assign(&u));
+    }
+    let dense = fitted.matrix.is_some() || rows.iter().any(|&x| x != 0.0);
+    let matrix = dense.then(|| {
+        let mut all = Array2::zeros((assignment.len(), n_groups));
+        let own = fitted.matrix.unwrap_or_else(|| indicator(&own, n_groups));
+        let places = weighted.iter().chain(&resting.features);
+        places.zip(own.rows().into_iter().chain(rows.rows())).for_each(|(&k, row)| all.row_mut(k).assign(&row));
+        all
+    });
+    let reconstruction_error = share(lost, second_moment.diag().sum());
+    Ok(Unmerge { matrix, reconstruction_error, condition: fitted.condition })
 }
 
 /// The best linear reconstruction of z from M z under a ridge, `[Nd, d']`:

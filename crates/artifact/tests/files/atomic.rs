@@ -123,12 +123,21 @@ fn unusable_content_is_not_written() {
 
     let mut bad = fixture::moments(3);
     bad.get_mut("relu").unwrap().sum[0] = f64::NAN;
-    refused(stats::write(&path, &fixture::stats_header(3), &bad, &[].into()), "NaN");
-    refused(stats::write(&path, &fixture::stats_header(3), &[].into(), &[].into()), "`relu` are missing");
+    refused(stats::write(&path, &fixture::stats_header(3), &bad, &[].into(), &fixture::extents(3)), "NaN");
+    refused(
+        stats::write(&path, &fixture::stats_header(3), &[].into(), &[].into(), &fixture::extents(3)),
+        "`relu` are missing",
+    );
     let mut more = fixture::moments(3);
     more.insert("other".into(), more["relu"].clone());
-    refused(stats::write(&path, &fixture::stats_header(3), &more, &[].into()), "2 moments for 1 merge points");
-    refused(stats::write(&path, &fixture::stats_header(2), &fixture::moments(3), &[].into()), "6 features, expected 4");
+    refused(
+        stats::write(&path, &fixture::stats_header(3), &more, &[].into(), &fixture::extents(3)),
+        "2 moments for 1 merge points",
+    );
+    refused(
+        stats::write(&path, &fixture::stats_header(2), &fixture::moments(3), &[].into(), &fixture::extents(2)),
+        "6 features, expected 4",
+    );
 
     let good = fixture::merge_plan(3, fixture::COVARIANCE);
     refused(plan::write(&path, &good, &fixture::graph(4), &fixture::inputs(), &p), "`relu` assigns 6 features");

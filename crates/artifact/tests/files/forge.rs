@@ -134,7 +134,7 @@ pub fn plan(change: impl FnOnce(&mut Plan)) -> Vec<u8> {
     let (header, rest) = bytes[40..bytes.len() - 32].split_at(length(16));
     let (assignments, dense) = rest.split_at(length(24));
     let mut parts = Plan {
-        version: 4,
+        version: 5,
         codec: [1, 0, 0, 0],
         header: serde_json::from_slice(header).unwrap(),
         assignments: assignments.to_vec(),
@@ -162,7 +162,7 @@ pub fn stats(folder: &Folder, header: &str, fill: impl FnOnce(&hdf5::File)) -> P
     file.new_dataset_builder().with_data(header.as_bytes()).create("header").unwrap();
     fill(&file);
     file.close().unwrap();
-    seal(&path, 2);
+    seal(&path, 3);
     path
 }
 

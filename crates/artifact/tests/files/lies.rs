@@ -205,9 +205,9 @@ type PlanLie = fn(&mut forge::Plan);
 
 #[test]
 fn plans() {
-    let lies: [(PlanLie, &str); 24] = [
-        (|p| p.version = 5, "a zipit plan of format version 5, this zipit reads version 4: use a newer zipit"),
-        (|p| p.version = 3, "format version 3, this zipit reads version 4: make the file again"),
+    let lies: [(PlanLie, &str); 28] = [
+        (|p| p.version = 6, "a zipit plan of format version 6, this zipit reads version 5: use a newer zipit"),
+        (|p| p.version = 3, "format version 3, this zipit reads version 5: make the file again"),
         (|p| p.codec[0] = 2, "its codec is 2, expected 1"),
         (|p| p.lengths = Some([u64::MAX, 1, 0]), "its sections do not fill it"),
         (|p| p.lengths = Some([u64::MAX, 2, u64::MAX]), "its sections do not fill it"),
@@ -229,6 +229,10 @@ fn plans() {
         (|p| p.header["points"][0]["n_groups"] = json!(u64::MAX), "the unmerge of `relu` is not there"),
         (|p| p.header["points"][0]["dense_unmerge"] = json!(false), "72 bytes of maps belong to no point"),
         (|p| p.header["points"][0]["dense_merge"] = json!(true), "the unmerge of `relu` is not there"),
+        (|p| p.header["points"][0]["resting"] = json!([6]), "feature 6 of 6 has no weight"),
+        (|p| p.header["points"][0]["resting"] = json!([3, 2]), "without weight are not in ascending order"),
+        (|p| p.header["points"][0]["resting"] = json!([0, 1, 2, 3, 4, 5]), "no member of group 0 has weight"),
+        (|p| p.header["points"][0]["summary"]["dead"] = json!(7), "7 dead and 0 constant features of 6"),
         (|p| p.assignments.truncate(4), "its assignments cannot be understood"),
         (|p| p.assignments.push(0), "its assignments cannot be understood"),
         (|p| p.assignments[2] = 2, "point `relu`: feature 0 opens group 2 before group 0 has a member"),

@@ -198,7 +198,7 @@ proptest! {
         for point in written.values_mut() {
             point.sum.iter_mut().chain(&mut point.outer).for_each(|x| *x *= scale);
         }
-        stats::write(&folder.path("s"), &fixture::stats_header(channels), &written, &[].into()).unwrap();
+        stats::write(&folder.path("s"), &fixture::stats_header(channels), &written, &[].into(), &fixture::extents(channels)).unwrap();
         let reader = StatsReader::open(&folder.path("s")).unwrap();
         prop_assert_eq!(&reader.moments("relu").unwrap(), &written["relu"]);
     }
@@ -230,7 +230,7 @@ fn names_that_hdf5_would_take_for_paths() {
         header.graph.nodes[3].inputs = vec![name.into()];
         header.points[0].0 = name.into();
         let moments = [(name.to_owned(), fixture::moments(2)["relu"].clone())].into();
-        stats::write(&folder.path("s"), &header, &moments, &[].into()).unwrap();
+        stats::write(&folder.path("s"), &header, &moments, &[].into(), &fixture::extents(2)).unwrap();
         assert_eq!(StatsReader::open(&folder.path("s")).unwrap().moments(name).unwrap(), moments[name]);
     }
 }

@@ -46,8 +46,10 @@ pub fn plan(
             reconstruction_error: 0.0,
             condition: None,
             spread: None,
+            dead: 0,
+            constant: 0,
         };
-        PointPlan { name: point.name, assignment, n_groups, merge: None, unmerge: None, summary }
+        PointPlan { name: point.name, assignment, n_groups, resting: vec![], merge: None, unmerge: None, summary }
     });
     let points = points.collect();
     Plan { n_models, settings: PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv }, points }
@@ -228,7 +230,17 @@ pub fn grams(merge: &Merge, batches: &dyn ImageBatches, joint: bool) -> BTreeMap
         .collect();
     let modules: Vec<String> = grams.keys().cloned().collect();
     let (layers, all) = ((&modules[..], &mut grams), 0..batches.n_batches());
-    let done = accumulate::measure(&networks, &[], layers, batches, all, &mut BTreeMap::new(), &Unwatched).unwrap();
+    let done = accumulate::measure(
+        &networks,
+        &[],
+        layers,
+        &mut BTreeMap::new(),
+        batches,
+        all,
+        &mut BTreeMap::new(),
+        &Unwatched,
+    )
+    .unwrap();
     assert_eq!(done, batches.n_batches());
     grams
 }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 pub(super) struct Map<'a> {
     /// Group of each joint feature, `[N·d]`.
     group: Cow<'a, [u32]>,
-    /// Members of each group, `[d']`.
+    /// Features without weight in their group, `[N·d]`.
+    rests: Vec<bool>,
+    /// Members with weight of each group, `[d']`.
     pub sizes: Vec<usize>,
     /// `[d', N·d]` where dense; otherwise groups are averaged.
     merge: Option<&'a Array2<f32>>,
@@ -25,9 +27,11 @@ pub(super) struct Map<'a> {
 }
 
 impl Map<'_> {
-    /// Groups of model i's features, `[d]`.
-    pub(super) fn groups_of(&self, i: usize) -> &[u32] {
-        &self.group[i * self.dim..(i + 1) * self.dim]
+    /// Model i's features that have weight in their groups, and which groups.
+    pub(super) fn members_of(&self, i: usize) -> impl Iterator<Item = (usize, usize)> {
+        let own = i * self.dim..(i + 1) * self.dim;
+        let all = self.group[own.clone()].iter().zip(&self.rests[own]).enumerate();
+        all.filter(|(_, (_, rests))| !**rests).map(|(k, (&group, _))| (k, group as usize))
     }
 
     /// Mᵢ, `[d', d]`, where it is dense.
@@ -49,7 +53,9 @@ impl Map<'_> {
         match self.merge {
             Some(merge) => Blended::Dense(Arc::new(merge.clone())),
             None => Blended::Groups(Arc::new(Groups {
-                share: self.group.iter().map(|&g| 1.0 / self.sizes[g as usize] as f32).collect(),
+                share: (self.group.iter().zip(&self.rests))
+                    .map(|(&g, &rests)| if rests { 0.0 } else { 1.0 / self.sizes[g as usize] as f32 })
+                    .collect(),
                 of: self.group.to_vec(),
             })),
         }
@@ -131,8 +137,10 @@ fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, 
     }
     let mut sizes = vec![0; point.n_groups];
     point.assignment.iter().for_each(|&group| sizes[group as usize] += 1);
+    point.resting.iter().for_each(|&k| sizes[point.assignment[k as usize] as usize] -= 1);
     Ok(Map {
         group: Cow::Borrowed(&point.assignment),
+        rests: point.rests(),
         sizes,
         merge: point.merge.as_ref(),
         unmerge: point.unmerge.as_ref(),
@@ -232,5 +240,6 @@ fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(S
 }
 
 fn head_map(group: Vec<u32>, n_models: usize, dim: usize) -> Map<'static> {
-    Map { group: Cow::Owned(group), sizes: vec![n_models; dim], merge: None, unmerge: None, dim, spread: None }
+    let (rests, sizes) = (vec![false; group.len()], vec![n_models; dim]);
+    Map { group: Cow::Owned(group), rests, sizes, merge: None, unmerge: None, dim, spread: None }
 }

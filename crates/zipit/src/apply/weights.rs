@@ -128,10 +128,13 @@ impl View<'_> {
                     }
                     continue;
                 }
-                for (row, numbers) in source.rows().into_iter().enumerate() {
-                    let (feature, position) = (row / piece.run, row % piece.run);
-                    let to = piece.map.map_or(feature, |map| map.groups_of(i)[feature] as usize);
+                let members: Vec<(usize, usize)> = match piece.map {
+                    Some(map) => map.members_of(i).collect(),
+                    None => (0..piece.dim).map(|k| (k, k)).collect(),
+                };
+                for ((from, to), position) in members.iter().flat_map(|pair| (0..piece.run).map(move |p| (*pair, p))) {
                     let mut sum = target.row_mut(to * piece.run + position);
+                    let numbers = source.row(from * piece.run + position);
                     sum.zip_mut_with(&numbers, |total, &x| *total += f64::from(x));
                 }
             }
@@ -182,7 +185,7 @@ impl View<'_> {
                     general_mat_mul(1.0, &merge.mapv(f64::from), &unmerged, 1.0, &mut target);
                     continue;
                 }
-                let (at, summed) = sum_rows(rows, map.map(|map| map.groups_of(i)));
+                let (at, summed) = sum_rows(rows, map.map(|map| map.members_of(i)));
                 let unmerged = unmerge_columns(&summed, &read, i, width);
                 for (from, &to) in unmerged.rows().into_iter().zip(&at) {
                     target.row_mut(to).scaled_add(1.0, &from);
@@ -234,17 +237,21 @@ pub(super) fn gather_groups<T: Clone>(whole: Array2<T>, groups: usize) -> Array2
 }
 
 /// Mᵢ Wᵢ before division by the groups' sizes, without its empty rows: which rows, and the rows.
-fn sum_rows(source: ArrayView2<'_, f64>, groups: Option<&[u32]>) -> (Vec<usize>, Array2<f64>) {
-    let Some(groups) = groups else {
+fn sum_rows(
+    source: ArrayView2<'_, f64>,
+    members: Option<impl Iterator<Item = (usize, usize)>>,
+) -> (Vec<usize>, Array2<f64>) {
+    let Some(members) = members else {
         return ((0..source.nrows()).collect(), source.to_owned());
     };
-    let mut rows: Vec<usize> = groups.iter().map(|&g| g as usize).collect();
+    let members: Vec<(usize, usize)> = members.collect();
+    let mut rows: Vec<usize> = members.iter().map(|&(_, group)| group).collect();
     rows.sort_unstable();
     rows.dedup();
     let mut summed = Array2::zeros((rows.len(), source.ncols()));
-    for (numbers, &group) in source.rows().into_iter().zip(groups) {
-        let row = rows.partition_point(|&r| r < group as usize);
-        summed.row_mut(row).scaled_add(1.0, &numbers);
+    for (k, group) in members {
+        let row = rows.partition_point(|&r| r < group);
+        summed.row_mut(row).scaled_add(1.0, &source.row(k));
     }
     (rows, summed)
 }
@@ -269,10 +276,10 @@ fn unmerge_columns(weights: &Array2<f64>, pieces: &[Piece<'_>], i: usize, width:
                 general_mat_mul(1.0, &from, &unmerge, 0.0, &mut to);
             }
         } else {
-            for (feature, &group) in map.groups_of(i).iter().enumerate() {
+            for (feature, group) in map.members_of(i) {
                 for position in 0..piece.run {
                     let from = source.index_axis(Axis(1), feature * piece.run + position);
-                    let mut to = target.index_axis_mut(Axis(1), group as usize * piece.run + position);
+                    let mut to = target.index_axis_mut(Axis(1), group * piece.run + position);
                     to += &from;
                 }
             }

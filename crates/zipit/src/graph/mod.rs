@@ -14,7 +14,7 @@ mod tests;
 
 pub use arch::{Arch, ArchSpec, VggHead};
 pub use flops::Cost;
-pub use merge_points::MergePoint;
+pub use merge_points::{MergePoint, Read};
 pub use op::{Activation, Nature, Op, Param, Window};
 pub use spaces::{Blocks, Fixed, Measured, Segment, Space, SpaceId, Spaces};
 

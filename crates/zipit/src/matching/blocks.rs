@@ -6,18 +6,19 @@
 //! make, a head by its queries, keys and values. Queries and keys are compared with each other, so one assignment, by
 //! the sum of both similarities, serves them both.
 
-use super::{Matching, Method, identity, linkage, permute, zip};
+use super::living::{Living, cluster};
+use super::{Matching, Method, among, identity, linkage, permute, zip};
 use crate::graph::Blocks;
-use crate::{Error, Moments, Result};
+use crate::{Error, Observed, Result};
 use linkage::Linkage;
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 use std::collections::BTreeMap;
 
 /// One of the spaces of a family.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Member<'a> {
-    /// Its features' moments.
-    pub moments: &'a Moments,
+    /// What was measured of its features.
+    pub observed: Observed<'a>,
     /// Its blocks; the number and the family are the same for all.
     pub blocks: Blocks,
 }
@@ -35,7 +36,7 @@ pub struct Member<'a> {
 /// for z in z {
 ///     moments.add_batch(1, &z, ndarray::Array2::from_shape_fn((4, 4), |(i, j)| z[i] * z[j]).view());
 /// }
-/// let member = Member { moments: &moments, blocks: Blocks { count: 2, family: 0, twin: 0 } };
+/// let member = Member { observed: (&moments).into(), blocks: Blocks { count: 2, family: 0, twin: 0 } };
 /// let matched = match_blocks(&Method::Permute, &[member], 2).unwrap();
 /// assert_eq!(matched[0].assignment, [0, 1, 1, 0]);
 /// ```
@@ -47,19 +48,20 @@ pub fn match_blocks(method: &Method, family: &[Member<'_>], n_models: usize) -> 
     let Some(first) = family.first() else { return Ok(vec![]) };
     let count = first.blocks.count;
     for member in family {
-        member.moments.validate("moments")?;
-        let n = member.moments.n_joint();
+        member.observed.moments.validate("moments")?;
+        let n = member.observed.moments.n_joint();
         if n_models < 2 || count == 0 || !n.is_multiple_of(n_models * count) {
             return Err(Error::Numbers(format!("{n} features are not {count} blocks of {n_models} models alike")));
         }
     }
-    let widths: Vec<usize> = family.iter().map(|m| m.moments.n_joint() / (n_models * count)).collect();
+    let widths: Vec<usize> = family.iter().map(|m| m.observed.moments.n_joint() / (n_models * count)).collect();
     if matches!(method, Method::Identity) {
         return Ok(widths.iter().map(|w| identity::identity(w * count, n_models)).collect());
     }
     let mut twins: BTreeMap<usize, Array2<f32>> = BTreeMap::new();
     for member in family {
-        let own = member.moments.correlation();
+        let Observed { moments, constants } = &member.observed;
+        let own = constants.pairing(moments);
         twins.entry(member.blocks.twin).and_modify(|sum| *sum += &own).or_insert(own);
     }
     let twin_width =
@@ -70,10 +72,24 @@ pub fn match_blocks(method: &Method, family: &[Member<'_>], n_models: usize) -> 
         similarity += &(block_similarity(r, twin_width(twin)) / (share * twins.len() as f64));
     }
     let similarity = similarity.mapv(|x| x.clamp(-1.0, 1.0));
+    // A block that is dead in all its spaces takes the place of none.
+    let dead = |b: usize| {
+        family.iter().zip(&widths).all(|(member, width)| {
+            let constants = &member.observed.constants;
+            (b * width..(b + 1) * width).all(|k| constants.rests(k) && constants.is_dead(k))
+        })
+    };
+    let dead: Vec<bool> = (0..n_models * count).map(dead).collect();
+    let clustered =
+        |clustering: &dyn Fn(&Living<'_>) -> Matching| cluster(&dead, |_| vec![], n_models, count, clustering);
+    let linked = |linkage| clustered(&|of| linkage::linkage(among(&similarity, of).view(), of.n_groups, linkage));
     let outer = match *method {
-        Method::Zip { alpha, beta } => zip::zip(similarity.mapv(|x| x as f32).view(), n_models, count, alpha, beta),
-        Method::Ward { .. } => linkage::linkage(similarity.view(), count, Linkage::Ward),
-        Method::Average { .. } => linkage::linkage(similarity.view(), count, Linkage::Average),
+        Method::Zip { alpha, beta } => clustered(&|of| {
+            let similarity = among(&similarity, of).mapv(|x| x as f32);
+            zip::zip_of(similarity.view(), of.sizes, of.n_groups, alpha, beta)
+        }),
+        Method::Ward { .. } => linked(Linkage::Ward),
+        Method::Average { .. } => linked(Linkage::Average),
         Method::Permute => permute::permute(similarity.mapv(|x| x as f32).view(), n_models),
         Method::Identity
         | Method::Kmeans { .. }

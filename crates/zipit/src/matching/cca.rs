@@ -14,7 +14,7 @@
 //! counts in units of the mean variance, so that a network's scale does not matter.
 
 use super::products::add_product;
-use crate::{Error, Moments, Result};
+use crate::{Constants, Error, Observed, Result};
 use faer::{
     MatMut, MatRef, Par, Spec,
     diag::DiagMut,
@@ -24,7 +24,7 @@ use faer::{
         svd::{ComputeSvdVectors, svd, svd_scratch},
     },
 };
-use ndarray::{Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 /// The smallest γ that is used. Dead features, or fewer samples than features, leave the covariances singular; with less
@@ -45,12 +45,12 @@ pub struct DenseMaps {
 }
 
 /// `M = [I, T₂, …, T_N] / N` `[d, N·d]` and `U = [I; T₂⁻¹; …; T_N⁻¹]` `[N·d, d]` for the joint features of `n_models` = N
-/// models, from their `moments`; γ ≥ 0, below [`MINIMAL_GAMMA`] it counts as that.
+/// models, from what was `observed` of them; γ ≥ 0, below [`MINIMAL_GAMMA`] it counts as that.
 ///
 /// - T maps features, not deviations from their means: a layer keeps its bias, as in the paper.
-/// - A dead feature (variance zero, or lost in rounding) correlates with nothing. Dead features are mapped onto dead
-///   features where both models have them, the j-th onto the j-th where that can be.
-/// - A model in which every feature is dead is taken as it stands: T = I.
+/// - [Constants](crate::constants) that every model has are left out: the j-th largest of each share a row of M, in which
+///   one has weight 1 and the others 0. What one model has more of them than another correlates with nothing.
+/// - A model in which every feature is constant, and not in all, is taken as it stands: T = I.
 ///
 /// ```
 /// // x² = (3b, a) for x¹ = (a, b), uncorrelated and of variance 1: T₂ = [[0, 1], [1/3, 0]].
@@ -63,7 +63,8 @@ pub struct DenseMaps {
 /// # Errors
 /// [`Error::Request`] for a γ that is negative or not finite, or fewer than two models; [`Error::Numbers`] for moments
 /// that are not valid or of a number of features that N does not divide, or a decomposition that does not converge.
-pub fn cca(moments: &Moments, n_models: usize, gamma: f64) -> Result<DenseMaps> {
+pub fn cca<'a>(observed: impl Into<Observed<'a>>, n_models: usize, gamma: f64) -> Result<DenseMaps> {
+    let Observed { moments, constants } = &observed.into();
     moments.validate("moments")?;
     if !(gamma.is_finite() && gamma >= 0.0) {
         return Err(Error::Request(format!("gamma is {gamma}; it must be a number of at least 0")));
@@ -76,26 +77,66 @@ pub fn cca(moments: &Moments, n_models: usize, gamma: f64) -> Result<DenseMaps> 
         return Err(Error::Numbers(format!("{n_joint} joint features cannot be those of {n_models} models alike")));
     }
     let d = n_joint / n_models;
-    let covariance = moments.live_covariance();
-    let of = |i: usize| Slice::from(i * d..(i + 1) * d);
-    let block = |i, j| covariance.slice_axis(Axis(0), of(i)).slice_axis_move(Axis(1), of(j));
+    let [mixed, still] = parted(constants, n_models);
+    let covariance = constants.live_covariance(moments);
+    let block = |i: usize, j: usize| covariance.select(Axis(0), &mixed[i]).select(Axis(1), &mixed[j]);
     let gamma = gamma.max(MINIMAL_GAMMA);
-    let roots = (0..n_models).into_par_iter().map(|i| Roots::new(block(i, i), gamma)).collect::<Result<Vec<_>>>()?;
+    let n_mixed = mixed[0].len();
+    let roots =
+        (0..n_models).into_par_iter().map(|i| Roots::new(block(i, i).view(), gamma)).collect::<Result<Vec<_>>>()?;
     let maps = (1..n_models).into_par_iter().map(|i| match (&roots[0], &roots[i]) {
-        (Some(first), Some(own)) => transformation(first, own, block(0, i)),
-        _ => Ok((Array2::eye(d), Array2::eye(d))),
+        (Some(first), Some(own)) => transformation(first, own, block(0, i).view()),
+        _ => Ok((Array2::eye(n_mixed), Array2::eye(n_mixed))),
     });
     let mut merge = Array2::zeros((d, n_joint));
     let mut unmerge = Array2::zeros((n_joint, d));
-    let first = std::iter::once((Array2::eye(d), Array2::eye(d)));
-    for (i, (to, back)) in first.chain(maps.collect::<Result<Vec<_>>>()?).enumerate() {
-        merge.slice_axis_mut(Axis(1), of(i)).assign(&(to / n_models as f64));
-        unmerge.slice_axis_mut(Axis(0), of(i)).assign(&back);
+    let first = std::iter::once((Array2::eye(n_mixed), Array2::eye(n_mixed)));
+    for (own, (to, back)) in mixed.iter().zip(first.chain(maps.collect::<Result<Vec<_>>>()?)) {
+        for (a, &row) in mixed[0].iter().enumerate() {
+            for (b, &k) in own.iter().enumerate() {
+                merge[[row, k]] = to[[a, b]] / n_models as f64;
+                unmerge[[k, row]] = back[[b, a]];
+            }
+        }
+    }
+    // The rows of the first model's features; what is mixed counts as varying.
+    let mut assignment = vec![0; n_joint];
+    for all in [&mixed, &still] {
+        for own in all {
+            own.iter().zip(&all[0]).for_each(|(&k, &row)| assignment[k] = row as u32);
+        }
+    }
+    let resting = constants.resting(&assignment, d, None);
+    for &k in still.iter().flatten() {
+        if let Ok(at) = resting.features.binary_search(&k) {
+            resting.rows[at].iter().for_each(|&(row, factor)| unmerge[[k, row]] = factor);
+        } else {
+            let row = assignment[k] as usize;
+            merge[[row, k]] = 1.0;
+            unmerge[[k, row]] = 1.0;
+        }
     }
     if merge.iter().chain(&unmerge).any(|x| !x.is_finite()) {
         return Err(Error::Numbers(format!("the canonical directions at gamma {gamma} are not finite: raise gamma")));
     }
     Ok(DenseMaps { merge, unmerge })
+}
+
+/// The joint features of each model that are mixed, and the constants that are not: as many of either in every model.
+fn parted(constants: &Constants, n_models: usize) -> [Vec<Vec<usize>>; 2] {
+    let d = constants.n_joint() / n_models;
+    let own = |i: usize| i * d..(i + 1) * d;
+    let n_still = (0..n_models).map(|i| own(i).filter(|&k| constants.rests(k)).count()).min().unwrap_or(0);
+    let still: Vec<Vec<usize>> = (0..n_models)
+        .map(|i| {
+            let mut still: Vec<usize> = own(i).filter(|&k| constants.rests(k)).collect();
+            still.sort_by(|&a, &b| constants.size(b).total_cmp(&constants.size(a)));
+            still.truncate(n_still);
+            still
+        })
+        .collect();
+    let mixed = still.iter().enumerate().map(|(i, still)| own(i).filter(|k| !still.contains(k)).collect()).collect();
+    [mixed, still]
 }
 
 /// C^{½} and C^{-½} of a covariance with γ times its mean diagonal added.

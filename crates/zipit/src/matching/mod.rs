@@ -8,6 +8,7 @@ pub mod kmeans;
 mod layout;
 pub mod limits;
 pub mod linkage;
+mod living;
 pub mod mudsc;
 pub mod optimal;
 pub mod oracle;
@@ -18,8 +19,9 @@ pub mod zip;
 
 use self::linkage::Linkage;
 pub use self::mudsc::Solver;
-use crate::{Error, Moments, Result};
-use ndarray::Array2;
+use crate::{Error, Moments, Observed, Result};
+use living::{Living, cluster_features};
+use ndarray::{Array2, Axis, CowArray, Ix2};
 use serde::{Deserialize, Serialize};
 
 /// A way to match features.
@@ -280,14 +282,22 @@ impl Matching {
     }
 }
 
-/// Matches the joint features measured in `moments` (N·d of `n_models` = N models) into `n_groups` = d' groups.
+/// Matches the joint features that were `observed` (N·d of `n_models` = N models) into `n_groups` = d' groups.
 ///
 /// `zip`, `ward`, `average` and `kmeans` take any 1 ≤ d' ≤ N·d; the others know only d' = d, `optimal` also only N = 2.
+/// [Constant](crate::constants) features take no place of others: the first four cluster only those that vary, `permute`
+/// and `optimal` know that a pair with a constant costs nothing.
 ///
 /// # Errors
 /// [`Error::Request`] for parameters or a d' that the method cannot serve, [`Error::Numbers`] for moments without
 /// samples, with NaN or infinity, or of a number of features that N does not divide.
-pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_groups: usize) -> Result<Matching> {
+pub fn match_features<'a>(
+    method: &Method,
+    observed: impl Into<Observed<'a>>,
+    n_models: usize,
+    n_groups: usize,
+) -> Result<Matching> {
+    let Observed { moments, constants } = &observed.into();
     method.validate()?;
     moments.validate("moments")?;
     let n_joint = moments.n_joint();
@@ -296,6 +306,9 @@ pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_gro
     }
     if n_joint == 0 || !n_joint.is_multiple_of(n_models) {
         return Err(Error::Numbers(format!("{n_joint} joint features cannot be those of {n_models} models alike")));
+    }
+    if constants.n_joint() != n_joint {
+        return Err(Error::Numbers(format!("{n_joint} joint features, but constants of {}", constants.n_joint())));
     }
     let d = n_joint / n_models;
     if n_groups == 0 || n_groups > n_joint {
@@ -310,16 +323,29 @@ pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_gro
             method.name()
         )));
     }
+    let clustered =
+        |clustering: &dyn Fn(&Living<'_>) -> Matching| cluster_features(constants, n_models, n_groups, clustering);
+    let linked = |similarity: Similarity, linkage| {
+        let mut gram = similarity.gram(moments);
+        constants.complete(&mut gram);
+        clustered(&|of| linkage::linkage(among(&gram, of).view(), of.n_groups, linkage))
+    };
     Ok(match *method {
-        Method::Zip { alpha, beta } => zip::zip(moments.correlation().view(), n_models, n_groups, alpha, beta),
-        Method::Permute => permute::permute(moments.correlation().view(), n_models),
+        Method::Zip { alpha, beta } => {
+            let r = constants.correlation(moments);
+            clustered(&|of| zip::zip_of(among(&r, of).view(), of.sizes, of.n_groups, alpha, beta))
+        }
+        Method::Permute => permute::permute(constants.pairing(moments).view(), n_models),
         Method::Identity => identity::identity(d, n_models),
-        Method::Ward { similarity } => linkage::linkage(similarity.gram(moments).view(), n_groups, Linkage::Ward),
-        Method::Average { similarity } => linkage::linkage(similarity.gram(moments).view(), n_groups, Linkage::Average),
-        Method::Kmeans { seed } => kmeans::kmeans(moments.correlation().view(), n_groups, seed),
+        Method::Ward { similarity } => linked(similarity, Linkage::Ward),
+        Method::Average { similarity } => linked(similarity, Linkage::Average),
+        Method::Kmeans { seed } => {
+            let r = constants.correlation(moments);
+            clustered(&|of| kmeans::kmeans(among(&r, of).view(), of.n_groups, seed))
+        }
         Method::Optimal => {
             optimal::check_request(n_models, n_joint)?;
-            optimal::optimal(moments.correlation().view())
+            optimal::optimal(constants.pairing(moments).view())
         }
         Method::Random { seed } => debug::random(d, n_models, seed),
         Method::Weight { .. } | Method::Mudsc { .. } | Method::Cca { .. } => {
@@ -328,8 +354,16 @@ pub fn match_features(method: &Method, moments: &Moments, n_models: usize, n_gro
                 method.name()
             )));
         }
-        Method::First => debug::first(moments.correlation().view(), n_models),
+        Method::First => debug::first(constants.pairing(moments).view(), n_models),
     })
+}
+
+/// The similarities of those that are clustered.
+fn among<'a, T: Copy>(similarity: &'a Array2<T>, of: &Living<'_>) -> CowArray<'a, T, Ix2> {
+    if of.features.len() == similarity.nrows() {
+        return similarity.view().into();
+    }
+    similarity.select(Axis(0), of.features).select(Axis(1), of.features).into()
 }
 
 #[cfg(test)]
@@ -399,8 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_features_are_nothing_special() {
-        // Every feature constant 0: all ties.
+    fn features_may_all_be_dead() {
         for method in [
             Method::Ward { similarity: Similarity::Correlation },
             Method::Average { similarity: Similarity::Covariance },

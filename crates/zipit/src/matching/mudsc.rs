@@ -9,10 +9,11 @@
 //! S is matched by a solver that knows only similarities, and changes the coordinates of its neighbours; hence sweeps.
 
 use super::layout::{Axes, Layout};
+use super::living::cluster_features;
 use super::weight::matchable_spaces;
-use super::{Matching, Method, match_features, permute, products::add_product, zip};
+use super::{Matching, Method, among, match_features, permute, products::add_product, zip};
 use crate::graph::{MergePoint, SpaceId};
-use crate::{Error, Model, Moments, Result};
+use crate::{Constants, Error, Model, Observed, Result};
 use ndarray::{Array2, Axis, concatenate};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -44,15 +45,25 @@ impl Solver {
         }
     }
 
-    fn solve(self, similarity: &Array2<f32>, n_models: usize, n_groups: usize) -> Matching {
+    fn solve(self, similarity: &Array2<f32>, constants: &Constants, n_models: usize, n_groups: usize) -> Matching {
         match self {
             Self::Permute => permute::permute(similarity.view(), n_models),
-            Self::Zip { alpha, beta } => zip::zip(similarity.view(), n_models, n_groups, alpha, beta),
+            Self::Zip { alpha, beta } => cluster_features(constants, n_models, n_groups, |of| {
+                zip::zip_of(among(similarity, of).view(), of.sizes, of.n_groups, alpha, beta)
+            }),
+        }
+    }
+
+    /// R as this solver wants it.
+    fn correlation(self, observed: &Observed<'_>) -> Array2<f32> {
+        match self {
+            Self::Permute => observed.constants.pairing(observed.moments),
+            Self::Zip { .. } => observed.constants.correlation(observed.moments),
         }
     }
 }
 
-/// Matches the joint features at every one of `points` by S, with `moments` and d' = `n_groups` in their order.
+/// Matches the joint features at every one of `points` by S, with what was `observed` and d' = `n_groups` in their order.
 ///
 /// At ρ < 1 the start is what the activations alone give, as in the authors' code; at ρ = 1 it is the identity, as in
 /// [`weight_matching`](super::weight::weight_matching). Each sweep visits the points in a random order that `seed`
@@ -64,17 +75,17 @@ impl Solver {
 /// - Common coordinates are N·M, group averages times N: a group of one feature of each model then weighs as much as an
 ///   axis that nothing merges. The authors take this for input axes and the group's sum for output axes; for
 ///   one-to-one groups these are the same. Their cosine subtracts the mean of each feature's weights; this one does not.
-/// - A feature without weights is similar to nothing, as a dead feature is in R.
+/// - A feature without weights is similar to nothing. [Constants](crate::constants) count as in [`match_features`].
 ///
 /// The matrices S and R `[N·d, N·d]` of every point are held in f32.
 ///
 /// # Errors
 /// As [`weight_matching`](super::weight::weight_matching) and [`match_features`]; [`Error::Request`] for a ρ outside
 /// 0…1, or moments or numbers of groups that are not one for each point.
-pub fn mudsc(
+pub fn mudsc<'a>(
     models: &[&Model],
     points: &[MergePoint],
-    moments: &[&Moments],
+    observed: &[impl Into<Observed<'a>> + Clone],
     rho: f64,
     solver: Solver,
     n_groups: &[usize],
@@ -86,16 +97,17 @@ pub fn mudsc(
             "rho is {rho}; it must lie between 0 (activations only) and 1 (weights only)"
         )));
     }
-    if moments.len() != points.len() || n_groups.len() != points.len() {
+    let observed: Vec<Observed<'_>> = observed.iter().cloned().map(Into::into).collect();
+    if observed.len() != points.len() || n_groups.len() != points.len() {
         return Err(Error::Request(format!(
             "{} merge points need as many moments and numbers of groups, not {} and {}",
             points.len(),
-            moments.len(),
+            observed.len(),
             n_groups.len()
         )));
     }
     let n_models = models.len();
-    for (point, moments) in points.iter().zip(moments) {
+    for (point, Observed { moments, .. }) in points.iter().zip(&observed) {
         if moments.n_joint() != n_models * point.dim {
             return Err(Error::Numbers(format!(
                 "`{}`: moments of {} features for {n_models} models of {}",
@@ -105,9 +117,9 @@ pub fn mudsc(
             )));
         }
     }
-    let by_activations = points.iter().zip(moments).zip(n_groups).map(|((point, moments), &n_groups)| {
-        moments.validate(&point.name)?;
-        match_features(&solver.method(), moments, n_models, n_groups)
+    let by_activations = points.iter().zip(&observed).zip(n_groups).map(|((point, observed), &n_groups)| {
+        observed.moments.validate(&point.name)?;
+        match_features(&solver.method(), observed.clone(), n_models, n_groups)
     });
     let by_activations = by_activations.collect::<Result<Vec<_>>>()?;
     if rho == 0.0 {
@@ -120,10 +132,11 @@ pub fn mudsc(
         axes: vec![still; n_models],
         rho,
         correlations: points.iter().map(|_| None).collect(),
+        constants: observed.iter().map(|observed| &*observed.constants).collect(),
     };
     if rho < 1.0 {
         for (at, point) in points.iter().enumerate() {
-            search.correlations[at] = Some(moments[at].correlation());
+            search.correlations[at] = Some(solver.correlation(&observed[at]));
             search.move_to(point.space, &by_activations[at]);
         }
     }
@@ -138,6 +151,8 @@ struct Search<'a> {
     rho: f64,
     /// R of each point, where it counts.
     correlations: Vec<Option<Array2<f32>>>,
+    /// Of each point.
+    constants: Vec<&'a Constants>,
 }
 
 impl Search<'_> {
@@ -158,7 +173,7 @@ impl Search<'_> {
                     continue;
                 }
                 let similarity = self.similarity(space, at);
-                let matching = solver.solve(&similarity, self.models.len(), n_groups[at]);
+                let matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at]);
                 values[at] = mean_of_merges(&similarity, &matching);
                 if current[at].as_ref() != Some(&matching) {
                     moved = true;

@@ -24,9 +24,18 @@ use ndarray::ArrayView2;
 /// As [`zip::zip`] does.
 #[must_use]
 pub fn zip(similarity: ArrayView2<'_, f32>, n_models: usize, n_groups: usize, alpha: f32, beta: f32) -> Matching {
-    let d = zip::features_per_model(similarity, n_models, n_groups);
+    zip_of(similarity, &zip::alike(similarity, n_models), n_groups, alpha, beta)
+}
+
+/// As [`zip`] of models that have `sizes[i]` features each: it defines [`zip::zip_of`].
+///
+/// # Panics
+/// As [`zip::zip_of`] does.
+#[must_use]
+pub fn zip_of(similarity: ArrayView2<'_, f32>, sizes: &[usize], n_groups: usize, alpha: f32, beta: f32) -> Matching {
+    let (models, n_models) = (zip::models_of(similarity, sizes, n_groups), sizes.len());
     let n = similarity.nrows();
-    let model = |feature: usize| feature / d;
+    let model = |feature: usize| models[feature];
     let mut similarity = similarity.to_owned();
     // The members of each group, at the place of its lowest; empty where a feature joined a lower one.
     let mut members: Vec<Vec<usize>> = (0..n).map(|k| vec![k]).collect();

@@ -26,13 +26,29 @@ use std::cmp::Ordering;
 /// When `similarity` is not square, not finite or of a size that N does not divide, or d' is not in 1…N·d.
 #[must_use]
 pub fn zip(similarity: ArrayView2<'_, f32>, n_models: usize, n_groups: usize, alpha: f32, beta: f32) -> Matching {
-    let d = features_per_model(similarity, n_models, n_groups);
+    zip_of(similarity, &alike(similarity, n_models), n_groups, alpha, beta)
+}
+
+/// As [`zip`] of models that have `sizes[i]` features each.
+///
+/// # Panics
+/// As [`zip`] does, and when the sizes do not add up.
+#[must_use]
+pub fn zip_of(similarity: ArrayView2<'_, f32>, sizes: &[usize], n_groups: usize, alpha: f32, beta: f32) -> Matching {
+    let models = models_of(similarity, sizes, n_groups);
     let n = similarity.nrows();
-    let cap = within_cap(n - n_groups, n_models, beta);
+    let cap = within_cap(n - n_groups, sizes.len(), beta);
     let limits = Limits {
-        d,
-        left_within: vec![cap; n_models],
-        members: exclusive(alpha).then(|| (0..n).map(|k| Members::single(k / d, n_models)).collect()),
+        left_within: vec![cap; sizes.len()],
+        members: exclusive(alpha).then(|| models.iter().map(|&i| Members::single(i, sizes.len())).collect()),
+        ends: sizes
+            .iter()
+            .scan(0, |end, size| {
+                *end += size;
+                Some(*end)
+            })
+            .collect(),
+        models,
         lifted: false,
     };
     let mut pairs = Pairs::new(similarity, limits);
@@ -49,22 +65,35 @@ pub fn zip(similarity: ArrayView2<'_, f32>, n_models: usize, n_groups: usize, al
     Matching::from_merges(n, merges, pairs.limits.lifted)
 }
 
-/// d of a valid request.
+/// Sizes of models that have as many features each.
 ///
 /// # Panics
 /// As [`zip`] does.
-pub(super) fn features_per_model(similarity: ArrayView2<'_, f32>, n_models: usize, n_groups: usize) -> usize {
+pub(super) fn alike(similarity: ArrayView2<'_, f32>, n_models: usize) -> Vec<usize> {
+    let n = similarity.nrows();
+    assert!(n_models > 0 && n.is_multiple_of(n_models), "{n} joint features are not those of {n_models} models alike");
+    vec![n / n_models; n_models]
+}
+
+/// The model of each feature of a valid request.
+///
+/// # Panics
+/// As [`zip_of`] does.
+pub(super) fn models_of(similarity: ArrayView2<'_, f32>, sizes: &[usize], n_groups: usize) -> Vec<usize> {
     let n = similarity.nrows();
     assert!(similarity.is_square(), "similarities are {:?}, expected a square", similarity.dim());
-    assert!(n_models > 0 && n.is_multiple_of(n_models), "{n} joint features are not those of {n_models} models alike");
+    assert_eq!(sizes.iter().sum::<usize>(), n, "models of other numbers of features");
     assert!((1..=n).contains(&n_groups), "{n_groups} groups of {n} features");
     assert!(similarity.iter().all(|x| x.is_finite()), "a similarity is not finite");
-    n / n_models
+    sizes.iter().enumerate().flat_map(|(i, &size)| vec![i; size]).collect()
 }
 
 /// Which pairs of groups may merge. A group goes by its lowest feature.
 struct Limits {
-    d: usize,
+    /// The model of each feature.
+    models: Vec<usize>,
+    /// Where each model's features end: they are ranges.
+    ends: Vec<usize>,
     /// Merges each model may still make within itself.
     left_within: Vec<usize>,
     /// What each group holds, where groups are exclusive.
@@ -93,14 +122,14 @@ impl Members {
 impl Limits {
     fn allow(&self, i: usize, j: usize) -> bool {
         self.lifted
-            || !(i / self.d == j / self.d && self.left_within[i / self.d] == 0)
+            || !(self.models[i] == self.models[j] && self.left_within[self.models[i]] == 0)
                 && self.members.as_ref().is_none_or(|m| !m[i].exclude(&m[j]))
     }
 
-    /// The first feature that row `i` may be paired with, as far as caps go: models are ranges of features.
+    /// The first feature that row `i` may be paired with, as far as caps go.
     fn first_partner(&self, i: usize) -> usize {
-        let model = i / self.d;
-        if self.left_within[model] == 0 && !self.lifted { (model + 1) * self.d } else { i + 1 }
+        let model = self.models[i];
+        if self.left_within[model] == 0 && !self.lifted { self.ends[model] } else { i + 1 }
     }
 
     /// Notes the merge of `j` into `i`; whether it spent a model's cap.
@@ -110,8 +139,8 @@ impl Limits {
             members[i].single = false;
             members[i].models.iter_mut().zip(joining).for_each(|(a, b)| *a |= b);
         }
-        let left = &mut self.left_within[i / self.d];
-        let within = i / self.d == j / self.d && *left > 0;
+        let left = &mut self.left_within[self.models[i]];
+        let within = self.models[i] == self.models[j] && *left > 0;
         *left -= usize::from(within);
         within && *left == 0
     }
@@ -210,7 +239,7 @@ impl Pairs {
             self.similarity[k * n + i] = self.similarity[i * n + k];
         }
         if self.limits.note_merge(i, j) {
-            self.forget_within(i / self.limits.d);
+            self.forget_within(self.limits.models[i]);
         }
         for at in 0..self.alive.len() {
             let k = self.alive[at];
@@ -247,7 +276,7 @@ impl Pairs {
 
     /// Rows whose best lies within `model`, which may merge within itself no more, lose it.
     fn forget_within(&mut self, model: usize) {
-        let range = model * self.limits.d..(model + 1) * self.limits.d;
+        let range = model.checked_sub(1).map_or(0, |before| self.limits.ends[before])..self.limits.ends[model];
         for best in &mut self.best[range.clone()] {
             best.stale |= range.contains(&best.partner);
         }

@@ -88,7 +88,8 @@ pub fn weighted(mut grafted: Grafted, weights: &[f64], n_models: usize) -> Resul
     }
     for piece in grafted.origins.iter_mut().flat_map(|origin| &mut origin.blend.pieces) {
         let Blended::Groups(groups) = &piece.made else { continue };
-        let weight = |k: usize| weights[k / piece.dim];
+        // What has no weight in the average gets none.
+        let weight = |k: usize| if groups.share[k] > 0.0 { weights[k / piece.dim] } else { 0.0 };
         let mut sums = vec![0.0; piece.width];
         groups.of.iter().enumerate().for_each(|(k, &g)| sums[g as usize] += weight(k));
         let share = groups.of.iter().enumerate().map(|(k, &g)| (weight(k) / sums[g as usize]) as f32).collect();

@@ -194,6 +194,8 @@ pub(super) fn channels(blend: &Blend, i: usize) -> Vec<Vec<(usize, f64)>> {
             let groups: Vec<(usize, f64)> = match made {
                 Blended::Own(own) if *own == i => vec![(k, 1.0)],
                 Blended::Own(_) => vec![],
+                // Constants without weight are no part of it.
+                Blended::Groups(groups) if groups.share[joint] == 0.0 => vec![],
                 Blended::Groups(groups) => vec![(groups.of[joint] as usize, f64::from(groups.share[joint]))],
                 Blended::Dense(merge) => (0..*width).map(|g| (g, f64::from(merge[[g, joint]]))).collect(),
             };

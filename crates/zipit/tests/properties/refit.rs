@@ -213,11 +213,14 @@ fn plan(d: usize, groups: &[u32]) -> Plan {
         reconstruction_error: 0.0,
         condition: None,
         spread: None,
+        dead: 0,
+        constant: 0,
     };
     let points = ["one.relu", "two.relu"].map(|name| PointPlan {
         name: name.into(),
         assignment: groups.to_vec(),
         n_groups,
+        resting: vec![],
         merge: None,
         unmerge: None,
         summary: summary.clone(),

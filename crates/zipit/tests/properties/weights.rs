@@ -294,7 +294,7 @@ proptest! {
             for (((matching, point), &n), moments) in matchings.iter().zip(&points).zip(n_groups).zip(&moments) {
                 prop_assert_eq!((matching.n_groups, matching.assignment.len()), (n, 2 * point.dim));
                 if rho == 0.0 {
-                    prop_assert_eq!(matching, &match_features(&method, moments, 2, n).unwrap());
+                    prop_assert_eq!(matching, &match_features(&method, *moments, 2, n).unwrap());
                 }
             }
             let again = mudsc(&[&first, &second], &points, &moments, rho, solver, n_groups, seed).unwrap();

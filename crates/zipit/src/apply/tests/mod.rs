@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::float_cmp)] // exact where the function says exactly
 
+mod constants;
 mod functions;
 mod networks;
 mod requests;

@@ -376,8 +376,10 @@ pub fn plan(
                 reconstruction_error: 0.0,
                 condition: None,
                 spread: None,
+                dead: 0,
+                constant: 0,
             };
-            PointPlan { name: point.name, assignment, n_groups, merge: None, unmerge: None, summary }
+            PointPlan { name: point.name, assignment, n_groups, resting: vec![], merge: None, unmerge: None, summary }
         })
         .collect();
     Plan { n_models, settings: PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv }, points }

@@ -1,0 +1,69 @@
+//! Groups for all features by a clustering of those that vary: constants take no place of theirs.
+
+use super::Matching;
+use crate::Constants;
+
+/// What a clustering is asked for.
+pub(super) struct Living<'a> {
+    /// The joint features that vary, ascending, or what else is clustered.
+    pub features: &'a [usize],
+    /// How many of them each model has, model after model.
+    pub sizes: &'a [usize],
+    /// Into how many groups.
+    pub n_groups: usize,
+}
+
+/// Groups the features of `n_models` models into `n_groups` = d'. Of those that `rests` says are left out of averages,
+/// the `carriers` get a group each, as far as their share of the groups goes: as many in d' as left-out features are in
+/// N·d, rounded up. The others are clustered into what remains, and where more groups remain than there are of
+/// them, more left-out features have one of their own. The rest of those joins the first group that holds none but
+/// left-out ones, or feature 0's.
+pub(super) fn cluster(
+    rests: &[bool],
+    carriers: impl FnOnce(usize) -> Vec<usize>,
+    n_models: usize,
+    n_groups: usize,
+    clustering: impl FnOnce(&Living<'_>) -> Matching,
+) -> Matching {
+    let n = rests.len();
+    let living: Vec<usize> = (0..n).filter(|&k| !rests[k]).collect();
+    let n_resting = n - living.len();
+    let most = (n_resting * n_groups).div_ceil(n).min(n_groups - usize::from(!living.is_empty()));
+    let mut single = carriers(most);
+    let left = n_groups - single.len();
+    let mut merges = Vec::new();
+    let mut caps_lifted = false;
+    if living.len() > left {
+        let d = n / n_models;
+        let sizes: Vec<usize> = (0..n_models).map(|i| living.iter().filter(|&&k| k / d == i).count()).collect();
+        let found = clustering(&Living { features: &living, sizes: &sizes, n_groups: left });
+        let joint = |k: u32| living[k as usize] as u32;
+        merges.extend(found.merges.iter().map(|&(i, j)| (joint(i), joint(j))));
+        caps_lifted = found.caps_lifted;
+    } else {
+        let more = (0..n).filter(|k| rests[*k] && !single.contains(k)).take(left - living.len());
+        let more: Vec<usize> = more.collect();
+        single.extend(more);
+    }
+    let mut home = match single.first() {
+        Some(&first) => first as u32,
+        None => living[0] as u32,
+    };
+    for k in (0..n).filter(|k| rests[*k] && !single.contains(k)) {
+        let k = k as u32;
+        merges.push((home.min(k), home.max(k)));
+        home = home.min(k);
+    }
+    Matching::from_merges(n, merges, caps_lifted)
+}
+
+/// As [`cluster`] of the features themselves.
+pub(super) fn cluster_features(
+    constants: &Constants,
+    n_models: usize,
+    n_groups: usize,
+    clustering: impl FnOnce(&Living<'_>) -> Matching,
+) -> Matching {
+    let rests: Vec<bool> = (0..constants.n_joint()).map(|k| constants.rests(k)).collect();
+    cluster(&rests, |most| constants.carriers(most), n_models, n_groups, clustering)
+}
