@@ -50,9 +50,9 @@ def export(
     """Writes a network as a model file; gives max |Δ| of the file's logits from the network's, which is below 1e-4.
 
     `classes` (one list, or one per output) are in logit order. `preprocess` is {"size": [h, w], "mean": [...],
-    "std": [...]} and whatever else `torch_graph.preprocess` knows (resize, interpolation, crop, fill); if it is left out,
-    what timm or torchvision say holds. With `bin_folder`, `import` makes the file of the pipeline and `predict` is compared with the
-    network; without, the file is a plain one, which `import` takes, and `load` is compared."""
+    "std": [...]} and whatever else `torch_graph.preprocess` knows (resize, interpolation, crop, fill); if it is left
+    out, what timm or torchvision say holds. With `bin_folder`, `import` makes the file of the pipeline and `predict` is
+    compared with the network; without, the file is a plain one, which `import` takes, and `load` is compared."""
     name, module = _named(module_or_factory, arguments or {})
     if preprocess is not None:
         preprocess = preprocessing.checked(preprocess)
@@ -171,8 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     bin_option = {"type": Path, "default": pipeline.DEFAULT_BIN, "help": "folder of the binaries [target/release]"}
 
     add = commands.add_parser("export", help="a network of PyTorch's becomes a model file").add_argument
-    add("factory", metavar="FACTORY", help="torchvision.models:NAME, timm:NAME, timm:local-dir:FOLDER, timm:hf-hub:OWNER/NAME, module:function, file.py:function, or a program that torch.export.save wrote, FILE.pt2")
-    add("--checkpoint", type=Path, help=".pt, .pth or .pt2 (read without running code) or .safetensors; or a folder with one")
+    add(
+        "factory",
+        metavar="FACTORY",
+        help="torchvision.models:NAME, timm:NAME, timm:local-dir:FOLDER, timm:hf-hub:OWNER/NAME, module:function, "
+        "file.py:function, or a program that torch.export.save wrote, FILE.pt2",
+    )
+    add("--checkpoint", type=Path, help=".pt, .pth, .pt2 (no code is run) or .safetensors; or a folder with one")
     add("--key", help="where in the checkpoint the state dict is [found by name]")
     add("--arg", action="append", type=request.parse_argument, metavar="KEY=VALUE", help="argument of the factory")
     add("--weights", help="torchvision's weights: their preprocessing, and the weights where there is no --checkpoint")
@@ -186,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=preprocessing.CROPS,
         help="how images get the size before the crop: they cover it, are pressed to it, or fit into it [center]",
     )
-    add("--interpolation", choices=preprocessing.INTERPOLATIONS, help="how images are resized, as PIL does it [bilinear]")
+    add("--interpolation", choices=preprocessing.INTERPOLATIONS, help="filter of resizing, by PIL's name [bilinear]")
     add("--fill", type=request.parse_fill, metavar="B[,B,B]", help="colour of borders, in bytes [the mean]")
     add("--mean", type=request.parse_numbers, help="mean per channel of pixels in 0…1")
     add("--std", type=request.parse_numbers, help="standard deviation per channel")

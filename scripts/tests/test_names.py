@@ -109,3 +109,10 @@ def test_a_parameter_of_the_root() -> None:
     nodes = {node["name"]: node for node in graph_of(Net())["nodes"]}
     assert nodes["cat"]["op"] == {"op": "prepend_tokens", "num_tokens": 1, "num_features": 8}
     assert (nodes["cat"]["module"], nodes["cat"]["params"]) == ("", {"weight": "cls"})
+
+
+def test_activations_of_several_steps_end_in_the_modules_name() -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Softsign(), nn.Softplus(2), nn.GLU(1), nn.Flatten(), nn.Linear(144, 2)]
+    found = names(graph_of(nn.Sequential(*layers), 8))
+    assert [name for name in found if "." not in name] == [str(i) for i in range(7)]
+    assert found[1:6] == ["1.above", "1.negative", "1.below", "1.slope", "1.turned"]

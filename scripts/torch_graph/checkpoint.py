@@ -28,8 +28,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 def read(path: Path) -> Tensors:
-    """Every tensor in a .pt, .pth, .pt2 or .safetensors file by its path through the file's dicts, `state_dict.conv.weight`,
-    in the file's dtypes. No code in the file is executed."""
+    """Every tensor in a .pt, .pth, .pt2 or .safetensors file, by its path through the file's dicts
+    (`state_dict.conv.weight`) and in the file's dtypes. No code in the file is executed."""
     try:
         if str(path).endswith(".safetensors"):
             return _safetensors(path)
@@ -117,8 +117,8 @@ def fill(module: nn.Module, tensors: Tensors, path: Path, key: str | None = None
     for name, tensor in found.items():
         if "float8" in str(tensor.dtype):
             raise ZipitError(
-                f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}, whose scale is not in it; save the weights "
-                "in float16, bfloat16 or float32"
+                f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}, whose scale is not in it; save the "
+                "weights in float16, bfloat16 or float32"
             )
     found = {name: tensor.reshape(expected[name].shape) for name, tensor in found.items()}
     module.load_state_dict({name: t.to(expected[name].dtype) for name, t in found.items()}, strict=False)

@@ -1,5 +1,5 @@
-"""Where a network comes from: `torchvision.models:resnet50`, `timm:NAME`, `timm:hf-hub:OWNER/NAME`, `timm:local-dir:PATH`,
-`my.module:build`, `my_file.py:build`, `program.pt2`."""
+"""Where a network comes from: `torchvision.models:resnet50`, `timm:NAME`, `timm:hf-hub:OWNER/NAME`,
+`timm:local-dir:PATH`, `my.module:build`, `my_file.py:build`, `program.pt2`."""
 
 from __future__ import annotations
 

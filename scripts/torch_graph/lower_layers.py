@@ -138,18 +138,23 @@ def _clamp(call: Call) -> View:
         case _, None:
             return _pointwise(call, {"threshold": [float(low), float(low)]})
         case None, _:
-            return _affine_of(call, _threshold(call, _affine_of(call, call.tensor(), -1.0), -high, -high), -1.0)
+            negative = _affine_of(call, call.tensor(), -1.0, "negative")
+            return _affine_of(call, _threshold(call, negative, -high, -high, "threshold"), -1.0)
         case _:
             return _pointwise(call, {"hardtanh": [float(low), float(max(low, high))]})
 
 
-def _affine_of(call: Call, x: View, scale: float) -> View:
-    return call.emit({"op": "affine", "scale": scale, "shift": 0.0}, [x], x.layout).seen(x.layout, x.site)
+def _step(call: Call, op: Json, x: View, part: str | None, params: dict[str, str] | None = None) -> View:
+    """One of several steps; the last one, which is no part, has the name of the whole."""
+    return call.emit(op, [x], x.layout, params, part and call.site.part(part)).seen(x.layout, x.site)
 
 
-def _threshold(call: Call, x: View, threshold: float, value: float) -> View:
-    op = {"op": "activation", "function": {"threshold": [float(threshold), float(value)]}}
-    return call.emit(op, [x], x.layout).seen(x.layout, x.site)
+def _affine_of(call: Call, x: View, scale: float, part: str | None = None) -> View:
+    return _step(call, {"op": "affine", "scale": scale, "shift": 0.0}, x, part)
+
+
+def _threshold(call: Call, x: View, threshold: float, value: float, part: str | None = None) -> View:
+    return _step(call, {"op": "activation", "function": {"threshold": [float(threshold), float(value)]}}, x, part)
 
 
 @lowers("threshold")
@@ -169,9 +174,9 @@ def _softplus(call: Call) -> View:
         raise call.refuse("only a threshold of 20 is known, and a beta that is not 0")
     if beta == 1:
         return _pointwise(call, "softplus")
-    scaled = _affine_of(call, x, beta)
-    made = call.emit({"op": "activation", "function": "softplus"}, [scaled], x.layout)
-    return _affine_of(call, made.seen(x.layout, x.site), 1 / beta)
+    scaled = _affine_of(call, x, beta, "scaled")
+    made = _step(call, {"op": "activation", "function": "softplus"}, scaled, "softplus")
+    return _affine_of(call, made, 1 / beta)
 
 
 @lowers("leaky_relu")
@@ -213,11 +218,11 @@ def _prelu(call: Call) -> View:
         x = call.features(x, 1)
     n = x.layout.dims[FEATURES]
     call.lowering.builder.repeated[weight] = n
-    above = call.emit({"op": "relu"}, [x], x.layout)
-    below = call.emit({"op": "relu"}, [_affine_of(call, x, -1.0)], x.layout)
-    node = {"op": "layer_scale", "shape": [n], "axis": 0}
-    scaled = call.emit(node, [below], x.layout, {"weight": weight}).seen(x.layout, x.site)
-    return call.emit({"op": "add"}, [above, _affine_of(call, scaled, -1.0)], x.layout).seen(x.layout, x.site)
+    above = _step(call, {"op": "relu"}, x, "above")
+    below = _step(call, {"op": "relu"}, _affine_of(call, x, -1.0, "negative"), "below")
+    scaled = _step(call, {"op": "layer_scale", "shape": [n], "axis": 0}, below, "slope", {"weight": weight})
+    turned = _affine_of(call, scaled, -1.0, "turned")
+    return call.emit({"op": "add"}, [above, turned], x.layout).seen(x.layout, x.site)
 
 
 @lowers("glu")
@@ -231,7 +236,7 @@ def _glu(call: Call) -> View:
     for start in (0, half):
         ranges, layout = x.layout.take(axis, start, start + half)
         parts.append(call.emit({"op": "slice", "ranges": ranges}, [x], layout, name=call.site.part("slice")))
-    gate = call.emit({"op": "activation", "function": "sigmoid"}, [parts[1]], parts[1].layout)
+    gate = _step(call, {"op": "activation", "function": "sigmoid"}, parts[1], "sigmoid")
     return call.emit({"op": "mul"}, [parts[0], gate], parts[0].layout).seen(parts[0].layout, x.site)
 
 

@@ -101,8 +101,8 @@ def rank(op: Json, given: int) -> int:
 
 
 def apply(op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | None, p: Params) -> torch.Tensor:
-    """What an op computes of inputs with `rank` axes and the batch, by the layer that has its parameters or with the bare
-    parameters `p`. Asks nothing of the tensors, so that torch.fx can trace it."""
+    """What an op computes of inputs with `rank` axes and the batch, by the layer that has its parameters or with the
+    bare parameters `p`. Asks nothing of the tensors, so that torch.fx can trace it."""
     x = inputs[0]
     match op["op"]:
         case "conv2d" | "batch_norm2d" | "group_norm":

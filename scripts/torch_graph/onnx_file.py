@@ -36,8 +36,8 @@ class _Outputs(nn.Module):
 
 
 def write(model: Model, path: str | os.PathLike[str]) -> float:
-    """One file: input `images` [B, C, H, W] of any B, one output per task, weights under their state-dict names. Where a
-    task is called `images`, the input is `images_1`.
+    """One file: input `images` [B, C, H, W] of any B, one output per task, weights under their state-dict names.
+    Where a task is called `images`, the input is `images_1`.
 
     Gives max |Δ| from PyTorch; nothing is written if it is too large."""
     size = sum(model.tensors[name].numel() for name in model.tensors) * 4
@@ -52,7 +52,7 @@ def write(model: Model, path: str | os.PathLike[str]) -> float:
 
 
 def _plainly_named(model: Model) -> tuple[Model, dict[str, str]]:
-    """The model with parts called n0, n1, …: torch.onnx writes code from their names. And what the tensors are called."""
+    """The model with parts called n0, n1, …: torch.onnx writes code from their names. And the tensors' own names."""
     nodes, names = [], {}
     for i, node in enumerate(model.graph["nodes"]):
         own = param_names(node, op_params(node["op"]))

@@ -31,7 +31,7 @@ def run(command: list[str | Path]) -> None:
     """Runs a binary; what it complains about is passed on."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        lines = done.stderr.strip().removeprefix("error: ").splitlines() or [f"exit code {done.returncode}"]
         raise ZipitError(f"{Path(command[0]).name}: {lines[0] if len(lines) == 1 else ' '.join(lines)}")
     for line in done.stderr.splitlines():
         if line.lstrip().startswith("WARN "):

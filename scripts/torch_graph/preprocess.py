@@ -2,8 +2,8 @@
 
 A specification says `size` [h, w], `mean` and `std` per channel of values in 0…1, and where they are not the default:
 `resize`, N or [h, w], the size before the crop [`size`]; `interpolation`, PIL's name of it [bilinear]; `crop`, timm's
-crop_mode [center]; `fill`, the border's bytes per channel [the mean]. Images are made to cover `resize` (center), pressed
-to it (squash) or made to fit into it (border); then `size` is cropped from the centre."""
+crop_mode [center]; `fill`, the border's bytes per channel [the mean]. Images are made to cover `resize` (center),
+pressed to it (squash) or made to fit into it (border); then `size` is cropped from the centre."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def transform(spec: Json) -> transforms.Compose:
 
 
 class _KeepRatio:
-    """timm's ResizeKeepRatio: an image that covers a size (by the smaller ratio) or fits into it (by the larger one)."""
+    """timm's ResizeKeepRatio: an image that covers a size (the smaller ratio) or fits into it (the larger one)."""
 
     def __init__(self, size: Size, chosen: Any, interpolation: transforms.InterpolationMode) -> None:
         self.size, self.chosen, self.interpolation = size, chosen, interpolation

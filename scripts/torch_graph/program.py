@@ -43,7 +43,7 @@ def _refuse_pickled(path: Any, config: Any) -> None:
     parts = config.get("config", {}) if isinstance(config, dict) else {}
     pickled = [name for name, part in parts.items() if isinstance(part, dict) and part.get("use_pickle")]
     if pickled:
-        raise ZipitError(f"{path}: `{pickled[0]}` is pickled, which may run code; save the network's state_dict() alone")
+        raise ZipitError(f"{path}: `{pickled[0]}` is pickled, which may run code; save the network's state_dict()")
 
 
 class Program(nn.Module):
@@ -55,8 +55,11 @@ class Program(nn.Module):
         named = {InputKind.PARAMETER, InputKind.BUFFER}
         specs = program.graph_signature.input_specs
         self.__dict__["_program"] = program.graph_module
-        self.__dict__["_given"] = [(s.kind in named, s.target) if s.kind != InputKind.USER_INPUT else None for s in specs]
-        self.__dict__["_constants"] = {s.target: tensors[s.target] for s in specs if s.kind == InputKind.CONSTANT_TENSOR}
+        self.__dict__["_given"] = [
+            (s.kind in named, s.target) if s.kind != InputKind.USER_INPUT else None for s in specs
+        ]
+        constants = [s.target for s in specs if s.kind == InputKind.CONSTANT_TENSOR]
+        self.__dict__["_constants"] = {name: tensors[name] for name in constants}
         self.__dict__["_mutated"] = len(program.graph_signature.buffers_to_mutate)
         self.__dict__["_out"] = program.call_spec.out_spec
         for spec in specs:

@@ -112,7 +112,8 @@ def choose_preprocess(
     said: Said | None = None,
     card: Json | None = None,
 ) -> Json:
-    """What was said first, then what the weights, the checkpoint's card, timm's configuration or torchvision's habit say."""
+    """What was said first, then what the weights, the checkpoint's card, timm's configuration or torchvision's habit
+    say."""
     said = said or Said()
     if (said.mean is None) != (said.std is None):
         raise ZipitError("a mean needs a standard deviation, and the other way round (--mean, --std)")
