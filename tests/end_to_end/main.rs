@@ -3,6 +3,7 @@
 
 mod architectures;
 mod bad_input;
+mod checkpoints;
 mod drawings;
 mod embeddings;
 mod experiments;

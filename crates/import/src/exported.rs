@@ -3,6 +3,7 @@
 use crate::Args;
 use crate::checkpoint::leave_out;
 use crate::classes::classes;
+use crate::source::is_counter;
 use anyhow::ensure;
 use zipit::{Model, Task};
 use zipit_artifact::exported::Exported;
@@ -15,7 +16,8 @@ pub fn model(args: &Args, exported: Exported, file: Foreign) -> anyhow::Result<M
     let params = graph.params();
     let others = file.dropped.iter().map(|(name, what)| (name.as_str(), what.clone())).collect();
     leave_out(&others, |name| params.contains_key(name))?;
-    let model = Model { graph, weights: file.weights, tasks, preprocess, joint: None };
+    let weights = file.weights.into_iter().filter(|(name, _)| params.contains_key(name) || !is_counter(name)).collect();
+    let model = Model { graph, weights, tasks, preprocess, joint: None };
     model.validate()?;
     if let Err(reason) = model.graph.spaces() {
         tracing::warn!("this network can be run, but not merged: {reason}");

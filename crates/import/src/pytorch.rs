@@ -10,8 +10,14 @@ use zipit_artifact::Precision;
 
 /// A checkpoint's tensors by name, unread.
 pub fn open(path: &Path) -> anyhow::Result<BTreeMap<String, Tensor>> {
-    let reader = PytorchReader::new(path).with_context(|| {
-        format!("{} cannot be read as a PyTorch checkpoint (a state dict saved by torch.save)", path.display())
+    let reader = PytorchReader::new(path).map_err(|error| {
+        let advice = if error.to_string().contains("float8") {
+            "float8 numbers, whose scale is not in the file: save the weights in float16, bfloat16 or float32"
+        } else {
+            "a state dict saved by torch.save; torch.save(net.state_dict(), FILE) writes the network's alone"
+        };
+        anyhow::Error::from(error)
+            .context(format!("{} cannot be read as a PyTorch checkpoint ({advice})", path.display()))
     })?;
     Ok(reader.into_tensors().into_iter().collect())
 }

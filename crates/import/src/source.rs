@@ -18,11 +18,26 @@ pub enum Source {
     Safetensors(Foreign),
 }
 
+/// Whether a tensor is BatchNorm's counter of batches, which casting a network makes a float.
+pub fn is_counter(name: &str) -> bool {
+    name.rsplit('.').next() == Some("num_batches_tracked")
+}
+
 impl Source {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(match zipit_artifact::sniff(path)? {
             Kind::PytorchZip | Kind::Pickle => Self::PyTorch(pytorch::open(path)?),
-            Kind::Safetensors | Kind::Model => Self::Safetensors(model::read_foreign_safetensors(path)?),
+            Kind::Safetensors | Kind::Model => {
+                let mut file = model::read_foreign_safetensors(path)?;
+                // `save_model` writes a tensor that has two names once, and the other name into the metadata.
+                for (name, kept) in &file.metadata {
+                    if let (Some(tensor), false) = (file.weights.get(kept), file.weights.contains_key(name)) {
+                        let tensor = tensor.clone();
+                        file.weights.insert(name.clone(), tensor);
+                    }
+                }
+                Self::Safetensors(file)
+            }
             other => bail!(
                 "{} is {other}; import reads a state dict saved by torch.save (.pt, .pth) or a .safetensors file",
                 path.display()
@@ -34,10 +49,13 @@ impl Source {
     pub fn shapes(&self) -> BTreeMap<&str, Vec<usize>> {
         match self {
             Self::PyTorch(tensors) => {
-                let floats = tensors.iter().filter(|(_, t)| !pytorch::is_integer(t));
+                let floats = tensors.iter().filter(|(n, t)| !pytorch::is_integer(t) && !is_counter(n));
                 floats.map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect()
             }
-            Self::Safetensors(file) => file.weights.iter().map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect(),
+            Self::Safetensors(file) => {
+                let weights = file.weights.iter().filter(|(n, _)| !is_counter(n));
+                weights.map(|(n, t)| (n.as_str(), t.shape().to_vec())).collect()
+            }
         }
     }
 
@@ -57,10 +75,14 @@ impl Source {
     pub fn others(&self) -> BTreeMap<&str, String> {
         match self {
             Self::PyTorch(tensors) => {
-                let others = tensors.iter().filter(|(_, t)| pytorch::is_integer(t));
+                let others = tensors.iter().filter(|(n, t)| pytorch::is_integer(t) || is_counter(n));
                 others.map(|(n, t)| (n.as_str(), format!("{:?} {:?}", t.dtype(), t.shape()))).collect()
             }
-            Self::Safetensors(file) => file.dropped.iter().map(|(n, what)| (n.as_str(), what.clone())).collect(),
+            Self::Safetensors(file) => {
+                let counters = file.weights.iter().filter(|(n, _)| is_counter(n));
+                let counters = counters.map(|(n, t)| (n.as_str(), format!("a counter {:?}", t.shape())));
+                file.dropped.iter().map(|(n, what)| (n.as_str(), what.clone())).chain(counters).collect()
+            }
         }
     }
 

@@ -38,6 +38,7 @@ pub fn find_prefix(
     let rank = |prefix: &str| USUAL.iter().position(|usual| *usual == prefix).unwrap_or(USUAL.len());
     let best = hits.iter().max_by_key(|(prefix, n)| (**n, std::cmp::Reverse((rank(prefix), prefix.len()))));
     let Some((prefix, n)) = best else {
+        ensure!(!names.is_empty(), "there are no floating-point tensors in this file");
         let some: Vec<_> = names.iter().take(5).copied().collect();
         bail!(
             "none of the network's tensors is in this file, whose {} tensors begin with {}: is --arch right?",

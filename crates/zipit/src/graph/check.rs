@@ -99,19 +99,20 @@ impl Graph {
     /// [`check_weights`](Self::check_weights) on shapes alone.
     ///
     /// # Errors
-    /// [`Error::Weights`] with every missing, unexpected and wrongly shaped tensor.
+    /// [`Error::Weights`] with every missing, wrongly shaped and unexpected tensor, in this order.
     pub fn check_tensor_shapes(&self, found: &BTreeMap<&str, Vec<usize>>) -> Result<()> {
         let expected = self.params();
-        let mut problems = Vec::new();
+        let (mut problems, mut wrong) = (Vec::new(), Vec::new());
         for (name, param) in &expected {
             match found.get(name.as_str()) {
                 None => problems.push(format!("missing: {name} {:?}", param.shape)),
                 Some(shape) if *shape != param.shape => {
-                    problems.push(format!("wrong shape: {name} is {shape:?}, the network needs {:?}", param.shape));
+                    wrong.push(format!("wrong shape: {name} is {shape:?}, the network needs {:?}", param.shape));
                 }
                 Some(_) => {}
             }
         }
+        problems.append(&mut wrong);
         problems.extend(
             found
                 .iter()
