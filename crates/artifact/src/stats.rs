@@ -18,8 +18,6 @@ use zipit::{Constants, Extent, Graph, Moments, Preprocess, Task};
 
 /// The first bytes of the file.
 pub(crate) const MAGIC: &[u8; 8] = b"zipit-st";
-/// The first format version whose header says what ours does, or less.
-const OLDEST: u32 = 2;
 /// Bytes before the HDF5 part: magic, version u32, four zeros, file length u64, digest of the rest, zeros.
 const BLOCK: usize = 512;
 
@@ -397,7 +395,7 @@ fn verify(path: &Path) -> Result<String> {
         return Err(damaged(format!("it ends after {} bytes", block.len())));
     }
     let field = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    if !(OLDEST..=STATS_VERSION).contains(&field(8)) {
+    if field(8) != STATS_VERSION {
         return Err(Error::Version { path: path.to_owned(), kind: Kind::Stats, found: field(8), reads: STATS_VERSION });
     }
     let length = u64::from(field(16)) | u64::from(field(20)) << 32;

@@ -9,7 +9,8 @@ pub(crate) fn read_names(path: &Path, digest: &mut Digest) -> Result<Vec<String>
     digest.file(&path.file_name().unwrap_or_default().to_string_lossy(), &contents);
     let text = String::from_utf8(contents)
         .map_err(|_| Error::content(path, "is not UTF-8 text; it must name one class a line"))?;
-    let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
+    let names: Vec<String> =
+        text.trim_start_matches('\u{feff}').trim_end().lines().map(|line| line.trim().to_owned()).collect();
     if names.iter().all(String::is_empty) {
         return Err(Error::content(path, "names no classes; it must name one a line"));
     }

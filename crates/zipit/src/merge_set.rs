@@ -122,6 +122,43 @@ impl Selection {
     }
 }
 
+/// A bound in the middle of a residual stream, which is one space: it is merged from end to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MidStream {
+    /// What was asked for.
+    pub bound: Bound,
+    /// The layers of the network that the stream's values come after, from its first to its last.
+    pub layers: [usize; 2],
+    /// The value at its end, the merge point.
+    pub ends_at: String,
+}
+
+impl Selection {
+    /// The bounds that name a value in the middle of a stream: before the last layer that writes it for `stop_at`, after
+    /// the first for `start_at`.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn mid_stream(&self, graph: &Graph) -> Result<Vec<MidStream>> {
+        let spaces = graph.spaces()?;
+        let depths = graph.layer_depths();
+        let points = graph.merge_points(&spaces);
+        let mut found = Vec::new();
+        for (bound, stops) in [(&self.stop_at, true), (&self.start_at, false)] {
+            let Some(Bound::Value(value)) = bound else { continue };
+            let Some(space) = spaces.of_value(value) else { continue };
+            let Some(point) = points.iter().find(|point| point.space == space) else { continue };
+            let first = spaces.spaces[space].values.first().and_then(|value| depths.get(value.as_str()));
+            let (first, at) = (first.copied().unwrap_or(0), depths[value.as_str()]);
+            if if stops { at < point.layers } else { at > first } {
+                let layers = [first, point.layers];
+                found.push(MidStream { bound: Bound::Value(value.clone()), layers, ends_at: point.name.clone() });
+            }
+        }
+        Ok(found)
+    }
+}
+
 struct Network<'a> {
     graph: &'a Graph,
     spaces: Spaces,
@@ -257,6 +294,27 @@ mod tests {
         assert_eq!(resolve("layer2.0.relu", "layer1.2.add", &[]).unwrap(), ["layer1.2.relu_1", "layer2.0.relu"]);
         let error = resolve("7/20", "13/20", &[]).unwrap_err().to_string();
         assert!(error.contains("leaves no merge point"), "{error}");
+    }
+
+    #[test]
+    fn the_middle_of_a_stream_is_told() {
+        let graph = ArchSpec::new(Arch::ResNet20, 0.25, 3, [32, 32], 10).build().unwrap();
+        let middle = |stop: &str, start: &str| {
+            let bound = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
+            let selection = Selection { stop_at: bound(stop), start_at: bound(start), only: None };
+            let told = selection.mid_stream(&graph).unwrap();
+            told.into_iter().map(|m| (m.bound.to_string(), m.layers, m.ends_at)).collect::<Vec<_>>()
+        };
+        let stage_1 = |value: &str| vec![(value.to_owned(), [1, 7], "layer1.2.relu_1".to_owned())];
+        assert_eq!(middle("layer1.0.add", ""), stage_1("layer1.0.add"));
+        assert_eq!(middle("conv1", ""), stage_1("conv1"));
+        assert_eq!(middle("", "layer1.1.relu_1"), stage_1("layer1.1.relu_1"));
+        // Its end, its beginning, a space inside a block, a share of the layers.
+        for (stop, start) in [("layer1.2.add", "conv1"), ("layer1.2.relu_1", "relu"), ("layer1.1.relu", "layer2.0.bn1")]
+        {
+            assert_eq!(middle(stop, start), []);
+        }
+        assert_eq!(middle("8/20", "3/20"), []);
     }
 
     #[test]

@@ -251,12 +251,20 @@ type HeaderLie = fn(&mut Value);
 
 #[test]
 fn stats_headers() {
-    let lies: [(HeaderLie, &str); 19] = [
+    let lies: [(HeaderLie, &str); 21] = [
         (|h| drop(h.as_object_mut().unwrap().remove("graph")), "missing field `graph`"),
         (|h| h["graph"]["nodes"][2]["op"] = json!({"op": "softmax"}), "its header cannot be understood"),
         (|h| h["graph"]["nodes"][2]["inputs"] = json!([]), "needs one input, has 0"),
         (|h| h["models"] = json!([]), "0 models with 2 lists of tasks"),
         (|h| h["tasks"] = json!([]), "2 models with 0 lists of tasks"),
+        (|h| h["others"] = json!([h["graph"], h["graph"]]), "2 models with the graphs of 3"),
+        (
+            |h| {
+                h["others"] = json!([h["graph"]]);
+                h["others"][0]["nodes"][0]["op"]["bias"] = json!(true);
+            },
+            "model 2: `conv` is Conv2d",
+        ),
         (|h| h["points"] = json!([]), "no merge points"),
         (|h| h["points"] = json!([["conv", 3]]), "`conv` is no merge point of its graph"),
         (|h| h["points"] = json!([["relu", 4]]), "`relu` has 4 features, its graph says 3"),

@@ -105,7 +105,7 @@ impl Graph {
         compared.flat_map(|value| spaces.axes[value].iter().map(|segment| segment.space)).collect()
     }
 
-    fn layer_depths(&self) -> BTreeMap<&str, usize> {
+    pub(crate) fn layer_depths(&self) -> BTreeMap<&str, usize> {
         let mut depths: BTreeMap<&str, usize> = BTreeMap::from([(self.input.name.as_str(), 0)]);
         for node in &self.nodes {
             let before = node.inputs.iter().filter_map(|i| depths.get(i.as_str())).copied().max().unwrap_or(0);
