@@ -49,9 +49,6 @@ impl HasCommon for Args {
     }
 }
 
-/// Images whose statistics are taken together. Part of the result, so it does not follow the machine.
-const BATCH: usize = 250;
-
 fn main() -> ExitCode {
     zipit_stage::run(run)
 }
@@ -72,7 +69,8 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
     let n_layers = n_batch_norms(&file.model);
-    let batches = set.batches(&file.model.preprocess, args.images.batch_size.map_or(BATCH, |n| n as usize), None);
+    let batches =
+        set.batches(&file.model.preprocess, args.images.batch_size.map_or(batch_norm::BATCH, |n| n as usize), None);
     let told = format!(
         "statistics of {n_layers} BatchNorm layers from {} unlabelled {} images in {} batches",
         batches.n_images(),

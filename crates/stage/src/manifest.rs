@@ -106,8 +106,9 @@ pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Entry>> {
     serde_json::from_str(&text).with_context(|| format!("{} is not a manifest", path.display()))
 }
 
-/// `VmHWM` of this process.
-fn peak_memory() -> Option<u64> {
+/// `VmHWM` of this process: its peak resident memory in bytes, where the system tells.
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

@@ -11,6 +11,9 @@ use zipit::images::ImageBatches;
 use zipit::watch::Watch;
 use zipit::{Graph, Model};
 
+/// Images whose statistics are taken together, unless told otherwise. Part of the result, so it does not follow the machine.
+pub const BATCH: usize = 250;
+
 /// The model with every BatchNorm's `running_mean` and `running_var` measured on unlabelled images.
 ///
 /// Each batch runs through the whole network (all heads of it) normalised by the batch's own statistics, and these are

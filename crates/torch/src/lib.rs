@@ -31,4 +31,4 @@ pub mod train;
 pub use device::Device;
 pub use error::{Error, ImageError, Result};
 pub use forward::Network;
-pub use parallel::batch_size;
+pub use parallel::{batch_size, n_workers};

@@ -21,7 +21,8 @@ const CPU_VALUE: usize = 2 << 20;
 const GPU_VALUE: usize = 256 << 20;
 
 /// How many threads work on `n_batches` batches: as many as the current rayon pool has, one on a GPU.
-pub(crate) fn n_workers(device: Device, n_batches: usize) -> usize {
+#[must_use]
+pub fn n_workers(device: Device, n_batches: usize) -> usize {
     match device {
         Device::Cpu => rayon::current_num_threads().min(n_batches).max(1),
         Device::Cuda(_) => 1,

@@ -14,7 +14,8 @@
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
 //! - [`fold`]: BatchNorm folded into convolutions;
 //! - [`refit`]: every layer of the merged network solved again;
-//! - [`joint`]: one prediction over the classes of all heads.
+//! - [`joint`]: one prediction over the classes of all heads;
+//! - [`prospects`]: what a merge will be, before anything is run.
 
 pub mod apply;
 pub mod budget;
@@ -27,12 +28,14 @@ pub mod graph;
 pub mod history;
 pub mod images;
 pub mod joint;
+pub mod kinship;
 pub mod matching;
 pub mod merge_set;
 pub mod model;
 pub mod moments;
 pub mod plan;
 pub mod preprocess;
+pub mod prospects;
 pub mod refit;
 pub mod report;
 pub mod scratch;

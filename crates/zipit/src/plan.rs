@@ -1,6 +1,7 @@
 //! What `match` decided: for every merged space, which features become one and how they come back.
 
 use crate::graph::MergePoint;
+use crate::matching::identity::identity;
 use crate::matching::{Matching, Method};
 use crate::unmerge::{self, UnmergeRule};
 use crate::{Error, Moments, Observed, Result};
@@ -142,6 +143,31 @@ impl PointPlan {
             },
             assignment,
         })
+    }
+
+    /// Feature j of every model with feature j of the others, of which nothing was measured.
+    #[must_use]
+    pub fn identity(point: &MergePoint, n_models: usize) -> Self {
+        let matching = identity(point.dim, n_models);
+        Self {
+            name: point.name.clone(),
+            n_groups: matching.n_groups,
+            resting: vec![],
+            merge: None,
+            unmerge: None,
+            summary: PointSummary {
+                across: matching.merges.len(),
+                within: vec![0; n_models],
+                mean_correlation: None,
+                caps_lifted: false,
+                reconstruction_error: 0.0,
+                condition: None,
+                spread: None,
+                dead: 0,
+                constant: 0,
+            },
+            assignment: matching.assignment,
+        }
     }
 
     /// For each joint feature, whether it has no weight in M, `[Nd]`.

@@ -10,8 +10,10 @@ mod lanes;
 mod lockstep;
 mod measure;
 mod products;
+mod rehearsal;
 
 pub(crate) use products::patches;
+pub use rehearsal::Rehearsed;
 
 use crate::images::contents;
 use crate::parallel::FromFirst;
@@ -260,13 +262,7 @@ impl<'a> Refit<'a> {
         match &self.work {
             Work::Layers(layers, inputs, ridge) => {
                 let layers = &layers[now];
-                let design = |layer: &Layer| Design::of(&self.model.graph.nodes[layer.node].op);
-                let zeros = layers.iter().filter_map(design).map(|design| [Sums::zeros(design), Sums::zeros(design)]);
-                let pass = self.pass();
-                let origins = FromFirst::new();
-                let sums = self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
-                    pass.sums((layers, *inputs, &origins), networks, lane, batch)
-                })?;
+                let sums = self.sums(layers, *inputs, watch)?;
                 measured = started.elapsed();
                 let none_held_out = self.seen.as_ref().is_some_and(|(seen, _)| seen.n_held_out == 0);
                 let ridge = if none_held_out && *ridge == Ridge::HeldOut { Ridge::Fixed(RIDGE_OF_FEW) } else { *ridge };
@@ -303,6 +299,17 @@ impl<'a> Refit<'a> {
         self.clock[0] += measured;
         self.clock[1] += started.elapsed().saturating_sub(measured);
         Ok(solved)
+    }
+
+    /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.
+    fn sums(&self, layers: &[Layer], inputs: Inputs, watch: &dyn Watch) -> Result<Vec<[Sums; 2]>> {
+        let design = |layer: &Layer| Design::of(&self.model.graph.nodes[layer.node].op);
+        let zeros = layers.iter().filter_map(design).map(|design| [Sums::zeros(design), Sums::zeros(design)]);
+        let pass = self.pass();
+        let origins = FromFirst::new();
+        self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
+            pass.sums((layers, inputs, &origins), networks, lane, batch)
+        })
     }
 
     fn pass(&self) -> Pass<'_> {

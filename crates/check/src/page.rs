@@ -1,0 +1,178 @@
+//! The page.
+
+use crate::Args;
+use crate::answers::{self, Answers};
+use crate::estimate::{self, Estimate, memory_in_words, time_in_words};
+use anyhow::bail;
+use serde::Serialize;
+use zipit::graph::Cost;
+use zipit::prospects::{Prospects, Stop};
+use zipit_artifact::model;
+use zipit_stage::{Format, Stage, Table};
+
+/// As many names are spelt out before the rest is only counted.
+const NAMED: usize = 4;
+
+/// What `--format json` prints.
+#[derive(Debug, Serialize)]
+struct Page<'a> {
+    mergeable: bool,
+    #[serde(flatten)]
+    answers: &'a Answers<'a>,
+    estimates: Vec<Estimate>,
+    threads: usize,
+    device: String,
+}
+
+pub fn check(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    let files = args.models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let answers = answers::of(&files)?;
+    let trials = answers.mergeable() && !args.no_trial && !args.common.dry_run;
+    let has_batch_norms = answers.prospects.as_ref().is_some_and(|p| p.n_batch_norms > 0);
+    let estimates = if trials { estimate::all(has_batch_norms, stage)? } else { vec![] };
+    let page = Page {
+        mergeable: answers.mergeable(),
+        answers: &answers,
+        estimates,
+        threads: stage.n_threads(),
+        device: args.device.to_string(),
+    };
+    stage.print(&text(&page, args.format)?)?;
+    if let Some(first) = answers.differences.first() {
+        bail!("these models cannot be merged with each other: {first}");
+    }
+    Ok(())
+}
+
+fn text(page: &Page<'_>, format: Format) -> anyhow::Result<String> {
+    let answers = page.answers;
+    let mut facts = Table::new(["question", "answer"]);
+    facts_of(answers, &mut facts);
+    if format == Format::Json {
+        return facts.render(format, page);
+    }
+    let mut text = match answers.differences.split_first() {
+        None => format!("can be merged: {}\n", answers.models.join(", ")),
+        Some((first, _)) => format!("cannot be merged: {first}\n"),
+    };
+    text += &format!("\n{}", facts.render(format, &())?);
+    if !answers.stops.is_empty() {
+        text += &format!("\n{}", merges(answers).render(format, &())?);
+    }
+    if !page.estimates.is_empty() {
+        text += &format!("\n{}", stages(page).render(format, &())?);
+    }
+    Ok(text)
+}
+
+fn facts_of(answers: &Answers<'_>, facts: &mut Table) {
+    if let Some(advice) = answers.advice {
+        facts.row(["what to do", advice]);
+    }
+    if answers.differences.len() > 1 {
+        facts.row(["other differences", &format!("{}:", answers.differences.len() - 1)]);
+        answers.differences[1..].iter().take(NAMED).for_each(|what| facts.row(["", what]));
+    }
+    for pair in &answers.pairs {
+        let [a, b] = pair.models.map(|i| &answers.models[i]);
+        let cosine = pair.weight_cosine.map_or_else(|| "no layers in common".to_owned(), |c| format!("cosine {c:.3}"));
+        let verdict = if pair.shared_initialisation {
+            "yes: averaging (match --method identity) may do, and so may methods for fine-tunes of one network"
+        } else {
+            "no: averaging (match --method identity) would not do; features must be matched"
+        };
+        facts.row([format!("{a} and {b} share an initialisation"), format!("{verdict} ({cosine})")]);
+    }
+    for (model, tasks) in answers.models.iter().zip(&answers.tasks) {
+        for task in *tasks {
+            let classes = match task.classes.len() {
+                1 => "1 class".to_owned(),
+                n => format!("{n} classes"),
+            };
+            facts.row([format!("task of {model}"), format!("{}: {classes}: {}", task.name, some(&task.classes))]);
+        }
+    }
+    facts.row(["classes in common".to_owned(), some(&answers.classes_in_common)]);
+    let Some(prospects) = answers.prospects.as_ref().filter(|_| answers.mergeable()) else { return };
+    let one_head = match &answers.one_head {
+        None => "possible",
+        Some(reason) => reason,
+    };
+    facts.row(["--heads merge", one_head]);
+    spaces(prospects, facts);
+    for (model, dead) in answers.models.iter().zip(&answers.dead) {
+        if dead.filters + dead.norms > 0 {
+            let what = format!("{} filters of zeros, {} BatchNorm weights of zero", dead.filters, dead.norms);
+            facts.row([format!("dead weights of {model}"), what]);
+        }
+    }
+}
+
+fn spaces(prospects: &Prospects, facts: &mut Table) {
+    let Prospects { n_spaces, n_features, together, blocks, fixed, not_solved, n_batch_norms } = prospects;
+    facts.row(["what is merged".to_owned(), format!("{n_spaces} spaces of {n_features} features")]);
+    let groups: Vec<String> = together.iter().map(|names| names.join(" + ")).collect();
+    if !groups.is_empty() {
+        facts.row(["together or not at all".to_owned(), format!("{} groups: {}", groups.len(), some(&groups))]);
+    }
+    let blocks: Vec<String> = blocks.iter().map(|(name, n)| format!("{name} ({n})")).collect();
+    if !blocks.is_empty() {
+        facts.row(["within blocks only".to_owned(), format!("{} spaces: {}", blocks.len(), some(&blocks))]);
+    }
+    let fixed: Vec<String> = fixed
+        .iter()
+        .map(|kept| match &kept.by {
+            None => format!("{} {} ({})", kept.why, kept.name, kept.dim),
+            Some(by) => format!("{} ({}), bound to {} by {by}", kept.name, kept.dim, kept.why),
+        })
+        .collect();
+    facts.row(["never merged".to_owned(), some(&fixed)]);
+    let kept: Vec<String> = not_solved.iter().map(|(op, n)| format!("{n} {op}")).collect();
+    if !kept.is_empty() {
+        facts.row(["what refit leaves as merged".to_owned(), kept.join(", ")]);
+    }
+    if *n_batch_norms == 0 {
+        facts.row(["BatchNorm", "none: recalibrate has nothing to do after apply; use refit"]);
+    }
+}
+
+/// Full and partial merges, and none.
+fn merges(answers: &Answers<'_>) -> Table {
+    let mut table = Table::new(["merged up to", "layers", "flag of match", "FLOPs of one", "of all", "parameters"]);
+    let n_models = answers.models.len() as f64;
+    let mut row = |what: &str, layers: String, flag: String, cost: Cost| {
+        let [macs, params] = [(cost.macs, answers.one.macs), (cost.params, answers.one.params)]
+            .map(|(own, one)| own as f64 / one.max(1) as f64);
+        let [macs, of_all, params] = [macs, macs / n_models, params].map(|share| format!("{share:.2}×"));
+        table.row([what.to_owned(), layers, flag, macs, of_all, params]);
+    };
+    for Stop { at, layers: [k, n], cost, .. } in &answers.stops {
+        let flag = at.as_ref().map_or_else(|| "(none)".to_owned(), |at| format!("--stop-at {at}"));
+        row(at.as_deref().unwrap_or("the heads"), format!("{k}/{n}"), flag, *cost);
+    }
+    let n = answers.stops.first().map_or(0, |stop| stop.layers[1]);
+    let all = std::iter::repeat_n(answers.one, answers.models.len()).sum();
+    row("nothing: all networks", format!("0/{n}"), format!("--stop-at 0/{n}"), all);
+    table
+}
+
+fn stages(page: &Page<'_>) -> Table {
+    let on = format!("time ({}, {} threads)", page.device, page.threads);
+    let mut table = Table::new(["stage", "images", "memory", &on]);
+    for estimate in &page.estimates {
+        let images = if estimate.images > 0 { estimate.images.to_string() } else { "-".to_owned() };
+        let [memory, time] = [memory_in_words(estimate.peak_bytes), time_in_words(estimate.seconds)];
+        table.row([estimate.stage.name().to_owned(), images, memory, time]);
+    }
+    table
+}
+
+/// The first few names, and how many more there are.
+fn some<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n > NAMED => format!("{} and {} more", shown.join(", "), n - NAMED),
+        _ => shown.join(", "),
+    }
+}

@@ -1,0 +1,43 @@
+//! `collect`: moments of a few batches.
+
+use super::images::Images;
+use super::{Taken, Time, models, pace, peak};
+use crate::Args;
+use std::collections::{BTreeMap, BTreeSet};
+use zipit::watch::Unwatched;
+use zipit_artifact::model::ModelFile;
+use zipit_data::Split;
+use zipit_stage::Stage;
+use zipit_torch::{Network, accumulate, batch_size, n_workers};
+
+/// As in the README.
+const IMAGES: usize = 5000;
+/// Bytes of moments that are written and hashed in a second.
+const WRITTEN: f64 = 5e8;
+
+pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
+    let models = models(files);
+    let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?;
+    let graph = &models[0].graph;
+    let points = graph.merge_points(&graph.spaces()?);
+    let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
+    let batches = images.batches(&models[0].preprocess, size);
+    let observed: BTreeSet<String> = points.iter().map(|p| p.measured.value.clone()).collect();
+    let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
+    let networks: Vec<&Network> = networks.iter().collect();
+    let fixed = Time::now(stage);
+    let mut moments = BTreeMap::new();
+    let n_batches = batches.n_batches();
+    let per_batch = pace(n_workers(args.device, n_batches), n_batches, stage, |n| {
+        accumulate::moments(&networks, &points, &*batches, 0..n, &mut moments, &Unwatched)?;
+        Ok(())
+    })?;
+    let written = moments.values().map(|m| m.outer.len() * 8).sum::<usize>() as f64 / WRITTEN;
+    Ok(Taken {
+        n_images: images.len(),
+        fixed: fixed + Time { wall: written, cpu: written },
+        per_image: per_batch * (1.0 / batches.n_images_in(1) as f64),
+        memory: peak(),
+        ..Taken::default()
+    })
+}

@@ -1,0 +1,70 @@
+//! `recalibrate` and `eval`: one network's forward pass, with the batches' statistics or with its own.
+
+use super::images::{First, Images};
+use super::{Taken, Time, models, pace, peak};
+use crate::Args;
+use std::collections::BTreeSet;
+use zipit::watch::Unwatched;
+use zipit_artifact::model::ModelFile;
+use zipit_data::Split;
+use zipit_stage::Stage;
+use zipit_torch::{Network, batch_norm, batch_size, evaluate, n_workers};
+
+/// As in the README.
+const IMAGES: usize = 2000;
+/// Multiply-adds of the largest batch that is tried with its own statistics.
+const TRIED: u64 = 10_000_000_000;
+/// Images of the smallest one.
+const FEW: usize = 8;
+
+/// The merged network is as one of the models.
+pub fn recalibrate(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
+    let model = &files[0].model;
+    let images = Images::choose(&models(files), args, Split::Train, Some(IMAGES))?;
+    let fixed = Time::now(stage);
+    let whole = args.images.batch_size.map_or(batch_norm::BATCH, |n| n as usize).min(images.len());
+    let n_workers = n_workers(args.device, images.len().div_ceil(whole));
+    let run = |size: usize| -> anyhow::Result<(Time, f64)> {
+        let batches = images.batches(&model.preprocess, size);
+        let before = Time::now(stage);
+        batch_norm::reset(model, &First { batches: &*batches, n: n_workers }, args.device, &Unwatched)?;
+        Ok(((Time::now(stage) - before) * (1.0 / batches.n_images_in(n_workers) as f64), peak()))
+    };
+    // A batch of fewer images says how memory and time grow, where a whole one takes too long.
+    let fitting = (TRIED / model.graph.cost()?.macs.max(1)) as usize;
+    let size = fitting.max(2 * FEW).min(whole);
+    let low = if size < whole { run(FEW)?.1 } else { 0.0 };
+    let (per_image, high) = run(size)?;
+    let growth = if size < whole { (high - low) / (size - FEW) as f64 } else { 0.0 };
+    Ok(Taken {
+        n_images: images.len(),
+        fixed,
+        per_image,
+        memory: high + growth * (whole - size) as f64,
+        ..Taken::default()
+    })
+}
+
+/// The models, and the merged network, which is as one of them.
+pub fn eval(files: Vec<ModelFile>, args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
+    let merged = files[0].clone();
+    let n_networks = files.len() + 1;
+    let model = &merged.model;
+    let images = Images::choose(&models(&files), args, Split::Test, None)?;
+    let size = args.images.batch_size.map_or_else(|| batch_size(&model.graph, args.device), |n| Ok(n as usize))?;
+    let batches = images.batches(&model.preprocess, size);
+    let fixed = Time::now(stage);
+    let network = Network::folded(model, &BTreeSet::new(), args.device)?;
+    let n_batches = batches.n_batches();
+    let per_batch = pace(n_workers(args.device, n_batches), n_batches, stage, |n| {
+        evaluate::logits(&network, &First { batches: &*batches, n }, &Unwatched)?;
+        Ok(())
+    })?;
+    Ok(Taken {
+        n_images: images.len(),
+        fixed,
+        per_image: per_batch * (n_networks as f64 / batches.n_images_in(1) as f64),
+        memory: peak(),
+        ..Taken::default()
+    })
+}

@@ -1,0 +1,167 @@
+//! `refit`: all layers are run and summed up on a few batches; one layer of each size is solved.
+
+use super::images::{First, Images};
+use super::{ENOUGH, Taken, Time, models, peak};
+use crate::Args;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use zipit::apply::Heads;
+use zipit::prospects::identity;
+use zipit::refit::{Design, Ridge, graft_folded, solve};
+use zipit::watch::Unwatched;
+use zipit::{Model, StateDict};
+use zipit_artifact::model::ModelFile;
+use zipit_data::Split;
+use zipit_stage::Stage;
+use zipit_torch::refit::{Inputs, Refit, Rehearsed, Task};
+use zipit_torch::{batch_size, n_workers};
+
+/// As in the README.
+const IMAGES: usize = 2000;
+/// Multiply-adds of the largest layer that is solved.
+const SOLVED: f64 = 1e9;
+/// Seconds of a rehearsal that is so short that what it prepares counts, and of one that is not done twice.
+const SHORT: f64 = 1.5;
+const LONG: f64 = 8.0;
+/// What activations take in memory of what they are: the allocator has holes. Measured, as is the next.
+const SCATTERED: f64 = 1.15;
+/// Bytes per image that it holds beside, and as many at most.
+const HELD: f64 = 70e3;
+const MOST_HELD: f64 = 140e6;
+/// How much longer it takes to choose the ridge by held-out images than to solve with a given one: several powers of ten
+/// are tried.
+const CHOOSING: f64 = 4.0;
+/// What `refit` keeps in memory of activations unless it is told otherwise.
+const MAX_MEMORY: f64 = 8.0 * (1 << 30) as f64;
+
+pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
+    let models = models(files);
+    let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?;
+    let graph = &models[0].graph;
+    let plan = identity(&graph.merge_points(&graph.spaces()?), models.len());
+    let (folded, grafted) = graft_folded(&models, &plan, Heads::Separate)?;
+    let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
+    let batches = images.batches(&models[0].preprocess, size);
+    let n_workers = n_workers(args.device, batches.n_batches());
+    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut };
+    let folded: Vec<&Model> = folded.iter().collect();
+    let fixed = Time::now(stage);
+
+    let mut solving = Solving::default();
+    let rehearse = |n: usize, solving: Option<&mut Solving>| -> anyhow::Result<Run> {
+        let first = First { batches: &*batches, n };
+        let mut refit = Refit::new(&folded, &grafted, &first, task, None, args.device)?;
+        let mut run = Run { n_images: batches.n_images_in(n), ..Run::default() };
+        let mut solving = solving;
+        loop {
+            let before = Time::now(stage);
+            let layers = refit.rehearse(&Unwatched)?;
+            if layers.is_empty() {
+                break;
+            }
+            run.took = run.took + (Time::now(stage) - before);
+            run.frontier = run.frontier.max(refit.bytes_in_memory());
+            if let Some(solving) = solving.as_deref_mut() {
+                let before = Time::now(stage);
+                layers.into_iter().try_for_each(|layer| solving.add(layer))?;
+                solving.took = solving.took + (Time::now(stage) - before);
+            }
+        }
+        Ok(run)
+    };
+    // The first run of a layer prepares its kernels, and the first batch of every pass costs more than others: what an
+    // image takes is what more batches take more, where there is time for them.
+    let mut short = rehearse(n_workers, Some(&mut solving))?;
+    if short.took.alone() < SHORT {
+        short = rehearse(n_workers, None)?;
+    }
+    let alone = short.took.alone();
+    let rounds = if alone < LONG { (1.5 * ENOUGH / alone.max(1e-3)).ceil() as usize + 1 } else { 0 };
+    let longer = (rounds * n_workers).min(batches.n_batches() / n_workers * n_workers);
+    let (run, per_image) = if longer > n_workers {
+        let long = rehearse(longer, None)?;
+        let more = (long.n_images - short.n_images) as f64;
+        (long, ((long.took - short.took) * (1.0 / more)).at_least_zero())
+    } else {
+        (short, short.took * (1.0 / short.n_images as f64))
+    };
+    let frontier = run.frontier as f64 / run.n_images as f64 * images.len() as f64;
+    let kept = frontier.min(MAX_MEMORY) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);
+    Ok(Taken {
+        n_images: images.len(),
+        fixed: fixed + (run.took - per_image * run.n_images as f64).at_least_zero() + solving.time(),
+        per_image,
+        memory: peak() - run.frontier as f64,
+        memory_per_image: kept / images.len() as f64,
+        until: 0.0,
+    })
+}
+
+/// A rehearsal of all layers.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    n_images: usize,
+    took: Time,
+    /// Bytes of activations that were kept at the worst.
+    frontier: usize,
+}
+
+/// What it takes to solve the layers.
+#[derive(Default)]
+struct Solving {
+    /// By multiply-adds of a solution: number of layers, and seconds where one was tried.
+    layers: BTreeMap<u64, (usize, Option<f64>)>,
+    /// All that were tried: how busy the processors were meanwhile.
+    took: Time,
+}
+
+impl Solving {
+    fn add(&mut self, layer: Rehearsed) -> anyhow::Result<()> {
+        let Rehearsed { mut node, sums: [fitted, held_out] } = layer;
+        let (n, took) = self.layers.entry(cost(fitted.design)).or_default();
+        *n += 1;
+        if took.is_none() && cost(fitted.design) as f64 <= SOLVED {
+            let params = node.op.params().into_iter().map(|p| (node.tensor(p.name), ndarray::ArrayD::ones(p.shape)));
+            let mut weights: StateDict = params.collect();
+            let started = Instant::now();
+            solve(&mut node, &mut weights, fitted, &held_out, Ridge::Fixed(1.0))?;
+            *took = Some(started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Layers that were too large to be tried take as long as their multiply-adds beside the largest that was.
+    fn time(&self) -> Time {
+        let largest = self.layers.iter().rev().find_map(|(&cost, (_, took))| Some((cost, (*took)?)));
+        let (cost, took) = largest.unwrap_or((1, 0.0));
+        let of = |(&own, (n, tried)): (&u64, &(usize, Option<f64>))| {
+            *n as f64 * tried.unwrap_or(took * own as f64 / cost as f64)
+        };
+        let seconds = CHOOSING * self.layers.iter().map(of).sum::<f64>();
+        Time { wall: seconds, cpu: seconds * self.took.cpu / self.took.wall.max(f64::MIN_POSITIVE) }
+    }
+}
+
+/// Multiply-adds of one solution: a factorisation, and products and substitutions of all outputs.
+fn cost(design: Design) -> u64 {
+    let Design { n_groups, n_inputs, n_outputs } = design;
+    let (g, f, o) = (n_groups as u64, n_inputs as u64, n_outputs as u64);
+    g * (f * f * f / 6 + 3 * o * f * f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_are_not_tried_take_their_share() {
+        let layers = BTreeMap::from([(10, (2, Some(0.1))), (100, (1, Some(0.5))), (1000, (3, None))]);
+        let took = Time { wall: 0.6, cpu: 0.3 };
+        let time = Solving { layers, took }.time();
+        assert!((time.wall - CHOOSING * (0.2 + 0.5 + 3.0 * 5.0)).abs() < 1e-9, "{time:?}");
+        assert!((time.cpu - time.wall / 2.0).abs() < 1e-9, "{time:?}");
+        let of = |n_groups, n_inputs, n_outputs| cost(Design { n_groups, n_inputs, n_outputs });
+        assert_eq!(of(1, 6, 2), 36 + 216);
+        assert_eq!(of(4, 6, 2), 4 * of(1, 6, 2));
+    }
+}

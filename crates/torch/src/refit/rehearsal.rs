@@ -1,0 +1,43 @@
+//! A refit without its solutions, to see what it takes.
+
+use super::{Refit, Work};
+use crate::Result;
+use std::time::Instant;
+use zipit::graph::Node;
+use zipit::refit::Sums;
+use zipit::watch::Watch;
+
+/// A layer that was run and summed up, but not solved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rehearsed {
+    /// Its node in the merged graph.
+    pub node: Node,
+    /// What would be solved, of the fitted and of the held-out images.
+    pub sums: [Sums; 2],
+}
+
+impl Refit<'_> {
+    /// As [`step`](Self::step), but the layers stay as the merge made them; nothing after the last, nor of scales.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn rehearse(&mut self, watch: &dyn Watch) -> Result<Vec<Rehearsed>> {
+        let now = self.next_layers();
+        let Work::Layers(layers, inputs, _) = &self.work else { return Ok(vec![]) };
+        if now.is_empty() {
+            return Ok(vec![]);
+        }
+        let started = Instant::now();
+        let layers = &layers[now.clone()];
+        let sums = self.sums(layers, *inputs, watch)?;
+        let measured = started.elapsed();
+        let node = |at: usize| self.model.graph.nodes[at].clone();
+        let rehearsed =
+            layers.iter().zip(sums).map(|(layer, sums)| Rehearsed { node: node(layer.node), sums }).collect();
+        self.done = now.end;
+        self.run.replace(&self.model)?;
+        self.clock[0] += measured;
+        self.clock[1] += started.elapsed().saturating_sub(measured);
+        Ok(rehearsed)
+    }
+}
