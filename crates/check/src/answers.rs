@@ -1,11 +1,13 @@
 //! What is known without running anything.
 
 use serde::Serialize;
-use zipit::apply::{Heads, apply, check_mergeable};
-use zipit::graph::Cost;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use zipit::apply::{Heads, apply, check_mergeable, check_trunks};
+use zipit::graph::{Cost, Graph};
 use zipit::kinship::{Pair, classes_in_common, pairs};
 use zipit::prospects::{Dead, Prospects, Stop, dead, stops};
-use zipit::{Error, Model, Task};
+use zipit::{Error, Model, Preprocess, Task};
 use zipit_artifact::model::ModelFile;
 
 /// Rows of the table of partial merges, the full one among them.
@@ -65,11 +67,7 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
         }
     }
     if answers.mergeable() {
-        answers.differences = match check_mergeable(&models) {
-            Ok(()) => vec![],
-            Err(Error::Mismatch(differences)) => differences,
-            Err(other) => vec![other.to_string()],
-        };
+        (answers.differences, answers.advice) = differences(&models)?;
     }
     if answers.mergeable() {
         let prospects = Prospects::of(graph)?;
@@ -86,4 +84,70 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
         answers.stops = stops(&models, STOPS)?;
     }
     Ok(answers)
+}
+
+/// What the other models have otherwise than the first, in the order in which an image meets it, and what to do about the
+/// first difference.
+fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'static str>)> {
+    let first = models[0];
+    let mut found = Vec::new();
+    let mut advice = None;
+    for (i, model) in models.iter().enumerate().skip(1) {
+        let fields = of_preprocessing(&model.preprocess, &first.preprocess)?;
+        if !fields.is_empty() {
+            advice.get_or_insert(
+                "if both were trained on the same kind of image, import or export one again with the other's \
+                 preprocessing; if not, train one on the other's kind",
+            );
+        }
+        found.extend(fields.into_iter().map(|what| format!("model {}: {what}", i + 1)));
+        match check_trunks(&[&first.graph, &model.graph]) {
+            Ok(()) => {}
+            Err(Error::Mismatch(differences)) => {
+                advice.get_or_insert(about(&first.graph, &model.graph));
+                // Said of the second of two.
+                let renumbered = |what: String| match what.strip_prefix("model 2: ") {
+                    Some(what) => format!("model {}: {what}", i + 1),
+                    None => what,
+                };
+                found.extend(differences.into_iter().map(renumbered));
+            }
+            Err(other) => found.push(other.to_string()),
+        }
+    }
+    // Whatever else keeps them apart.
+    if found.is_empty()
+        && let Err(other) = check_mergeable(models)
+    {
+        found.push(other.to_string());
+    }
+    Ok((found, advice))
+}
+
+/// Field by field, whatever fields there are.
+fn of_preprocessing(own: &Preprocess, first: &Preprocess) -> anyhow::Result<Vec<String>> {
+    let (own, first) = (serde_json::to_value(own)?, serde_json::to_value(first)?);
+    let names: BTreeSet<&String> =
+        [&own, &first].into_iter().filter_map(Value::as_object).flat_map(|o| o.keys()).collect();
+    let field = |of: &Value, name: &String| of.get(name).map_or_else(|| "not given".to_owned(), Value::to_string);
+    let differing = names.into_iter().filter(|&name| own.get(name) != first.get(name));
+    let told = |name: &String| {
+        format!("`{name}` of the preprocessing is {}, model 1's is {}", field(&own, name), field(&first, name))
+    };
+    Ok(differing.map(told).collect())
+}
+
+/// What to do where graphs differ.
+fn about(first: &Graph, other: &Graph) -> &'static str {
+    if first.input != other.input {
+        return "both must see images of one size and number of channels: export one again for the other's, or train one \
+                so";
+    }
+    let differing = first.nodes.iter().find(|node| other.node(&node.name) != Some(node));
+    match differing.and_then(|node| Some((node, other.node(&node.name)?))) {
+        Some((node, own)) if node.op.kind() == own.op.kind() && node.inputs == own.inputs => {
+            "the same layer in another size: take networks of one width and one kind of layer"
+        }
+        _ => "another architecture: networks are merged layer by layer, so take two of one architecture and depth",
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::bail;
 use serde::Serialize;
 use zipit::graph::Cost;
 use zipit::prospects::{Prospects, Stop};
-use zipit_artifact::model;
+use zipit_stage::merging::read_models;
 use zipit_stage::{Format, Stage, Table};
 
 /// As many names are spelt out before the rest is only counted.
@@ -25,7 +25,7 @@ struct Page<'a> {
 }
 
 pub fn check(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let files = args.models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = read_models(&args.models)?;
     let answers = answers::of(&files)?;
     let trials = answers.mergeable() && !args.no_trial && !args.common.dry_run;
     let has_batch_norms = answers.prospects.as_ref().is_some_and(|p| p.n_batch_norms > 0);

@@ -169,7 +169,7 @@ fn graph_differences(first: &Graph, other: &Graph) -> Vec<String> {
     }
     // What a network is called is for people; it matters only as an explanation.
     if !found.is_empty() && other.arch != first.arch {
-        found.insert(0, format!("is called {}, model 1 {}", other.arch, first.arch));
+        found.push(format!("is called {}, model 1 {}", other.arch, first.arch));
     }
     found
 }
