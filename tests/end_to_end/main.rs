@@ -4,6 +4,7 @@
 mod architectures;
 mod bad_input;
 mod checkpoints;
+mod check;
 mod drawings;
 mod embeddings;
 mod experiments;

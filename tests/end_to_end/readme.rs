@@ -52,7 +52,8 @@ fn merging_your_own_two_checkpoints() {
         stages.insert(rest.split(' ').next().unwrap().to_owned());
         bash(&place, &command);
     }
-    let all = ["apply", "collect", "eval", "gate", "import", "inspect", "match", "predict", "recalibrate", "refit"];
+    let all =
+        ["apply", "check", "collect", "eval", "gate", "import", "inspect", "match", "predict", "recalibrate", "refit"];
     assert!(stages.iter().eq(all), "the README shows {stages:?}");
     // The result is what the README says it is: an ordinary file with PyTorch's names.
     let merged = crate::support::tensors(&place, "recalibrated.safetensors");
@@ -124,9 +125,20 @@ fn make_knows_every_target_it_is_asked_for() {
 
 #[test]
 fn help_of_every_program_has_an_example() {
-    for name in
-        ["train", "import", "inspect", "collect", "match", "apply", "recalibrate", "refit", "gate", "eval", "predict"]
-    {
+    for name in [
+        "train",
+        "import",
+        "inspect",
+        "check",
+        "collect",
+        "match",
+        "apply",
+        "recalibrate",
+        "refit",
+        "gate",
+        "eval",
+        "predict",
+    ] {
         let output = Command::new(binary(name)).arg("--help").output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         assert!(help.contains(&format!("Example: {name} ")), "{name} --help has no example:\n{help}");

@@ -104,7 +104,8 @@ fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'stati
         match check_trunks(&[&first.graph, &model.graph]) {
             Ok(()) => {}
             Err(Error::Mismatch(differences)) => {
-                advice.get_or_insert(about(&first.graph, &model.graph));
+                // Other preprocessing alone would not help.
+                advice = Some(about(&first.graph, &model.graph));
                 // Said of the second of two.
                 let renumbered = |what: String| match what.strip_prefix("model 2: ") {
                     Some(what) => format!("model {}: {what}", i + 1),
@@ -126,7 +127,9 @@ fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'stati
 
 /// Field by field, whatever fields there are.
 fn of_preprocessing(own: &Preprocess, first: &Preprocess) -> anyhow::Result<Vec<String>> {
-    let (own, first) = (serde_json::to_value(own)?, serde_json::to_value(first)?);
+    // Through text: a number keeps the digits it is written with.
+    let fields = |of: &Preprocess| -> serde_json::Result<Value> { serde_json::from_str(&serde_json::to_string(of)?) };
+    let (own, first) = (fields(own)?, fields(first)?);
     let names: BTreeSet<&String> =
         [&own, &first].into_iter().filter_map(Value::as_object).flat_map(|o| o.keys()).collect();
     let field = |of: &Value, name: &String| of.get(name).map_or_else(|| "not given".to_owned(), Value::to_string);

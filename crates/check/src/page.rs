@@ -52,8 +52,8 @@ fn text(page: &Page<'_>, format: Format) -> anyhow::Result<String> {
         return facts.render(format, page);
     }
     let mut text = match answers.differences.split_first() {
-        None => format!("can be merged: {}\n", answers.models.join(", ")),
-        Some((first, _)) => format!("cannot be merged: {first}\n"),
+        None => format!("can be merged: {}\n", listed(&answers.models)),
+        Some((first, _)) => format!("cannot be merged: {first}\n\n{}\n", listed(&answers.models)),
     };
     text += &format!("\n{}", facts.render(format, &())?);
     if !answers.stops.is_empty() {
@@ -74,36 +74,33 @@ fn facts_of(answers: &Answers<'_>, facts: &mut Table) {
         answers.differences[1..].iter().take(NAMED).for_each(|what| facts.row(["", what]));
     }
     for pair in &answers.pairs {
-        let [a, b] = pair.models.map(|i| &answers.models[i]);
+        let [a, b] = pair.models.map(|i| i + 1);
         let cosine = pair.weight_cosine.map_or_else(|| "no layers in common".to_owned(), |c| format!("cosine {c:.3}"));
         let verdict = if pair.shared_initialisation {
             "yes: averaging (match --method identity) may do, and so may methods for fine-tunes of one network"
         } else {
             "no: averaging (match --method identity) would not do; features must be matched"
         };
-        facts.row([format!("{a} and {b} share an initialisation"), format!("{verdict} ({cosine})")]);
+        facts.row([format!("models {a} and {b} share an initialisation"), format!("{verdict} ({cosine})")]);
     }
-    for (model, tasks) in answers.models.iter().zip(&answers.tasks) {
+    for (model, tasks) in (1..).zip(&answers.tasks) {
         for task in *tasks {
             let classes = match task.classes.len() {
                 1 => "1 class".to_owned(),
                 n => format!("{n} classes"),
             };
-            facts.row([format!("task of {model}"), format!("{}: {classes}: {}", task.name, some(&task.classes))]);
+            facts.row([format!("task of model {model}"), format!("{}: {classes}: {}", task.name, some(&task.classes))]);
         }
     }
     facts.row(["classes in common".to_owned(), some(&answers.classes_in_common)]);
     let Some(prospects) = answers.prospects.as_ref().filter(|_| answers.mergeable()) else { return };
-    let one_head = match &answers.one_head {
-        None => "possible",
-        Some(reason) => reason,
-    };
+    let one_head = answers.one_head.as_ref().map_or("possible", |reason| reason.split(". ").next().unwrap_or(reason));
     facts.row(["--heads merge", one_head]);
     spaces(prospects, facts);
-    for (model, dead) in answers.models.iter().zip(&answers.dead) {
+    for (model, dead) in (1..).zip(&answers.dead) {
         if dead.filters + dead.norms > 0 {
             let what = format!("{} filters of zeros, {} BatchNorm weights of zero", dead.filters, dead.norms);
-            facts.row([format!("dead weights of {model}"), what]);
+            facts.row([format!("dead weights of model {model}"), what]);
         }
     }
 }
@@ -165,6 +162,11 @@ fn stages(page: &Page<'_>) -> Table {
         table.row([estimate.stage.name().to_owned(), images, memory, time]);
     }
     table
+}
+
+/// `1 a.safetensors, 2 b.safetensors`.
+fn listed(models: &[String]) -> String {
+    (1..).zip(models).map(|(i, model)| format!("{i} {model}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The first few names, and how many more there are.

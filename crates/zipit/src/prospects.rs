@@ -180,3 +180,83 @@ pub fn dead(model: &Model) -> Dead {
     }
     dead
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::networks::model;
+    use crate::graph::{Arch, ArchSpec, Input, Node, Window};
+
+    fn resnet20() -> Graph {
+        ArchSpec::new(Arch::ResNet20, 0.25, 1, [16, 16], 3).build().unwrap()
+    }
+
+    #[test]
+    fn a_resnet_stops_where_its_stages_end() {
+        let models = [1, 2].map(|seed| model(&resnet20(), seed));
+        let one = models[0].graph.cost().unwrap();
+        let found = stops(&models.each_ref(), 8).unwrap();
+        let names: Vec<_> = found.iter().map(|stop| stop.at.as_deref()).collect();
+        assert_eq!(names, [None, Some("layer2.2.relu_1"), Some("layer1.2.relu_1")]);
+        assert_eq!(found.iter().map(|stop| stop.layers[0]).collect::<Vec<_>>(), [19, 13, 7]);
+        let macs: Vec<u64> = found.iter().map(|stop| stop.cost.macs).collect();
+        // Two heads and one trunk; the earlier it stops, the more there is twice.
+        assert!(one.macs < macs[0] && macs[0] < macs[1] && macs[1] < macs[2] && macs[2] < 2 * one.macs, "{macs:?}");
+        assert_eq!(stops(&models.each_ref(), 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_merged_and_what_is_not_is_told() {
+        let conv = |i, o, groups| Op::Conv2d {
+            in_channels: i,
+            out_channels: o,
+            window: Window::square(1, 1, 0),
+            groups,
+            bias: true,
+        };
+        let linear = |i, o| Op::Linear { in_features: i, out_features: o, bias: true };
+        let layer = |name: &str, op: Op, input: &str| Node {
+            module: Some(name.to_owned()),
+            ..Node::new(name, op, vec![input.to_owned()])
+        };
+        let graph = Graph {
+            arch: "parts".into(),
+            input: Input { name: "x".into(), shape: vec![2, 4, 4] },
+            nodes: vec![
+                layer("a", conv(2, 8, 1), "x"),
+                layer("b", conv(8, 4, 2), "a"),
+                layer("norm", Op::LayerNorm { num_features: 4, eps: 1e-5, bias: true }, "b"),
+                Node::new("mean", Op::Mean, vec!["norm".into()]),
+                layer("fc", linear(4, 3), "mean"),
+            ],
+            outputs: vec!["fc".into()],
+        };
+        let found = Prospects::of(&graph).unwrap();
+        assert_eq!((found.n_spaces, found.n_features, found.n_batch_norms), (2, 12, 0));
+        assert_eq!(found.together, [["a", "norm"]]);
+        assert_eq!(found.blocks, [("a".to_owned(), 2), ("norm".to_owned(), 2)]);
+        let fixed: Vec<_> = found.fixed.iter().map(|kept| (kept.why.as_str(), kept.name.as_str(), kept.dim)).collect();
+        assert_eq!(fixed, [("input", "x", 2), ("output", "fc", 3)]);
+        assert_eq!(found.not_solved, BTreeMap::from([("LayerNorm", 1)]));
+
+        // The logits' blocks bind what the grouped layer reads.
+        let mut bound = graph.clone();
+        bound.nodes.truncate(1);
+        bound.nodes.extend([layer("logits", conv(8, 4, 2), "a"), Node::new("pooled", Op::Mean, vec!["logits".into()])]);
+        bound.outputs = vec!["pooled".into()];
+        let found = Prospects::of(&bound).unwrap();
+        let kept = found.fixed.iter().find(|kept| kept.name == "a").unwrap();
+        assert_eq!((kept.why.as_str(), kept.by.as_deref()), ("logits", Some("logits")));
+        assert_eq!(found.n_spaces, 0);
+    }
+
+    #[test]
+    fn weights_that_do_nothing_are_counted() {
+        let mut own = model(&resnet20(), 1);
+        assert_eq!(dead(&own), Dead::default());
+        own.weights.get_mut("layer1.0.conv1.weight").unwrap().index_axis_mut(Axis(0), 2).fill(1e-12);
+        own.weights.get_mut("layer3.2.bn2.weight").unwrap().fill(0.0);
+        assert_eq!(dead(&own), Dead { filters: 1, norms: 16 });
+    }
+}

@@ -35,9 +35,12 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     tried.dedup();
     let at_rest = peak();
     let mut took: BTreeMap<usize, f64> = BTreeMap::new();
+    let before = Time::now(stage);
     for &n in &tried {
         took.insert(n, one(n, n_models)?);
     }
+    let all = Time::now(stage) - before;
+    let busy = all.cpu / all.wall.max(f64::MIN_POSITIVE);
     let largest_tried = tried.last().copied().unwrap_or(1);
     let per_square = (peak() - at_rest).max(0.0) / (largest_tried * largest_tried) as f64;
     let seconds = |n: usize| took.get(&n).copied().unwrap_or_else(|| extrapolated(&took, n));
@@ -51,7 +54,7 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let kept = sizes.iter().map(|n| n * n * 4).sum::<usize>() as f64 / n_models as f64;
     let read = Time { wall: bytes / READ, cpu: bytes / READ };
     Ok(Taken {
-        fixed: Time { wall, cpu: sizes.iter().map(|&n| seconds(n)).sum() } + read,
+        fixed: Time { wall, cpu: busy * sizes.iter().map(|&n| seconds(n)).sum::<f64>() } + read,
         memory: AT_REST + kept + per_square * together.iter().map(at_once).fold(0.0, f64::max),
         ..Taken::default()
     })

@@ -30,7 +30,7 @@ mod weights;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use blend::{Blend, Blended, Groups, Piece};
 pub use compare::{check_mergeable, check_trunks, differences};

@@ -4,5 +4,5 @@
 
 mod constants;
 mod functions;
-mod networks;
+pub mod networks;
 mod requests;
