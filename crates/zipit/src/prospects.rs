@@ -31,7 +31,7 @@ pub struct Prospects {
     pub fixed: Vec<Kept>,
     /// Weights that `refit` leaves as the merge made them: the op, and how many there are.
     pub not_solved: BTreeMap<&'static str, usize>,
-    /// BatchNorms: without any, there is nothing to recalibrate.
+    /// How many `BatchNorm`s: without any, there is nothing to recalibrate.
     pub n_batch_norms: usize,
 }
 
