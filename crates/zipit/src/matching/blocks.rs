@@ -81,7 +81,7 @@ pub fn match_blocks(method: &Method, family: &[Member<'_>], n_models: usize) -> 
     };
     let dead: Vec<bool> = (0..n_models * count).map(dead).collect();
     let clustered =
-        |clustering: &dyn Fn(&Living<'_>) -> Matching| cluster(&dead, |_| vec![], n_models, count, clustering);
+        |clustering: &dyn Fn(&Living<'_>) -> Matching| cluster(&dead, |_| vec![], n_models, count, true, clustering);
     let linked = |linkage| clustered(&|of| linkage::linkage(among(&similarity, of).view(), of.n_groups, linkage));
     let outer = match *method {
         Method::Zip { alpha, beta } => clustered(&|of| {

@@ -15,14 +15,15 @@ pub(super) struct Living<'a> {
 
 /// Groups the features of `n_models` models into `n_groups` = d'. Of those that `rests` says are left out of averages,
 /// the `carriers` get a group each, as far as their share of the groups goes: as many in d' as left-out features are in
-/// N·d, rounded up. The others are clustered into what remains, and where more groups remain than there are of
-/// them, more left-out features have one of their own. The rest of those joins the first group that holds none but
+/// N·d, rounded up. The others are clustered into what remains, or unless they are `spread` over all of it into no more than
+/// their share, and where more groups remain, more left-out features have one of their own. The rest of those joins the first group that holds none but
 /// left-out ones, or feature 0's.
 pub(super) fn cluster(
     rests: &[bool],
     carriers: impl FnOnce(usize) -> Vec<usize>,
     n_models: usize,
     n_groups: usize,
+    spread: bool,
     clustering: impl FnOnce(&Living<'_>) -> Matching,
 ) -> Matching {
     let n = rests.len();
@@ -31,20 +32,20 @@ pub(super) fn cluster(
     let most = (n_resting * n_groups).div_ceil(n).min(n_groups - usize::from(!living.is_empty()));
     let mut single = carriers(most);
     let left = n_groups - single.len();
+    let share = if spread { left } else { left.min((living.len() * n_groups).div_ceil(n)) };
     let mut merges = Vec::new();
     let mut caps_lifted = false;
-    if living.len() > left {
+    if living.len() > share {
         let d = n / n_models;
         let sizes: Vec<usize> = (0..n_models).map(|i| living.iter().filter(|&&k| k / d == i).count()).collect();
-        let found = clustering(&Living { features: &living, sizes: &sizes, n_groups: left });
+        let found = clustering(&Living { features: &living, sizes: &sizes, n_groups: share });
         let joint = |k: u32| living[k as usize] as u32;
         merges.extend(found.merges.iter().map(|&(i, j)| (joint(i), joint(j))));
         caps_lifted = found.caps_lifted;
-    } else {
-        let more = (0..n).filter(|k| rests[*k] && !single.contains(k)).take(left - living.len());
-        let more: Vec<usize> = more.collect();
-        single.extend(more);
     }
+    let more = (0..n).filter(|k| rests[*k] && !single.contains(k)).take(left - share.min(living.len()));
+    let more: Vec<usize> = more.collect();
+    single.extend(more);
     let mut home = match single.first() {
         Some(&first) => first as u32,
         None => living[0] as u32,
@@ -62,8 +63,9 @@ pub(super) fn cluster_features(
     constants: &Constants,
     n_models: usize,
     n_groups: usize,
+    spread: bool,
     clustering: impl FnOnce(&Living<'_>) -> Matching,
 ) -> Matching {
     let rests: Vec<bool> = (0..constants.n_joint()).map(|k| constants.rests(k)).collect();
-    cluster(&rests, |most| constants.carriers(most), n_models, n_groups, clustering)
+    cluster(&rests, |most| constants.carriers(most), n_models, n_groups, spread, clustering)
 }

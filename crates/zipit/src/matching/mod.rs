@@ -323,8 +323,9 @@ pub fn match_features<'a>(
             method.name()
         )));
     }
-    let clustered =
-        |clustering: &dyn Fn(&Living<'_>) -> Matching| cluster_features(constants, n_models, n_groups, clustering);
+    let clustered = |clustering: &dyn Fn(&Living<'_>) -> Matching| {
+        cluster_features(constants, n_models, n_groups, true, clustering)
+    };
     let linked = |similarity: Similarity, linkage| {
         let mut gram = similarity.gram(moments);
         constants.complete(&mut gram);

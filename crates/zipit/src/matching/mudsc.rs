@@ -45,10 +45,18 @@ impl Solver {
         }
     }
 
-    fn solve(self, similarity: &Array2<f32>, constants: &Constants, n_models: usize, n_groups: usize) -> Matching {
+    /// With the features that vary `spread` over all groups that constants leave, or not.
+    fn solve(
+        self,
+        similarity: &Array2<f32>,
+        constants: &Constants,
+        n_models: usize,
+        n_groups: usize,
+        spread: bool,
+    ) -> Matching {
         match self {
             Self::Permute => permute::permute(similarity.view(), n_models),
-            Self::Zip { alpha, beta } => cluster_features(constants, n_models, n_groups, |of| {
+            Self::Zip { alpha, beta } => cluster_features(constants, n_models, n_groups, spread, |of| {
                 zip::zip_of(among(similarity, of).view(), of.sizes, of.n_groups, alpha, beta)
             }),
         }
@@ -136,8 +144,13 @@ pub fn mudsc<'a>(
     };
     if rho < 1.0 {
         for (at, point) in points.iter().enumerate() {
-            search.correlations[at] = Some(solver.correlation(&observed[at]));
-            search.move_to(point.space, &by_activations[at]);
+            let correlation = solver.correlation(&observed[at]);
+            let start = match constants_rest(&observed[at].constants) {
+                true => solver.solve(&correlation, &observed[at].constants, n_models, n_groups[at], false),
+                false => by_activations[at].clone(),
+            };
+            search.move_to(point.space, &start);
+            search.correlations[at] = Some(correlation);
         }
     }
     Ok(search.sweep(points, solver, n_groups, seed))
@@ -173,7 +186,7 @@ impl Search<'_> {
                     continue;
                 }
                 let similarity = self.similarity(space, at);
-                let matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at]);
+                let matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at], false);
                 values[at] = mean_of_merges(&similarity, &matching);
                 if current[at].as_ref() != Some(&matching) {
                     moved = true;
@@ -188,7 +201,14 @@ impl Search<'_> {
             }
             best = (value, current.iter().flatten().cloned().collect());
         }
-        best.1
+        // Common coordinates keep one feature in one place. What constants leave over is shared out at the end.
+        let mut found = best.1;
+        found.iter().zip(points).for_each(|(matching, point)| self.move_to(point.space, matching));
+        for (at, matching) in found.iter_mut().enumerate().filter(|(at, _)| constants_rest(self.constants[*at])) {
+            let similarity = self.similarity(points[at].space, at);
+            *matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at], true);
+        }
+        found
     }
 
     /// S of the point at `at`, `[N·d, N·d]`.
@@ -235,6 +255,11 @@ impl Search<'_> {
             axes[space] = Axes { to: to.to_vec(), scale: scale.clone() };
         }
     }
+}
+
+/// Whether some features are left out of averages.
+fn constants_rest(constants: &Constants) -> bool {
+    (0..constants.n_joint()).any(|k| constants.rests(k))
 }
 
 /// The mean similarity of the pairs that were merged, by the groups' lowest features; 0 without any.

@@ -177,7 +177,9 @@ fn copies_are_found(original: &Model, orders: &[Orders], spaces: &Spaces, method
     let points = graph.merge_points(spaces);
     let measured = Measured::of(&models, &points, n_images);
     for &method in methods {
-        if method == Method::Optimal && models.len() > 2 {
+        // `b` of the oddities makes five features of two channels, which leaves directions that any rotation serves.
+        let ambiguous = graph.arch == "oddities" && matches!(method, Method::Cca { .. });
+        if ambiguous || method == Method::Optimal && models.len() > 2 {
             continue;
         }
         for rule in RULES {
@@ -196,13 +198,47 @@ fn copies_are_found(original: &Model, orders: &[Orders], spaces: &Spaces, method
 
 #[test]
 fn permuted_copies_with_constants_give_the_function_back() {
-    let graphs: Vec<Graph> = zoo().into_iter().chain(modern()).filter(|g| !g.arch.starts_with("resnet50")).collect();
+    let all = zoo();
+    // A residual network, one that is flattened, concatenations; blocks, heads, norms of samples.
+    let graphs: Vec<Graph> = [0, 5, 7].map(|i| all[i].clone()).into_iter().chain(modern()).collect();
     for (seed, graph) in (0..).zip(&graphs) {
         let spaces = graph.spaces().unwrap();
         for share in [0.1, 0.4] {
             let original = with_constants(&model(graph, 7 + seed), &spaces, seed, share);
             let copy = random_orders(&spaces, seed + 50);
-            copies_are_found(&original, &[copy], &spaces, &methods(), 12);
+            copies_are_found(&original, &[copy], &spaces, &methods(), 40);
         }
     }
+}
+
+#[test]
+fn three_networks_and_streams_that_fall_silent() {
+    let graph = &zoo()[0];
+    let spaces = graph.spaces().unwrap();
+    let mut original = with_constants(&model(graph, 3), &spaces, 3, 0.2);
+    // Features 0 and 1 of the first stream are 0 where the stream ends and is measured, and alive in its earlier blocks.
+    let last = graph.nodes.iter().find(|node| node.name == "layer1.2.bn2").unwrap();
+    for (j, shift) in [(0, -50.0), (1, -60.0)] {
+        original.weights.get_mut(&last.tensor("bias")).unwrap()[j] = shift;
+        for node in graph.nodes.iter().filter(|node| ["bn1", "layer1.0.bn2", "layer1.1.bn2"].contains(&&*node.name)) {
+            original.weights.get_mut(&node.tensor("weight")).unwrap()[j] = 1.0;
+            original.weights.get_mut(&node.tensor("bias")).unwrap()[j] = 0.3;
+        }
+        let conv = original.weights.get_mut("conv1.weight").unwrap();
+        conv.index_axis_mut(Axis(0), j).iter_mut().enumerate().for_each(|(i, w)| *w = 0.1 * ((i + 3 * j) % 5) as f32);
+    }
+    let copies = [10, 11].map(|seed| random_orders(&spaces, seed));
+    let models = [original.clone(), permuted(&original, &copies[0]).unwrap()];
+    let points = graph.merge_points(&spaces);
+    let measured = Measured::of(&models.each_ref(), &points, 10);
+    let (stream, (moments, constants)) =
+        points.iter().zip(&measured.0).find(|(point, _)| point.name == "layer1.2.relu_1").unwrap();
+    assert!(stream.reads.len() > 2, "the first convolutions of the blocks, and the next stage");
+    assert_eq!(moments.covariance()[[0, 0]], 0.0, "nothing is seen of it at the end");
+    assert!(!constants.rests(0) && !constants.rests(1), "and yet it is read");
+    copies_are_found(&original, &copies[..1], &spaces, &methods(), 40);
+    // With damping, chance within a model would beat the third copy.
+    let undamped = |method: &Method| !matches!(method, Method::Zip { alpha, .. } if *alpha < 1.0);
+    let methods: Vec<Method> = methods().into_iter().filter(undamped).collect();
+    copies_are_found(&original, &copies, &spaces, &methods, 40);
 }
