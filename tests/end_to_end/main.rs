@@ -3,8 +3,8 @@
 
 mod architectures;
 mod bad_input;
-mod checkpoints;
 mod check;
+mod checkpoints;
 mod drawings;
 mod embeddings;
 mod experiments;

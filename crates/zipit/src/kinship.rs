@@ -84,7 +84,7 @@ mod tests {
         let tensor = |shape: &[usize], next: &mut dyn FnMut() -> f32| ArrayD::from_shape_simple_fn(IxDyn(shape), next);
         let weights = graph.params().into_iter().map(|(name, p)| (name, tensor(&p.shape, &mut next))).collect();
         let classes = classes.iter().map(|&c| c.to_owned()).collect();
-        let preprocess = Preprocess { size: [8, 8], resize: None, mean: vec![0.5], std: vec![0.5] };
+        let preprocess = Preprocess::new([8, 8], vec![0.5], vec![0.5]);
         Model { graph, weights, tasks: vec![Task { name: "t".into(), classes }], preprocess, joint: None }
     }
 
