@@ -1,7 +1,7 @@
 //! Networks with heads of their own: other numbers of classes, with and without a bias, under other names.
 
 use crate::support::{max_difference, network_and_permuted_copy, tensors, tiny_graph, write};
-use zipit::graph::Op;
+use zipit::graph::{Node, Op, Window};
 use zipit::{Graph, Model};
 use zipit_artifact::model;
 use zipit_artifact::stats::StatsReader;
@@ -150,4 +150,42 @@ fn trunks_that_differ_are_refused_by_their_first_difference() {
     place.fails("collect", "a.safetensors deeper.safetensors --data data -o stats.h5", &words);
     place.fails("gate", "a.safetensors deeper.safetensors --data data -o gated.safetensors", &words);
     place.ok("inspect", "a.safetensors one.safetensors two.safetensors");
+}
+
+/// A second head that reads what nothing else does, before a ReLU.
+#[test]
+fn an_early_exit_of_one_network_is_kept() {
+    let place = three_networks();
+    let mut graph = tiny_graph();
+    let window = Window::square(1, 1, 0);
+    let logits = Op::Conv2d { in_channels: 4, out_channels: 2, window, groups: 1, bias: true };
+    let node = |name: &str, op: Op, input: &str| Node::new(name, op, vec![input.to_owned()]);
+    let exit = Node { module: Some("exit".to_owned()), ..node("exit", logits, "layer1.0.bn1") };
+    let pool = node("exit.pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, "exit");
+    graph.nodes.extend([exit, pool, node("exit.flatten", Op::Flatten, "exit.pool")]);
+    graph.outputs.push("exit.flatten".to_owned());
+    let mut early = random_model(&graph, 3, "early", &["3", "4", "5"]);
+    let classes = ["0", "1"].map(str::to_owned).to_vec();
+    early.tasks.push(zipit::Task { name: "exit".to_owned(), classes });
+    let trunk = read(&place, "a.safetensors").weights.into_iter().filter(|(name, _)| !name.starts_with("linear"));
+    early.weights.extend(trunk);
+    write(&place, "early", &permuted(&early, 8));
+    let words = ["the head of early.safetensors reads `layer1.0.bn1`", "first"];
+    place.fails("collect", "a.safetensors early.safetensors --data data -o stats.h5", &words);
+    place.ok("collect", "early.safetensors a.safetensors --data data -o stats.h5");
+    place.ok("match", "stats.h5 --method permute --unmerge pinv -o plan.bin");
+    place.ok("apply", "plan.bin a.safetensors early.safetensors -o merged.safetensors");
+    place.ok("refit", "plan.bin a.safetensors early.safetensors --data data --mode layerwise -o refit.safetensors");
+    place.ok(
+        "eval",
+        "a.safetensors early.safetensors merged.safetensors refit.safetensors --data data --logits logits.safetensors",
+    );
+    let logits = tensors(&place, "logits.safetensors");
+    for (network, allowed) in [("merged", 1e-4), ("refit", 1e-2)] {
+        for own in ["early/early", "early/exit", "a/first"] {
+            let head = own.split_once('/').unwrap().1;
+            let off = max_difference(&logits[own], &logits[&format!("{network}/{head}")]);
+            assert!(off <= allowed, "{network}/{head}: {off}");
+        }
+    }
 }

@@ -43,6 +43,16 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
     // Folding BatchNorm into its convolution changes no value that is observed.
     let read = graph.read_values(&spaces);
+    for (path, model) in args.models.iter().zip(&models).skip(1) {
+        let own = model.graph.read_values(&model.graph.spaces()?);
+        if let Some(value) = own.iter().find(|value| !read.contains(value)) {
+            bail!(
+                "the head of {} reads `{value}`, which nothing reads in {}: give the network whose heads read the most first",
+                path.display(),
+                args.models[0].display()
+            );
+        }
+    }
     let observed: BTreeSet<String> =
         points.iter().map(|p| p.measured.value.clone()).chain(read.iter().cloned()).collect();
     let gram = args.gram.map(Gram::kind);
