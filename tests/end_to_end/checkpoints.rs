@@ -123,6 +123,6 @@ fn class_names_are_read_whatever_wrote_them() {
     place.ok("import", &format!("{import} --classes-file classes.txt"));
     let named = model::read(&place.path("named.safetensors")).unwrap().model;
     assert_eq!(named.tasks[0].classes, ["dog", "cat", "cow"]);
-    place.fails("import", &format!("{import} --classes a,,b --force"), &["class 2 of 3 of task `net` has no name"]);
+    place.fails("import", &format!("{import} --classes a,,b --force"), &["task `net`: class 1 has no name"]);
     place.fails("import", &format!("{import} --classes a,b,c --task= --force"), &["has no name"]);
 }

@@ -69,17 +69,6 @@ impl Model {
                     task.classes.len()
                 )));
             }
-            if task.name.trim().is_empty() {
-                return Err(Error::Graph(format!("the task of output `{output}` has no name")));
-            }
-            if let Some(c) = task.classes.iter().position(|class| class.trim().is_empty()) {
-                return Err(Error::Graph(format!(
-                    "class {} of {} of task `{}` has no name",
-                    c + 1,
-                    n_logits,
-                    task.name
-                )));
-            }
             if self.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::Graph(format!("two tasks are called `{}`", task.name)));
             }

@@ -195,8 +195,8 @@ fn every_tensor_that_does_not_fit_is_listed_at_once() {
     weights.insert("extra".into(), ArrayD::zeros(vec![1]));
     assert_eq!(
         net.check_weights(&weights).unwrap_err().to_string(),
-        "3 tensors do not fit the network:\n  wrong shape: h.weight is [2, 47], the network needs [2, 48]\n  \
-         missing: n.running_var [3]\n  unexpected: extra [1]"
+        "3 tensors do not fit the network:\n  missing: n.running_var [3]\n  wrong shape: h.weight is [2, 47], the network \
+         needs [2, 48]\n  unexpected: extra [1]"
     );
     assert!(net.check_tensor_shapes(&BTreeMap::new()).is_err());
 }
