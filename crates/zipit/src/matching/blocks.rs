@@ -90,7 +90,7 @@ pub fn match_blocks(method: &Method, family: &[Member<'_>], n_models: usize) -> 
         }),
         Method::Ward { .. } => linked(Linkage::Ward),
         Method::Average { .. } => linked(Linkage::Average),
-        Method::Permute => permute::permute(similarity.mapv(|x| x as f32).view(), n_models),
+        Method::Permute => permute::permute_onto(similarity.mapv(|x| x as f32).view(), n_models, |b| dead[b]),
         Method::Identity
         | Method::Kmeans { .. }
         | Method::Optimal

@@ -336,7 +336,7 @@ pub fn match_features<'a>(
             let r = constants.correlation(moments);
             clustered(&|of| zip::zip_of(among(&r, of).view(), of.sizes, of.n_groups, alpha, beta))
         }
-        Method::Permute => permute::permute(constants.pairing(moments).view(), n_models),
+        Method::Permute => permute::permute_onto(constants.pairing(moments).view(), n_models, |k| constants.rests(k)),
         Method::Identity => identity::identity(d, n_models),
         Method::Ward { similarity } => linked(similarity, Linkage::Ward),
         Method::Average { similarity } => linked(similarity, Linkage::Average),

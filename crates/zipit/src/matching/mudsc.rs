@@ -55,7 +55,7 @@ impl Solver {
         spread: bool,
     ) -> Matching {
         match self {
-            Self::Permute => permute::permute(similarity.view(), n_models),
+            Self::Permute => permute::permute_onto(similarity.view(), n_models, |k| constants.rests(k)),
             Self::Zip { alpha, beta } => cluster_features(constants, n_models, n_groups, spread, |of| {
                 zip::zip_of(among(similarity, of).view(), of.sizes, of.n_groups, alpha, beta)
             }),
@@ -145,9 +145,10 @@ pub fn mudsc<'a>(
     if rho < 1.0 {
         for (at, point) in points.iter().enumerate() {
             let correlation = solver.correlation(&observed[at]);
-            let start = match constants_rest(&observed[at].constants) {
-                true => solver.solve(&correlation, &observed[at].constants, n_models, n_groups[at], false),
-                false => by_activations[at].clone(),
+            let start = if constants_rest(&observed[at].constants) {
+                solver.solve(&correlation, &observed[at].constants, n_models, n_groups[at], false)
+            } else {
+                by_activations[at].clone()
             };
             search.move_to(point.space, &start);
             search.correlations[at] = Some(correlation);

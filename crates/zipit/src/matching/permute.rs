@@ -24,12 +24,30 @@ pub(super) const UNIT: f64 = (1_u64 << 40) as f64;
 /// When `similarity` is not square or N does not divide its size.
 #[must_use]
 pub fn permute(similarity: ArrayView2<'_, f32>, n_models: usize) -> Matching {
+    permute_onto(similarity, n_models, |_| false)
+}
+
+/// As [`permute`], where features that are left out of averages do not stand for their group: a model is assigned onto the
+/// first feature of each group that is not, by the models before it.
+///
+/// # Panics
+/// As [`permute`].
+#[must_use]
+pub fn permute_onto(similarity: ArrayView2<'_, f32>, n_models: usize, rests: impl Fn(usize) -> bool) -> Matching {
     let n = similarity.nrows();
     assert!(similarity.is_square() && n_models > 0 && n.is_multiple_of(n_models), "[N·d, N·d] for N = {n_models}");
     let d = n / n_models;
     let mut assignment: Vec<u32> = (0..d as u32).collect();
+    let mut leads: Vec<usize> = (0..d).collect();
     for model in 1..n_models {
-        assignment.extend(assign(d, |j, k| f64::from(similarity[[model * d + j, k]])));
+        let onto = assign(d, |j, k| f64::from(similarity[[model * d + j, leads[k]]]));
+        for (j, &k) in onto.iter().enumerate() {
+            let lead = &mut leads[k as usize];
+            if rests(*lead) && !rests(model * d + j) {
+                *lead = model * d + j;
+            }
+        }
+        assignment.extend(onto);
     }
     Matching::from_assignment(&assignment)
 }

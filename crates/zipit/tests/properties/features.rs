@@ -12,6 +12,11 @@ pub struct Features {
 }
 
 impl Features {
+    /// Which are constant, `[N·d]`.
+    pub fn constants(&self) -> Vec<bool> {
+        self.z.columns().into_iter().map(|z| z.iter().all(|&x| x == z[0])).collect()
+    }
+
     pub fn moments(&self) -> Moments {
         let z = &self.z;
         let mut moments = Moments::zeros(z.ncols());

@@ -1,5 +1,6 @@
 //! Properties of matchings and of the maps made from them, on random features.
 
+mod constants;
 mod features;
 mod kmeans;
 mod linkage;

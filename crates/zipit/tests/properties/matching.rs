@@ -138,7 +138,8 @@ proptest! {
         let (n_models, n) = (features.n_models, features.z.ncols());
         let d = n / n_models;
         let matching = match_features(&Method::Identity, &features.moments(), n_models, d).unwrap();
-        let plan = PointPlan::new("identity", &matching, &features.moments(), n_models, &UnmergeRule::Pinv, zipit::plan::PointNature::default()).unwrap();
+        let constants = zipit::Constants::of(&features.moments()).weighed();
+        let plan = PointPlan::new("identity", &matching, (&features.moments(), &constants), n_models, &UnmergeRule::Pinv, zipit::plan::PointNature::default()).unwrap();
         let average = Array2::from_shape_fn((d, n), |(g, k)| if k % d == g { 1.0 / n_models as f32 } else { 0.0 });
         prop_assert_eq!(plan.merge_matrix(), average);
     }

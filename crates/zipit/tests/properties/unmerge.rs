@@ -4,6 +4,7 @@
 use crate::features::{Features, features};
 use ndarray::Array2;
 use proptest::prelude::*;
+use zipit::Constants;
 use zipit::matching::{Method, match_features};
 use zipit::plan::{Plan, PlanSettings, PointPlan};
 use zipit::unmerge::{self, MINIMAL_RIDGE, UnmergeRule};
@@ -18,13 +19,22 @@ fn largest(matrix: &Array2<f64>) -> f64 {
 
 /// A plan of the features' zip into about `kept` of them, validated.
 fn plan(features: &Features, kept: f64, rule: UnmergeRule) -> PointPlan {
+    plan_with(features, &Constants::of(&features.moments()), kept, rule)
+}
+
+/// As [`plan`], with averages that leave no constant out.
+fn plain(features: &Features, kept: f64) -> PointPlan {
+    plan_with(features, &Constants::of(&features.moments()).weighed(), kept, UnmergeRule::Pinv)
+}
+
+fn plan_with(features: &Features, constants: &Constants, kept: f64, rule: UnmergeRule) -> PointPlan {
     let n_groups = 1 + (kept * (features.z.ncols() - 1) as f64).round() as usize;
     let method = Method::Zip { alpha: 0.7, beta: 0.5 };
     let moments = features.moments();
-    let matching = match_features(&method, &moments, features.n_models, n_groups).unwrap();
+    let of = (&moments, constants);
+    let matching = match_features(&method, of, features.n_models, n_groups).unwrap();
     let point =
-        PointPlan::new("point", &matching, &moments, features.n_models, &rule, zipit::plan::PointNature::default())
-            .unwrap();
+        PointPlan::new("point", &matching, of, features.n_models, &rule, zipit::plan::PointNature::default()).unwrap();
     let settings = PlanSettings { method, unmerge: rule };
     let plan = Plan { n_models: features.n_models, settings, points: vec![point] };
     plan.validate().unwrap();
@@ -57,7 +67,7 @@ proptest! {
     #[test]
     fn covariance_solves_its_normal_equations(features in features(), kept in 0.0..=1.0_f64, exponent in -5..3_i32) {
         let ridge = 10_f64.powi(exponent);
-        let point = plan(&features, kept, UnmergeRule::Pinv);
+        let point = plain(&features, kept);
         let g = features.moments().second_moment();
         let u = unmerge::covariance(&g, &point.assignment, point.n_groups, ridge).unwrap();
         let m = f64s(&point.merge_matrix());
@@ -72,7 +82,7 @@ proptest! {
     #[test]
     fn covariance_loses_no_more_than_pinv_and_becomes_it(features in features(), kept in 0.0..=1.0_f64) {
         let g = features.moments().second_moment();
-        let pinv = plan(&features, kept, UnmergeRule::Pinv);
+        let pinv = plain(&features, kept);
         let lost = |ridge: f64| {
             let fitted = unmerge::unmerge(&UnmergeRule::Covariance { ridge }, &g, &pinv.assignment, pinv.n_groups).unwrap();
             let u = fitted.matrix.as_ref().map(Array2::view);

@@ -73,6 +73,24 @@ proptest! {
 }
 
 proptest! {
+    #[test]
+    fn models_may_have_any_number_of_features(
+        (n_models, similarity) in similarities(12), alpha in alphas(), beta in betas(), kept in 0.0..=1.0_f64, cut in 0.0..1.0_f64,
+    ) {
+        // The first model has some of its features, perhaps none; the last has the others too.
+        let n = similarity.nrows();
+        let d = n / n_models;
+        let gone = (cut * (d + 1) as f64) as usize;
+        let mut sizes = vec![d; n_models];
+        sizes[0] -= gone;
+        sizes[n_models - 1] += gone;
+        let n_groups = 1 + (kept * (n - 1) as f64).round() as usize;
+        let fast = zip::zip_of(similarity.view(), &sizes, n_groups, alpha, beta);
+        prop_assert_eq!(fast, oracle::zip_of(similarity.view(), &sizes, n_groups, alpha, beta));
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
