@@ -70,7 +70,7 @@ fn another_preprocessing() {
 #[test]
 fn another_size_of_images() {
     let (first, advice) = refused(&network(&ArchSpec::new(Arch::ResNet20, 0.25, 1, [16, 16], 3).build().unwrap()));
-    assert_eq!(first, "cannot be merged: model 2: `size` of the preprocessing is [16,16], model 1's is [12,12]");
+    assert_eq!(first, "cannot be merged: model 2: `size` of the preprocessing is 16×16, model 1's is 12×12");
     assert!(advice.contains("images of one size"), "{advice}");
 }
 

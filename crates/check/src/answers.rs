@@ -1,13 +1,11 @@
 //! What is known without running anything.
 
 use serde::Serialize;
-use serde_json::Value;
-use std::collections::BTreeSet;
 use zipit::apply::{Heads, apply, check_mergeable, check_trunks};
 use zipit::graph::{Cost, Graph};
 use zipit::kinship::{Pair, classes_in_common, pairs};
 use zipit::prospects::{Dead, Prospects, Stop, dead, stops};
-use zipit::{Error, Model, Preprocess, Task};
+use zipit::{Error, Model, Task};
 use zipit_artifact::model::ModelFile;
 
 /// Rows of the table of partial merges, the full one among them.
@@ -93,14 +91,16 @@ fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'stati
     let mut found = Vec::new();
     let mut advice = None;
     for (i, model) in models.iter().enumerate().skip(1) {
-        let fields = of_preprocessing(&model.preprocess, &first.preprocess)?;
+        let fields = model.preprocess.differences(&first.preprocess);
         if !fields.is_empty() {
             advice.get_or_insert(
                 "if both were trained on the same kind of image, import or export one again with the other's \
                  preprocessing; if not, train one on the other's kind",
             );
         }
-        found.extend(fields.into_iter().map(|what| format!("model {}: {what}", i + 1)));
+        found.extend(fields.into_iter().map(|(field, own, theirs)| {
+            format!("model {}: `{field}` of the preprocessing is {own}, model 1's is {theirs}", i + 1)
+        }));
         match check_trunks(&[&first.graph, &model.graph]) {
             Ok(()) => {}
             Err(Error::Mismatch(differences)) => {
@@ -123,21 +123,6 @@ fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'stati
         found.push(other.to_string());
     }
     Ok((found, advice))
-}
-
-/// Field by field, whatever fields there are.
-fn of_preprocessing(own: &Preprocess, first: &Preprocess) -> anyhow::Result<Vec<String>> {
-    // Through text: a number keeps the digits it is written with.
-    let fields = |of: &Preprocess| -> serde_json::Result<Value> { serde_json::from_str(&serde_json::to_string(of)?) };
-    let (own, first) = (fields(own)?, fields(first)?);
-    let names: BTreeSet<&String> =
-        [&own, &first].into_iter().filter_map(Value::as_object).flat_map(|o| o.keys()).collect();
-    let field = |of: &Value, name: &String| of.get(name).map_or_else(|| "not given".to_owned(), Value::to_string);
-    let differing = names.into_iter().filter(|&name| own.get(name) != first.get(name));
-    let told = |name: &String| {
-        format!("`{name}` of the preprocessing is {}, model 1's is {}", field(&own, name), field(&first, name))
-    };
-    Ok(differing.map(told).collect())
 }
 
 /// What to do where graphs differ.

@@ -4,6 +4,7 @@ use super::images::Images;
 use super::{Taken, Time, models, pace, peak};
 use crate::Args;
 use std::collections::{BTreeMap, BTreeSet};
+use zipit::Extent;
 use zipit::watch::Unwatched;
 use zipit_artifact::model::ModelFile;
 use zipit_data::Split;
@@ -19,25 +20,36 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let models = models(files);
     let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?;
     let graph = &models[0].graph;
-    let points = graph.merge_points(&graph.spaces()?);
+    let (spaces, shapes) = (graph.spaces()?, graph.shapes()?);
+    let points = graph.merge_points(&spaces);
+    let read = graph.read_values(&spaces);
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = images.batches(&models[0].preprocess, size);
-    let observed: BTreeSet<String> = points.iter().map(|p| p.measured.value.clone()).collect();
+    let observed: BTreeSet<String> =
+        points.iter().map(|p| p.measured.value.clone()).chain(read.iter().cloned()).collect();
     let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
     let fixed = Time::now(stage);
     let mut moments = BTreeMap::new();
+    let none = |value: String| {
+        let n = models.len() * shapes[value.as_str()][0];
+        (value, Extent::none(n))
+    };
+    let mut extents: BTreeMap<String, Extent> = read.into_iter().map(none).collect();
     let n_batches = batches.n_batches();
     let per_batch = pace(n_workers(args.device, n_batches), n_batches, stage, |n| {
-        accumulate::moments(&networks, &points, &*batches, 0..n, &mut moments, &Unwatched)?;
+        let no_layers = (&[][..], &mut BTreeMap::new());
+        accumulate::measure(&networks, &points, no_layers, &mut extents, &*batches, 0..n, &mut moments, &Unwatched)?;
         Ok(())
     })?;
-    let written = moments.values().map(|m| m.outer.len() * 8).sum::<usize>() as f64 / WRITTEN;
+    let bytes = moments.values().map(|m| m.outer.len() * 8).sum::<usize>() as f64;
+    let written = bytes / WRITTEN;
     Ok(Taken {
         n_images: images.len(),
         fixed: fixed + Time { wall: written, cpu: written },
         per_image: per_batch * (1.0 / batches.n_images_in(1) as f64),
-        memory: peak(),
+        // The file is mapped to be hashed.
+        memory: peak() + bytes,
         ..Taken::default()
     })
 }

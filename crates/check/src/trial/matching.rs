@@ -18,6 +18,8 @@ const METHOD: Method = Method::Ward { similarity: Similarity::Correlation };
 const RULE: UnmergeRule = UnmergeRule::Covariance { ridge: 1e-3 };
 /// Bytes of moments that are read and checked in a second.
 const READ: f64 = 1e9;
+/// Seconds in which the program starts.
+const START: f64 = 0.02;
 /// The program without LibTorch, at rest.
 const AT_REST: f64 = 12e6;
 
@@ -40,7 +42,8 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
         took.insert(n, one(n, n_models)?);
     }
     let all = Time::now(stage) - before;
-    let busy = all.cpu / all.wall.max(f64::MIN_POSITIVE);
+    // Hundredths of a second are too coarse for little.
+    let busy = if all.cpu > 0.2 { all.cpu / all.wall } else { 1.0 };
     let largest_tried = tried.last().copied().unwrap_or(1);
     let per_square = (peak() - at_rest).max(0.0) / (largest_tried * largest_tried) as f64;
     let seconds = |n: usize| took.get(&n).copied().unwrap_or_else(|| extrapolated(&took, n));
@@ -52,7 +55,8 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let at_once = |sizes: &&[usize]| sizes.iter().map(|n| (n * n) as f64).sum::<f64>();
     // A plan holds U, [N·d, d] in f32.
     let kept = sizes.iter().map(|n| n * n * 4).sum::<usize>() as f64 / n_models as f64;
-    let read = Time { wall: bytes / READ, cpu: bytes / READ };
+    let read = START + bytes / READ;
+    let read = Time { wall: read, cpu: read };
     Ok(Taken {
         fixed: Time { wall, cpu: busy * sizes.iter().map(|&n| seconds(n)).sum::<f64>() } + read,
         memory: AT_REST + kept + per_square * together.iter().map(at_once).fold(0.0, f64::max),

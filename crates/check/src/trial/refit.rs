@@ -20,9 +20,9 @@ use zipit_torch::{batch_size, n_workers};
 const IMAGES: usize = 2000;
 /// Multiply-adds of the largest layer that is solved.
 const SOLVED: f64 = 1e9;
-/// Seconds of a rehearsal that is so short that what it prepares counts, and of one that is not done twice.
-const SHORT: f64 = 1.5;
-const LONG: f64 = 8.0;
+/// Seconds of a first rehearsal that is followed by two, and of one that is followed by none.
+const SHORT: f64 = 3.0;
+const LONG: f64 = 10.0;
 /// What activations take in memory of what they are: the allocator has holes. Measured, as is the next.
 const SCATTERED: f64 = 1.15;
 /// Bytes per image that it holds beside, and as many at most.
@@ -71,19 +71,19 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     };
     // The first run of a layer prepares its kernels, and the first batch of every pass costs more than others: what an
     // image takes is what more batches take more, where there is time for them.
-    let mut short = rehearse(n_workers, Some(&mut solving))?;
-    if short.took.alone() < SHORT {
-        short = rehearse(n_workers, None)?;
-    }
-    let alone = short.took.alone();
-    let rounds = if alone < LONG { (1.5 * ENOUGH / alone.max(1e-3)).ceil() as usize + 1 } else { 0 };
+    let first = rehearse(n_workers, Some(&mut solving))?;
+    let alone = first.took.alone();
+    let run = if alone < LONG { rehearse(n_workers, None)? } else { first };
+    let rounds = if alone < SHORT { (ENOUGH / run.took.alone().max(1e-3)).ceil() as usize + 2 } else { 1 };
     let longer = (rounds * n_workers).min(batches.n_batches() / n_workers * n_workers);
     let (run, per_image) = if longer > n_workers {
         let long = rehearse(longer, None)?;
-        let more = (long.n_images - short.n_images) as f64;
-        (long, ((long.took - short.took) * (1.0 / more)).at_least_zero())
+        let more = (long.n_images - run.n_images) as f64;
+        // The clock is less to be trusted than the processors, where others are at work.
+        let cpu = ((long.took.cpu - run.took.cpu) / more).max(0.0);
+        (long, Time { wall: cpu * long.took.wall / long.took.cpu.max(f64::MIN_POSITIVE), cpu })
     } else {
-        (short, short.took * (1.0 / short.n_images as f64))
+        (run, run.took * (1.0 / run.n_images as f64))
     };
     let frontier = run.frontier as f64 / run.n_images as f64 * images.len() as f64;
     let kept = frontier.min(MAX_MEMORY) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);

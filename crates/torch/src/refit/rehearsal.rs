@@ -1,6 +1,6 @@
 //! A refit without its solutions, to see what it takes.
 
-use super::{Refit, Work};
+use super::{Refit, Silent, Work};
 use crate::Result;
 use std::time::Instant;
 use zipit::graph::Node;
@@ -23,11 +23,12 @@ impl Refit<'_> {
     /// As [`step`](Self::step).
     pub fn rehearse(&mut self, watch: &dyn Watch) -> Result<Vec<Rehearsed>> {
         let now = self.next_layers();
-        let Work::Layers(layers, inputs, _) = &self.work else { return Ok(vec![]) };
         if now.is_empty() {
             return Ok(vec![]);
         }
         let started = Instant::now();
+        self.look(&Silent(watch))?;
+        let Work::Layers(layers, inputs, _) = &self.work else { return Ok(vec![]) };
         let layers = &layers[now.clone()];
         let sums = self.sums(layers, *inputs, watch)?;
         let measured = started.elapsed();
