@@ -79,7 +79,7 @@ fn three_one_and_two_classes_go_through_every_stage() {
         place.ok("refit", &format!("merged.bin {MODELS} {mode} -o {name}.safetensors"));
     }
     place.ok("recalibrate", &format!("merged.safetensors {images} -o again.safetensors"));
-    place.ok("gate", &format!("merged.safetensors --data data -o gated.safetensors"));
+    place.ok("gate", "merged.safetensors --data data -o gated.safetensors");
     place.ok("gate", &format!("{MODELS} --data data -o side.safetensors"));
 
     let exact = ["merged", "early", "late", "gated", "side"];
