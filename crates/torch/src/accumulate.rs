@@ -52,6 +52,7 @@ pub fn moments(
 ///
 /// # Errors
 /// As [`moments`]; layers that the networks do not have.
+#[expect(clippy::too_many_arguments, reason = "what is measured, on what, into what: each in its own map")]
 pub fn measure(
     networks: &[&Network],
     points: &[MergePoint],

@@ -184,7 +184,7 @@ pub(crate) fn each_batch<S: Send>(
     let n_threads = tch::get_num_threads();
     let panicked = std::thread::scope(|scope| {
         let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| run(worker))).collect();
-        threads.into_iter().filter_map(|thread| thread.join().err()).next()
+        threads.into_iter().find_map(|thread| thread.join().err())
     });
     // LibTorch keeps the last setting for threads to come.
     tch::set_num_threads(n_threads);

@@ -80,7 +80,7 @@ proptest! {
         };
         let reads: Vec<Array2<f32>> = first.iter().map(joint).collect();
         let (moments, constants) = observed(&reads, n_models);
-        let count = |kind: u8| n_models * kinds.iter().filter(|k| **k == kind).count();
+        let count = |kind: u8| n_models * kinds.iter().map(|k| usize::from(*k == kind)).sum::<usize>();
         prop_assert_eq!(constants.count(), (count(2), count(3)));
         for method in methods() {
             // With damping, chance within a model would beat the third copy.
@@ -159,7 +159,7 @@ fn constants_that_must_be_weighed() {
         1 | 3 => 2.0,
         _ => ((s * 7) % 11) as f32,
     });
-    let (moments, _) = observed(&[z.clone()], 2);
+    let (moments, _) = observed(std::slice::from_ref(&z), 2);
     let end = z.row(0).to_vec();
     let mut high = end.clone();
     (high[2], high[4]) = (10.0, 10.0);

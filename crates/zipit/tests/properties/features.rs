@@ -13,6 +13,7 @@ pub struct Features {
 
 impl Features {
     /// Which are constant, `[N·d]`.
+    #[expect(clippy::float_cmp, reason = "a constant is the same to the bit")]
     pub fn constants(&self) -> Vec<bool> {
         self.z.columns().into_iter().map(|z| z.iter().all(|&x| x == z[0])).collect()
     }

@@ -114,7 +114,7 @@ pub fn with_heads(graph: &Graph, widths: &[usize]) -> Graph {
     other
 }
 
-/// A head of a convolution, as SqueezeNet's.
+/// A head of a convolution, as `SqueezeNet`'s.
 pub fn convolutional() -> Graph {
     let nodes = vec![
         ("a", conv(2, 6, 3, 1), "x"),
