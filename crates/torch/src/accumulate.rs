@@ -276,14 +276,15 @@ impl Products {
         let n_joint = d * samples.len() as i64;
         let options = (Kind::Float, samples[0].device());
         let (sum, outer) = (Tensor::f_zeros([n_joint], options)?, Tensor::f_zeros([n_joint, n_joint], options)?);
-        let ones = Tensor::f_ones([n_samples], options)?;
         let first = |x: &Tensor| x.f_narrow(0, 0, n_samples.min(N_ORIGIN))?.f_mean_dim(0, false, Kind::Float);
         let origins: Vec<Tensor> = samples.iter().map(first).collect::<Result<_, _>>()?;
         let samples: Vec<Tensor> = samples.iter().zip(&origins).map(|(x, o)| x.f_sub(o)).collect::<Result<_, _>>()?;
         let origin = Tensor::f_cat(&origins, 0)?;
         for (i, x) in (0..).zip(&samples) {
             let transposed = x.f_tr()?;
-            let _ = transposed.f_mv_out(&sum.f_narrow(0, i * d, d)?, &ones)?;
+            // By pairs, for its error comes back times the origin; a product with ones adds one after the other.
+            let total = x.f_sum_dim_intlist(&[0_i64][..], false, Kind::Float)?;
+            sum.f_narrow(0, i * d, d)?.f_copy_(&total)?;
             let rows = outer.f_narrow(0, i * d, d)?;
             // Within a model only the upper triangle is wanted: strips of it, as wide as the product stays fast.
             let strip = strip_width(d);
