@@ -129,15 +129,13 @@ fn stopped_twice(place: &Workplace, stage: &str, args: &str, output: &str, state
     let started = Instant::now();
     place.ok(stage, &format!("{args} -o whole.{output}"));
     let half = started.elapsed() / 2;
-    let delays = [0, 5, 20, 100];
-    let spawn = |delay: &u64| place.command(stage, &format!("{args} -o after{delay}.{output}")).spawn().unwrap();
-    let children: Vec<Child> = delays.iter().map(spawn).collect();
-    std::thread::sleep(half);
-    for (mut child, delay) in children.into_iter().zip(delays) {
+    for delay in [0, 5, 20, 100] {
+        let out = format!("after{delay}.{output}");
+        let mut child = place.command(stage, &format!("{args} -o {out}")).spawn().unwrap();
+        std::thread::sleep(half);
         let twice = format!("kill -TERM {0}; sleep 0.{delay:03}; kill -TERM {0}", child.id());
         Command::new("sh").args(["-c", &twice]).status().unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(143), "{stage}, {delay} ms");
-        let out = format!("after{delay}.{output}");
         assert!(!place.path(&out).exists(), "{stage}, {delay} ms: it is not done");
         assert!(place.path(&format!("{out}.{state}")).exists(), "{stage}, {delay} ms: all is lost");
     }
@@ -151,7 +149,7 @@ fn a_stage_that_is_stopped_twice_loses_nothing() {
     let models = "a.safetensors b.safetensors";
     place.ok("collect", &format!("{models} --data data --images 500 -o stats.h5"));
     place.ok("match", "stats.h5 -o plan.bin");
-    let train = "--arch resnet20 --width 0.25 --data data --classes 0-2 --epochs 2 --batch-size 32";
+    let train = "--arch resnet20 --width 0.25 --data data --classes 0-2 --epochs 1 --batch-size 32";
     for (stage, args, output, state) in [
         ("collect", format!("{models} --data data --threads 1"), "h5", "partial"),
         ("refit", format!("plan.bin {models} --data data --images 3000 --threads 1"), "safetensors", "resume"),
