@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use zipit::apply::check_mergeable;
 use zipit::fold::fold_batch_norm;
-use zipit::graph::Node;
+use zipit::graph::{MergePoint, Node};
 use zipit::images::ImageBatches;
+use zipit::memory::{self, Collection, Grams, Work};
 use zipit::refit::{self, gram::patch_size, gram::reads_alike};
 use zipit::{Extent, Graph, Model, Moments};
 use zipit_artifact::model::ModelFile;
@@ -58,10 +59,6 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let gram = args.gram.map(Gram::kind);
     let layers = if gram.is_some() { layers(&models, &observed)? } else { vec![] };
     if args.common.dry_run {
-        let square = |dim: usize| (models.len() * dim).pow(2);
-        let grams: usize = layers.iter().map(|(_, f)| square(*f)).sum();
-        let numbers = points.iter().map(|p| square(p.dim)).sum::<usize>()
-            + if gram == Some(GramKind::Own) { grams / models.len() } else { grams };
         let what = format!(
             "{} merge points of {} models on {} {} images",
             points.len(),
@@ -69,7 +66,9 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             batches.n_images(),
             set.split
         );
-        return stage.print(&would(args, stage, &what, batch_size, numbers));
+        let n_threads = stage.n_threads().min(batches.n_batches());
+        let bytes = bytes(models[0], &points, gram, Work { n_models: models.len(), batch_size, n_threads })?;
+        return stage.print(&would(args, &what, batch_size, bytes));
     }
     if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
@@ -157,14 +156,27 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     ))
 }
 
-/// What a dry run says; the moments take so many numbers.
-fn would(args: &Args, stage: &Stage, what: &str, batch_size: usize, numbers: usize) -> String {
+/// What it takes.
+fn bytes(model: &Model, points: &[MergePoint], gram: Option<GramKind>, work: Work) -> anyhow::Result<Collection> {
+    let observed = points.iter().map(|p| p.measured.value.clone()).collect();
+    let (folded, _) = fold_batch_norm(&model.graph, &model.weights, &observed)?;
+    let grams = match gram {
+        None => Grams::None,
+        Some(GramKind::Own) => Grams::Own,
+        Some(GramKind::Joint) => Grams::Joint,
+    };
+    let dims: Vec<usize> = points.iter().map(|p| p.dim).collect();
+    Ok(memory::collection(&folded, &dims, grams, work)?)
+}
+
+/// What a dry run says.
+fn would(args: &Args, what: &str, batch_size: usize, bytes: Collection) -> String {
     let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
     format!(
-        "would measure {what} in batches of {batch_size}; about {:.2} GiB for the moments; would write {} ({:.2} GiB)\n",
-        gib(numbers * (4 + stage.n_threads() * 4)),
+        "would measure {what} in batches of {batch_size}; about {:.2} GiB of memory; would write {} ({:.2} GiB)\n",
+        gib(bytes.peak),
         args.out.display(),
-        gib(numbers * 4)
+        gib(bytes.moments)
     )
 }
 

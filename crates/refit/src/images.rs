@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use zipit::Model;
 use zipit::images::ImageBatches;
+use zipit::memory::{self, Work};
 use zipit::refit::{Owners, Ridge};
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
@@ -48,13 +49,17 @@ pub fn refit<'a>(
         (false, Mode::Layerwise) => Task::Weights { inputs: Inputs::Layerwise, ridge: merge.ridge },
         (false, Mode::Sequential | Mode::Gram) => Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge },
     };
-    let limit = Some((limit, &scratch as &dyn Scratch));
-    let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limit, args.device)?;
+    let n_threads = stage.n_threads().min(batches.n_batches());
+    let work = Work { n_models: models.len(), batch_size: size, n_threads };
+    let limited = Some((limit, &scratch as &dyn Scratch));
+    let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limited, args.device)?;
     let told = format!("{n_images} unlabelled {} images", set.split);
     if args.common.dry_run {
         stage.print(&format!(
-            "would solve {} layers on {told} in batches of {size}; would write {}\n",
+            "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),
+            memory::refit(&merge.models[0].graph, &merge.grafted.model.graph, n_images, limit, work)? as f64
+                / f64::from(1 << 30),
             args.out.display()
         ))?;
         return Ok(None);

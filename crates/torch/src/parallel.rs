@@ -15,9 +15,7 @@ use zipit::watch::Watch;
 /// How often a thread that waits for its turn looks whether another one failed.
 const LOOK_UP: Duration = Duration::from_millis(50);
 
-/// Bytes of a batch's largest value on the CPU: measured on ResNet-20 at 28×28, where 16 to 64 images are about equal.
-const CPU_VALUE: usize = 2 << 20;
-/// The same on a GPU.
+/// Bytes of a batch's largest value on a GPU.
 const GPU_VALUE: usize = 256 << 20;
 
 /// How many threads work on `n_batches` batches: as many as the current rayon pool has, one on a GPU.
@@ -30,20 +28,16 @@ pub fn n_workers(device: Device, n_batches: usize) -> usize {
 }
 
 /// Images per batch at which [`accumulate`](crate::accumulate), [`batch_norm`](crate::batch_norm) and
-/// [`evaluate`](crate::evaluate) run fast: on the CPU the largest value of a batch should stay in the processor's
-/// caches, but very small batches pay too much for each operation and each sum; a GPU wants to be filled. It depends on
-/// the graph and the kind of device alone, never on the machine, so that results do not either.
+/// [`evaluate`](crate::evaluate) run fast: on the CPU [`zipit::memory::batch_size`]; a GPU wants to be filled. It depends
+/// on the graph and the kind of device alone, never on the machine, so that results do not either.
 ///
 /// # Errors
 /// A malformed graph.
 pub fn batch_size(graph: &Graph, device: Device) -> Result<usize> {
-    let largest = graph.shapes()?.values().map(|shape| shape.iter().product::<usize>()).max().unwrap_or(1).max(1);
-    let (target, least, most) = match device {
-        Device::Cpu => (CPU_VALUE, 8, 64),
-        Device::Cuda(_) => (GPU_VALUE, 16, 512),
-    };
-    let fitting = (target / (largest * size_of::<f32>())).clamp(least, most);
-    Ok(1 << fitting.ilog2())
+    Ok(match device {
+        Device::Cpu => zipit::memory::batch_size(graph)?,
+        Device::Cuda(_) => zipit::memory::fitting(graph, GPU_VALUE, 16, 512)?,
+    })
 }
 
 /// Reads a batch; an unreadable or empty one is named by its index.
@@ -184,7 +178,8 @@ pub(crate) fn each_batch<S: Send>(
     let n_threads = tch::get_num_threads();
     let panicked = std::thread::scope(|scope| {
         let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| run(worker))).collect();
-        threads.into_iter().find_map(|thread| thread.join().err())
+        // All are joined: what is left to the scope panics.
+        threads.into_iter().fold(None, |first, thread| first.or(thread.join().err()))
     });
     // LibTorch keeps the last setting for threads to come.
     tch::set_num_threads(n_threads);

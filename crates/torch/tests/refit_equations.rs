@@ -387,7 +387,7 @@ fn sums_in_partly_merged_networks_are_solved() {
             let models: Vec<&Model> = models.iter().take(n_models).collect();
             // None and all of them are other tests' work.
             for chosen in 1..(1 << points.len()) - 1 {
-                let is_chosen = |name: &str| chosen >> points.iter().position(|p| p.name == name).unwrap() & 1 == 1;
+                let is_chosen = |name: &str| (chosen >> points.iter().position(|p| p.name == name).unwrap()) & 1 == 1;
                 let merge =
                     Merge::new(&models, plan(graph, n_models, is_chosen, |space, i, j| (space + i + 2 * j) % 5));
                 let (network, _) =

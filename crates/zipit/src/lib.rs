@@ -14,6 +14,7 @@
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
 //! - [`fold`]: BatchNorm folded into convolutions;
 //! - [`refit`]: every layer of the merged network solved again;
+//! - [`memory`]: what running all that takes;
 //! - [`joint`]: one prediction over the classes of all heads;
 //! - [`prospects`]: what a merge will be, before anything is run.
 
@@ -30,6 +31,7 @@ pub mod images;
 pub mod joint;
 pub mod kinship;
 pub mod matching;
+pub mod memory;
 pub mod merge_set;
 pub mod model;
 pub mod moments;

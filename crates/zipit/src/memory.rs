@@ -1,0 +1,210 @@
+//! How much memory a stage that runs networks takes at its peak, from the graph alone. On the CPU, on a ResNet-20, a
+//! ResNet-18 at 224 pixels and a network of wide Linear layers, by one thread and by two: within a fifth.
+
+use crate::graph::Op;
+use crate::refit::{Design, gram::patch_size};
+use crate::{Graph, Result};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the program and LibTorch take before they do anything.
+const PROGRAM: usize = 150 << 20;
+/// Freed tensors are kept to be used again, and never fit quite.
+const KEPT: usize = 2;
+const F32: usize = 4;
+const F64: usize = 8;
+/// Bytes of a batch's largest value: measured on ResNet-20 at 28×28, where 16 to 64 images are about equal.
+const VALUE: usize = 2 << 20;
+
+/// Images per batch at which a collection or a refit on the CPU runs fast: the largest value of a batch should stay in
+/// the processor's caches, but very small batches pay too much for each operation and each sum. It depends on the graph
+/// alone, never on the machine, so that results do not either.
+///
+/// # Errors
+/// A malformed graph.
+pub fn batch_size(graph: &Graph) -> Result<usize> {
+    fitting(graph, VALUE, 8, 64)
+}
+
+/// The power of two of images, within bounds, whose largest value takes no more than so many bytes.
+///
+/// # Errors
+/// A malformed graph.
+pub fn fitting(graph: &Graph, bytes: usize, least: usize, most: usize) -> Result<usize> {
+    let largest = graph.shapes()?.values().map(|shape| shape.iter().product::<usize>()).max().unwrap_or(1).max(1);
+    Ok(1 << (bytes / (largest * F32)).clamp(least, most).ilog2())
+}
+
+/// How images go through the networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// N.
+    pub n_models: usize,
+    /// Images per batch.
+    pub batch_size: usize,
+    /// Batches at a time.
+    pub n_threads: usize,
+}
+
+/// What is collected of what every layer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grams {
+    /// Nothing.
+    None,
+    /// Of each model by itself.
+    Own,
+    /// Of all models with each other.
+    Joint,
+}
+
+/// Bytes of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collection {
+    /// Of the moments, in memory and in the file.
+    pub moments: usize,
+    /// Of the process at its peak.
+    pub peak: usize,
+}
+
+/// Collecting moments at points of so many features each, with models of `graph`, BatchNorm folded.
+///
+/// # Errors
+/// A malformed graph.
+pub fn collection(graph: &Graph, points: &[usize], grams: Grams, work: Work) -> Result<Collection> {
+    let n = work.n_models;
+    let packed = |joint: usize| F64 * joint * (joint + 1) / 2;
+    let squares = |joint: usize| F32 * joint * joint;
+    // A product in LibTorch and its copy here.
+    let product = |joint: usize| 2 * squares(joint);
+    let mut moments: usize = points.iter().map(|&d| packed(n * d)).sum();
+    let mut products = points.iter().map(|&d| product(n * d)).max().unwrap_or(0);
+    let mut patches = 0;
+    if grams != Grams::None {
+        let shapes = graph.shapes()?;
+        for node in &graph.nodes {
+            let Some(f) = patch_size(&node.op) else { continue };
+            let [kept, made] = match grams {
+                Grams::Joint => [packed(n * f), product(n * f)],
+                Grams::Own | Grams::None => [n * packed(f), (n + 1) * squares(f)],
+            };
+            moments += kept;
+            products = products.max(made);
+            patches = patches.max(n * work.batch_size * F32 * unfolded(&node.op, &shapes[node.name.as_str()], f));
+        }
+    }
+    let values = n * work.batch_size * F32 * most(&live(graph)?).at;
+    let at_once = work.n_threads * (products + KEPT * (values + patches));
+    // The models, folded, on the device; and the file is mapped to be hashed, after the networks have run.
+    let peak = PROGRAM + 3 * n * weights(graph) + moments + at_once.max(moments);
+    Ok(Collection { moments, peak })
+}
+
+/// Bytes at the peak of a refit on images of a merge, `merged`, of models of `graph`, BatchNorm folded, whose activations
+/// may take `limit` bytes.
+///
+/// # Errors
+/// A malformed graph.
+pub fn refit(graph: &Graph, merged: &Graph, n_images: usize, limit: usize, work: Work) -> Result<usize> {
+    let shapes = merged.shapes()?;
+    let (own, all) = (most(&live(graph)?), live(merged)?);
+    let largest = most(&all);
+    let layers = merged.nodes.iter().enumerate().filter_map(|(i, node)| {
+        let Design { n_groups, n_inputs: f, .. } = Design::of(&node.op)?;
+        // The models are about as far as the merged network is.
+        let share = |now: usize, own: usize, largest: usize| {
+            now + work.n_models * (own as f64 * now as f64 / largest as f64) as usize
+        };
+        let lanes = n_images * F32 * share(all[i.saturating_sub(1)].between, own.between, largest.between);
+        let values = work.batch_size * F32 * share(all[i].at, own.at, largest.at);
+        let square = n_groups * f * f;
+        let patches = work.batch_size * F32 * unfolded(&node.op, &shapes[node.name.as_str()], n_groups * f);
+        // Of the fitted and of the held-out images, each in LibTorch and here.
+        let summed = work.n_threads * (3 * F64 * square + F32 * square + patches + values);
+        // Covariances of both, and factors.
+        let solved = 4 * F64 * square;
+        Some(lanes.min(limit) + 2 * F64 * square + summed.max(solved))
+    });
+    let layers = layers.max().unwrap_or(0);
+    Ok(PROGRAM + 3 * work.n_models * weights(graph) + 4 * weights(merged) + layers)
+}
+
+/// Bytes of a model's weights.
+fn weights(graph: &Graph) -> usize {
+    graph.params().values().map(|param| F32 * param.shape.iter().product::<usize>()).sum()
+}
+
+/// Numbers per image that a layer with f unknowns per output reads at all positions of the value it makes.
+fn unfolded(op: &Op, made: &[usize], f: usize) -> usize {
+    match op {
+        Op::BatchNorm2d { .. } => made.iter().product(),
+        _ => f * made[1..].iter().product::<usize>(),
+    }
+}
+
+/// Numbers per image that are there while a node is run, and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Live {
+    at: usize,
+    between: usize,
+}
+
+/// Of every node.
+fn live(graph: &Graph) -> Result<Vec<Live>> {
+    let shapes = graph.shapes()?;
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        last.extend(node.inputs.iter().map(|input| (input.as_str(), i)));
+    }
+    last.extend(graph.outputs.iter().map(|output| (output.as_str(), graph.nodes.len())));
+    let size = |value: &str| shapes[value].iter().product::<usize>();
+    let mut now = size(&graph.input.name);
+    let mut all = Vec::with_capacity(graph.nodes.len());
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let dead: BTreeSet<&str> = node.inputs.iter().map(String::as_str).filter(|input| last[input] == i).collect();
+        // ReLU and sums overwrite what they read.
+        let in_place = matches!(node.op, Op::Relu | Op::Add) && dead.contains(node.inputs[0].as_str());
+        now += size(&node.name);
+        let at = if in_place { now - size(&node.inputs[0]) } else { now };
+        now -= dead.into_iter().map(size).sum::<usize>();
+        all.push(Live { at, between: now });
+    }
+    Ok(all)
+}
+
+fn most(live: &[Live]) -> Live {
+    live.iter().fold(Live { at: 1, between: 1 }, |most, live| Live {
+        at: most.at.max(live.at),
+        between: most.between.max(live.between),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::graph::{ArchSpec, arch::Arch};
+
+    #[test]
+    fn values_are_counted_while_they_are_needed() {
+        let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [8, 8], 3).build().unwrap();
+        // A stream, and a layer beside it that reads and writes as much.
+        assert_eq!(most(&live(&graph).unwrap()), Live { at: 3 * 4 * 64, between: 2 * 4 * 64 });
+    }
+
+    #[test]
+    fn more_of_anything_takes_more() {
+        let graph = ArchSpec::new(Arch::ResNet20, 1.0, 3, [32, 32], 10).build().unwrap();
+        let points: Vec<usize> = graph.merge_points(&graph.spaces().unwrap()).iter().map(|point| point.dim).collect();
+        let of = |grams, n_models, batch_size, n_threads| {
+            collection(&graph, &points, grams, Work { n_models, batch_size, n_threads }).unwrap()
+        };
+        let least = of(Grams::None, 2, 8, 1);
+        assert!(least.peak > PROGRAM + 2 * least.moments);
+        for more in [of(Grams::Own, 2, 8, 1), of(Grams::Joint, 2, 8, 1), of(Grams::None, 3, 8, 1)] {
+            assert!(more.peak > least.peak && more.moments > least.moments, "{more:?}, {least:?}");
+        }
+        assert!(of(Grams::None, 2, 16, 1).peak > least.peak && of(Grams::None, 2, 8, 2).peak > least.peak);
+        let work = Work { n_models: 2, batch_size: 32, n_threads: 1 };
+        let of = |n_images, limit| refit(&graph, &graph, n_images, limit, work).unwrap();
+        assert!(of(1000, usize::MAX) > of(100, usize::MAX) && of(1000, 0) == of(100, 0));
+    }
+}
