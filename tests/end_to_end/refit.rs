@@ -70,7 +70,7 @@ fn a_permuted_copy_of_resnet50() {
     gives_the_function_back(Arch::ResNet50, 0.125, 64, &[""], DEEP_TOLERANCE);
 }
 
-/// Branches added up one after the other, as Python does: `RepVGG`, `ACNet`, `HRNet`.
+/// Branches added up one after the other, as Python does it.
 #[test]
 fn a_permuted_copy_of_a_sum_of_three_layers() {
     let conv = |i, kernel: usize| {
