@@ -1,6 +1,6 @@
 //! `match`: a few merge points of the sizes at hand; larger ones by how time grows with size.
 
-use super::{Taken, Time, models, peak};
+use super::{Taken, Time, models};
 use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,6 +16,8 @@ const LARGEST: usize = 640;
 /// What `match` does unless it is told otherwise.
 const METHOD: Method = Method::Ward { similarity: Similarity::Correlation };
 const RULE: UnmergeRule = UnmergeRule::Covariance { ridge: 1e-3 };
+/// Bytes that a point takes for each pair of its joint features: moments, similarities, distances and the unmerge's system.
+const PER_SQUARE: f64 = 22.0;
 /// Bytes of moments that are read and checked in a second.
 const READ: f64 = 1e9;
 /// Seconds in which the program starts.
@@ -35,7 +37,6 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     }
     tried.sort_unstable();
     tried.dedup();
-    let at_rest = peak();
     let mut took: BTreeMap<usize, f64> = BTreeMap::new();
     let before = Time::now(stage);
     for &n in &tried {
@@ -44,8 +45,6 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let all = Time::now(stage) - before;
     // Hundredths of a second are too coarse for little.
     let busy = if all.cpu > 0.2 { all.cpu / all.wall } else { 1.0 };
-    let largest_tried = tried.last().copied().unwrap_or(1);
-    let per_square = (peak() - at_rest).max(0.0) / (largest_tried * largest_tried) as f64;
     let seconds = |n: usize| took.get(&n).copied().unwrap_or_else(|| extrapolated(&took, n));
     let n_threads = stage.n_threads();
     // The points that are at work at the same time.
@@ -59,7 +58,8 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let read = Time { wall: read, cpu: read };
     Ok(Taken {
         fixed: Time { wall, cpu: busy * sizes.iter().map(|&n| seconds(n)).sum::<f64>() } + read,
-        memory: AT_REST + kept + per_square * together.iter().map(at_once).fold(0.0, f64::max),
+        // The file is mapped to be hashed.
+        memory: AT_REST + bytes + kept + PER_SQUARE * together.iter().map(at_once).fold(0.0, f64::max),
         ..Taken::default()
     })
 }

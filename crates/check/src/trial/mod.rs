@@ -155,10 +155,11 @@ pub fn of(which: Which) -> anyhow::Result<Taken> {
     Ok(taken)
 }
 
-/// Long enough to be measured.
+/// Seconds that are enough to be measured, and so many that they are not spent twice.
 const ENOUGH: f64 = 0.8;
+const LONG: f64 = 5.0;
 
-/// The time that `work` takes of a unit: it is run on `step` units first, and if that was short, on as many more as take
+/// The time that `work` takes of a unit: it is run on `step` units first, then on as many as take
 /// about [`ENOUGH`] seconds, up to `most`.
 pub fn pace(
     step: usize,
@@ -175,9 +176,11 @@ pub fn pace(
     let took = timed(first)?;
     let more = (ENOUGH / took.alone().max(1e-3)).floor() as usize * step;
     let more = more.min(most / step * step);
-    if more < step {
+    // The first time prepares kernels, which counts little only where it is long.
+    if took.alone() > LONG {
         return Ok(took * (1.0 / first as f64));
     }
+    let more = more.max(first);
     Ok(timed(more)? * (1.0 / more as f64))
 }
 

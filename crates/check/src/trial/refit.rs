@@ -1,11 +1,12 @@
 //! `refit`: all layers are run and summed up on a few batches; one layer of each size is solved.
 
 use super::images::{First, Images};
-use super::{ENOUGH, Taken, Time, models, peak};
+use super::{Taken, Time, models, peak};
 use crate::Args;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use zipit::apply::Heads;
+use zipit::images::ImageBatches;
 use zipit::prospects::identity;
 use zipit::refit::{Design, Ridge, graft_folded, solve};
 use zipit::watch::Unwatched;
@@ -19,18 +20,15 @@ use zipit_torch::{batch_size, n_workers};
 /// As in the README.
 const IMAGES: usize = 2000;
 /// Multiply-adds of the largest layer that is solved.
-const SOLVED: f64 = 1e9;
-/// Seconds of a first rehearsal that is followed by two, and of one that is followed by none.
+const SOLVED: f64 = 7e9;
+/// Seconds of a rehearsal that is followed by a longer one, of so many batches.
 const SHORT: f64 = 3.0;
-const LONG: f64 = 10.0;
-/// What activations take in memory of what they are: the allocator has holes. Measured, as is the next.
-const SCATTERED: f64 = 1.15;
-/// Bytes per image that it holds beside, and as many at most.
-const HELD: f64 = 70e3;
-const MOST_HELD: f64 = 140e6;
+const ROUNDS: usize = 6;
+/// What activations take in memory of what they are: the allocator has holes. Measured.
+const SCATTERED: f64 = 1.2;
 /// How much longer it takes to choose the ridge by held-out images than to solve with a given one: several powers of ten
 /// are tried.
-const CHOOSING: f64 = 4.0;
+const CHOOSING: f64 = 3.3;
 /// What `refit` keeps in memory of activations unless it is told otherwise.
 const MAX_MEMORY: f64 = 8.0 * (1 << 30) as f64;
 
@@ -48,8 +46,8 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let fixed = Time::now(stage);
 
     let mut solving = Solving::default();
-    let rehearse = |n: usize, solving: Option<&mut Solving>| -> anyhow::Result<Run> {
-        let first = First { batches: &*batches, n };
+    let rehearse = |batches: &dyn ImageBatches, n: usize, solving: Option<&mut Solving>| -> anyhow::Result<Run> {
+        let first = First { batches, n };
         let mut refit = Refit::new(&folded, &grafted, &first, task, None, args.device)?;
         let mut run = Run { n_images: batches.n_images_in(n), ..Run::default() };
         let mut solving = solving;
@@ -69,24 +67,19 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
         }
         Ok(run)
     };
-    // The first run of a layer prepares its kernels, and the first batch of every pass costs more than others: what an
-    // image takes is what more batches take more, where there is time for them.
-    let first = rehearse(n_workers, Some(&mut solving))?;
-    let alone = first.took.alone();
-    let run = if alone < LONG { rehearse(n_workers, None)? } else { first };
-    let rounds = if alone < SHORT { (ENOUGH / run.took.alone().max(1e-3)).ceil() as usize + 2 } else { 1 };
-    let longer = (rounds * n_workers).min(batches.n_batches() / n_workers * n_workers);
-    let (run, per_image) = if longer > n_workers {
-        let long = rehearse(longer, None)?;
-        let more = (long.n_images - run.n_images) as f64;
-        // The clock is less to be trusted than the processors, where others are at work.
-        let cpu = ((long.took.cpu - run.took.cpu) / more).max(0.0);
-        (long, Time { wall: cpu * long.took.wall / long.took.cpu.max(f64::MIN_POSITIVE), cpu })
+    // A run has costs of its own, and the first ones prepare kernels: what an image takes is what more images take more.
+    let few = rehearse(&*images.batches(&models[0].preprocess, 1), n_workers, None)?;
+    let one = rehearse(&*batches, n_workers, Some(&mut solving))?;
+    let longer = (ROUNDS * n_workers).min(batches.n_batches() / n_workers * n_workers);
+    let (run, per_image) = if one.took.alone() < SHORT && longer > n_workers {
+        let long = rehearse(&*batches, longer, None)?;
+        (long, one.until(&long))
     } else {
-        (run, run.took * (1.0 / run.n_images as f64))
+        let per_image = few.until(&one);
+        (one, per_image)
     };
     let frontier = run.frontier as f64 / run.n_images as f64 * images.len() as f64;
-    let kept = frontier.min(MAX_MEMORY) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);
+    let kept = frontier.min(MAX_MEMORY) * SCATTERED;
     Ok(Taken {
         n_images: images.len(),
         fixed: fixed + (run.took - per_image * run.n_images as f64).at_least_zero() + solving.time(),
@@ -104,6 +97,16 @@ struct Run {
     took: Time,
     /// Bytes of activations that were kept at the worst.
     frontier: usize,
+}
+
+impl Run {
+    /// What an image takes of a longer run. The clock is less to be trusted than the processors, where others are at work.
+    fn until(&self, longer: &Self) -> Time {
+        let cpu = (longer.took.cpu - self.took.cpu) / (longer.n_images - self.n_images).max(1) as f64;
+        // Nothing is free.
+        let cpu = cpu.max(0.25 * longer.took.cpu / longer.n_images as f64);
+        Time { wall: cpu * longer.took.wall / longer.took.cpu.max(f64::MIN_POSITIVE), cpu }
+    }
 }
 
 /// What it takes to solve the layers.
