@@ -24,8 +24,10 @@ use zipit::refit::gram::patch_size;
 use zipit::watch::Watch;
 use zipit::{Extent, Moments};
 
-/// Samples whose mean is the origin that a batch is counted from.
+/// So many samples of a batch tell what its features are counted from.
 const N_ORIGIN: i64 = 256;
+/// A mean is large if its square is beyond so many variances.
+const LARGE_MEAN: f64 = 64.0;
 
 /// Adds the moments of the batches in `range` to `into`, which gets a new entry for each point it does not hold, and
 /// returns how many batches were done: all, or after an interruption the first so many of the range.
@@ -276,9 +278,11 @@ impl Products {
         let n_joint = d * samples.len() as i64;
         let options = (Kind::Float, samples[0].device());
         let (sum, outer) = (Tensor::f_zeros([n_joint], options)?, Tensor::f_zeros([n_joint, n_joint], options)?);
-        let first = |x: &Tensor| x.f_narrow(0, 0, n_samples.min(N_ORIGIN))?.f_mean_dim(0, false, Kind::Float);
-        let origins: Vec<Tensor> = samples.iter().map(first).collect::<Result<_, _>>()?;
-        let samples: Vec<Tensor> = samples.iter().zip(&origins).map(|(x, o)| x.f_sub(o)).collect::<Result<_, _>>()?;
+        let origins: Vec<Tensor> = samples.iter().map(origin).collect::<Result<_>>()?;
+        let centred = |(x, o): (&Tensor, &Tensor)| -> Result<Tensor> {
+            Ok(if o.f_any()?.f_int64_value(&[])? == 0 { x.shallow_clone() } else { x.f_sub(o)? })
+        };
+        let samples: Vec<Tensor> = samples.iter().zip(&origins).map(centred).collect::<Result<_>>()?;
         let origin = Tensor::f_cat(&origins, 0)?;
         for (i, x) in (0..).zip(&samples) {
             let transposed = x.f_tr()?;
@@ -318,6 +322,17 @@ impl Products {
         let outer = ArrayView2::from_shape((n, n), &self.outer).expect("a square of features");
         moments.add_batch_from(&self.origin, self.count, &self.sum, outer);
     }
+}
+
+/// What the features of `[S, d]` samples are counted from, `[d]`: the mean of samples all over them where it is large beside
+/// their deviation, and 0 elsewhere. An activation is 0 at most positions of many features: counted from a mean, these
+/// would be equal numbers, whose sum in f32 is rounded in one direction, where from 0 they add nothing.
+fn origin(x: &Tensor) -> Result<Tensor> {
+    let some = x.f_slice(0, None, None, (x.size()[0] / N_ORIGIN).max(1))?;
+    let mean = some.f_mean_dim(0, false, Kind::Float)?;
+    let variance = some.f_sub(&mean)?.f_square()?.f_mean_dim(0, false, Kind::Float)?;
+    let large = mean.f_square()?.f_gt_tensor(&variance.f_mul_scalar(LARGE_MEAN)?)?;
+    Ok(mean.f_mul(&large.f_to_kind(Kind::Float)?)?)
 }
 
 /// Rows of a symmetric product that are computed together: fewer waste less below the diagonal, but below some width
