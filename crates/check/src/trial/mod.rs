@@ -156,7 +156,7 @@ pub fn of(which: Which) -> anyhow::Result<Taken> {
 }
 
 /// Seconds that are enough to be measured, and so many that they are not spent twice.
-const ENOUGH: f64 = 0.8;
+const ENOUGH: f64 = 1.0;
 const LONG: f64 = 5.0;
 
 /// The time that `work` takes of a unit: it is run on `step` units first, then on as many as take

@@ -1,7 +1,7 @@
 //! `refit`: all layers are run and summed up on a few batches; one layer of each size is solved.
 
 use super::images::{First, Images};
-use super::{Taken, Time, models, peak};
+use super::{ENOUGH, Taken, Time, models, peak};
 use crate::Args;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,11 +21,14 @@ use zipit_torch::{batch_size, n_workers};
 const IMAGES: usize = 2000;
 /// Multiply-adds of the largest layer that is solved.
 const SOLVED: f64 = 7e9;
-/// Seconds of a rehearsal that is followed by a longer one, of so many batches.
+/// Seconds of a rehearsal that is followed by a longer one, of so many batches and, if that was short, of more.
 const SHORT: f64 = 3.0;
 const ROUNDS: usize = 6;
 /// What activations take in memory of what they are: the allocator has holes. Measured.
 const SCATTERED: f64 = 1.2;
+/// Bytes per image that it holds beside, and as many at most: between nothing and twice as many, from run to run.
+const HELD: f64 = 35e3;
+const MOST_HELD: f64 = 70e6;
 /// How much longer it takes to choose the ridge by held-out images than to solve with a given one: several powers of ten
 /// are tried.
 const CHOOSING: f64 = 3.3;
@@ -70,16 +73,21 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     // A run has costs of its own, and the first ones prepare kernels: what an image takes is what more images take more.
     let few = rehearse(&*images.batches(&models[0].preprocess, 1), n_workers, None)?;
     let one = rehearse(&*batches, n_workers, Some(&mut solving))?;
-    let longer = (ROUNDS * n_workers).min(batches.n_batches() / n_workers * n_workers);
-    let (run, per_image) = if one.took.alone() < SHORT && longer > n_workers {
-        let long = rehearse(&*batches, longer, None)?;
-        (long, one.until(&long))
+    let whole_rounds = batches.n_batches() / n_workers;
+    let mut rounds = ROUNDS.min(whole_rounds);
+    let (run, per_image) = if one.took.alone() < SHORT && rounds > 1 {
+        loop {
+            let long = rehearse(&*batches, rounds * n_workers, None)?;
+            if rounds == whole_rounds || long.took.alone() - one.took.alone() > ENOUGH {
+                break (long, one.until(&long));
+            }
+            rounds = (3 * rounds).min(whole_rounds);
+        }
     } else {
-        let per_image = few.until(&one);
-        (one, per_image)
+        (one, few.until(&one))
     };
     let frontier = run.frontier as f64 / run.n_images as f64 * images.len() as f64;
-    let kept = frontier.min(MAX_MEMORY) * SCATTERED;
+    let kept = frontier.min(MAX_MEMORY) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);
     Ok(Taken {
         n_images: images.len(),
         fixed: fixed + (run.took - per_image * run.n_images as f64).at_least_zero() + solving.time(),
