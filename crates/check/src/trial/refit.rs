@@ -21,8 +21,11 @@ use zipit_torch::{batch_size, n_workers};
 const IMAGES: usize = 2000;
 /// Multiply-adds of the largest layer that is solved.
 const SOLVED: f64 = 7e9;
-/// Seconds of a rehearsal that is followed by a longer one, of so many batches and, if that was short, of more.
+/// Seconds of a rehearsal that is followed by one of so many batches (half of them if it is longer) and, if that was short,
+/// of more.
 const SHORT: f64 = 3.0;
+/// Of one that is too long for that.
+const LONG: f64 = 8.0;
 const ROUNDS: usize = 6;
 /// What activations take in memory of what they are: the allocator has holes. Measured.
 const SCATTERED: f64 = 1.2;
@@ -74,8 +77,9 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let few = rehearse(&*images.batches(&models[0].preprocess, 1), n_workers, None)?;
     let one = rehearse(&*batches, n_workers, Some(&mut solving))?;
     let whole_rounds = batches.n_batches() / n_workers;
-    let mut rounds = ROUNDS.min(whole_rounds);
-    let (run, per_image) = if one.took.alone() < SHORT && rounds > 1 {
+    let alone = one.took.alone();
+    let mut rounds = if alone < SHORT { ROUNDS } else { ROUNDS / 2 }.min(whole_rounds);
+    let (run, per_image) = if alone < LONG && rounds > 1 {
         loop {
             let long = rehearse(&*batches, rounds * n_workers, None)?;
             if rounds == whole_rounds || long.took.alone() - one.took.alone() > ENOUGH {
