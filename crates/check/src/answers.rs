@@ -65,7 +65,7 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
         }
     }
     if answers.mergeable() {
-        (answers.differences, answers.advice) = differences(&models)?;
+        (answers.differences, answers.advice) = differences(&models);
     }
     if answers.mergeable() {
         let prospects = Prospects::of(graph)?;
@@ -86,7 +86,7 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
 
 /// What the other models have otherwise than the first, in the order in which an image meets it, and what to do about the
 /// first difference.
-fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'static str>)> {
+fn differences(models: &[&Model]) -> (Vec<String>, Option<&'static str>) {
     let first = models[0];
     let mut found = Vec::new();
     let mut advice = None;
@@ -122,7 +122,7 @@ fn differences(models: &[&Model]) -> anyhow::Result<(Vec<String>, Option<&'stati
     {
         found.push(other.to_string());
     }
-    Ok((found, advice))
+    (found, advice)
 }
 
 /// What to do where graphs differ.

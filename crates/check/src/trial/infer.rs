@@ -60,11 +60,11 @@ fn live(graph: &Graph) -> anyhow::Result<usize> {
 }
 
 /// The models, and the merged network, which is as one of them.
-pub fn eval(files: Vec<ModelFile>, args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
+pub fn eval(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
     let merged = files[0].clone();
     let n_networks = files.len() + 1;
     let model = &merged.model;
-    let images = Images::choose(&models(&files), args, Split::Test, None)?;
+    let images = Images::choose(&models(files), args, Split::Test, None)?;
     let size = args.images.batch_size.map_or_else(|| batch_size(&model.graph, args.device), |n| Ok(n as usize))?;
     let batches = images.batches(&model.preprocess, size);
     let fixed = Time::now(stage);

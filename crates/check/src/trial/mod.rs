@@ -127,7 +127,7 @@ pub fn run(which: Which, args: &Args, stage: &Stage) -> anyhow::Result<String> {
         Which::Match => matching::try_out(&files, stage)?,
         Which::Refit => refit::try_out(&files, args, stage)?,
         Which::Recalibrate => infer::recalibrate(&files, args, stage)?,
-        Which::Eval => infer::eval(files, args, stage)?,
+        Which::Eval => infer::eval(&files, args, stage)?,
     };
     Ok(serde_json::to_string(&Taken { until: stage.seconds(), ..taken })?)
 }
