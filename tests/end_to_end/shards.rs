@@ -31,6 +31,10 @@ fn shards_add_up_to_the_whole() {
         let difference = relative_difference(&a, &b);
         assert!(difference <= 1e-12, "{point}: {difference}");
     }
+    assert!(whole.read_values().len() > 12);
+    for value in whole.read_values() {
+        assert_eq!(whole.extent(value).unwrap(), sum.extent(value).unwrap(), "{value}");
+    }
     place.ok("match", "sum.h5 -o plan.bin");
 }
 

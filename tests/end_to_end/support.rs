@@ -25,8 +25,13 @@ pub fn two_networks(graph: &Graph, n_images: usize) -> Workplace {
 /// As [`two_networks`], but b is a with all its free features permuted. BatchNorm's statistics are those of the images,
 /// as in a trained network: otherwise deep features are dead or lit by a single image, and no twin can be told.
 pub fn network_and_permuted_copy(graph: &Graph, n_images: usize) -> Workplace {
-    let place = images_for(graph, n_images);
-    write(&place, "raw", &random_model(graph, 1, "first", &["0", "1", "2"]));
+    model_and_permuted_copy(&random_model(graph, 1, "first", &["0", "1", "2"]), n_images)
+}
+
+/// As [`network_and_permuted_copy`], of this network.
+pub fn model_and_permuted_copy(network: &zipit::Model, n_images: usize) -> Workplace {
+    let place = images_for(&network.graph, n_images);
+    write(&place, "raw", network);
     place.ok("recalibrate", "raw.safetensors --data data -o a.safetensors");
     let a = model::read(&place.path("a.safetensors")).unwrap().model;
     let mut b = permuted(&a, 7);

@@ -10,19 +10,17 @@ use zipit::fold::fold_batch_norm;
 use zipit::graph::{MergePoint, Node};
 use zipit::images::ImageBatches;
 use zipit::memory::{self, Collection, Grams, Work};
-use zipit::refit::{self, gram::patch_size, gram::reads_alike};
+use zipit::refit::gram::{patch_size, reads_alike};
 use zipit::{Extent, Graph, Model, Moments};
 use zipit_artifact::model::ModelFile;
 use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
 use zipit_data::Split;
 use zipit_stage::Stage;
-use zipit_stage::images::tasks_of;
+use zipit_stage::images::{Batches, tasks_of};
 use zipit_stage::merging::read_models;
+use zipit_torch::accumulate::{self, Totals};
 use zipit_torch::device::libtorch_version;
-use zipit_torch::{Network, accumulate, batch_size};
-
-/// Batches that are done, moments by merge point and by layer, ranges by value.
-type Resumed = (usize, BTreeMap<String, Moments>, BTreeMap<String, refit::Gram>, BTreeMap<String, Extent>);
+use zipit_torch::{Network, batch_size};
 
 pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let files = read_models(&args.models)?;
@@ -42,48 +40,28 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     inputs.extend(set.inputs());
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
+    let read = read_by_all(args, &models)?;
     // Folding BatchNorm into its convolution changes no value that is observed.
-    let read = graph.read_values(&spaces);
-    for (path, model) in args.models.iter().zip(&models).skip(1) {
-        let own = model.graph.read_values(&model.graph.spaces()?);
-        if let Some(value) = own.iter().find(|value| !read.contains(value)) {
-            bail!(
-                "the head of {} reads `{value}`, which nothing reads in {}: give the network whose heads read the most first",
-                path.display(),
-                args.models[0].display()
-            );
-        }
-    }
     let observed: BTreeSet<String> =
         points.iter().map(|p| p.measured.value.clone()).chain(read.iter().cloned()).collect();
     let gram = args.gram.map(Gram::kind);
     let layers = if gram.is_some() { layers(&models, &observed)? } else { vec![] };
     if args.common.dry_run {
-        let what = format!(
-            "{} merge points of {} models on {} {} images",
-            points.len(),
-            models.len(),
-            batches.n_images(),
-            set.split
-        );
+        let n_images = batches.n_images();
+        let what =
+            format!("{} merge points of {} models on {n_images} {} images", points.len(), models.len(), set.split);
         let n_threads = stage.n_threads().min(batches.n_batches());
-        let bytes = bytes(models[0], &points, gram, Work { n_models: models.len(), batch_size, n_threads })?;
+        let bytes = bytes(models[0], &points, &observed, gram, Work { n_models: models.len(), batch_size, n_threads })?;
         return stage.print(&would(args, &what, batch_size, bytes));
     }
     if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
     let partial = partial_path(&args.out);
-    let shapes = graph.shapes()?;
-    let (mut done, mut moments, mut grams, mut extents) =
-        resume(&partial, &provenance.key, stage).unwrap_or_else(|| {
-            let moments = points.iter().map(|p| (p.name.clone(), Moments::zeros(models.len() * p.dim)));
-            let zeros = |f: usize| gram.map(|gram| gram.zeros(models.len(), f));
-            let grams = layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?)));
-            let extents =
-                read.iter().map(|value| (value.clone(), Extent::none(models.len() * shapes[value.as_str()][0])));
-            (0, moments.collect(), grams.collect(), extents.collect())
-        });
+    let (done, totals) = match resume(&partial, &provenance.key, stage) {
+        Some(resumed) => resumed,
+        None => (0, nothing(&models, &points, &read, &layers, gram)?),
+    };
     let whole = StatsHeader {
         graph: graph.clone(),
         others: others(&models),
@@ -103,46 +81,8 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 
     let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
-    let modules: Vec<String> = whole.layers.iter().map(|(name, _)| name.clone()).collect();
-    let progress = stage.progress("collect", "images", batches.n_images() as u64);
-    progress.skip(batches.n_images_in(done) as u64);
-    let mut saver = args.saving.start();
-    while done < batches.n_batches() {
-        let mut piece = stage.n_threads();
-        while done < batches.n_batches() && !saver.left().is_zero() && !stage.interrupted() {
-            let started = Instant::now();
-            let range = done..(done + piece).min(batches.n_batches());
-            let layers = (&modules[..], &mut grams);
-            done += accumulate::measure(
-                &networks,
-                &points,
-                layers,
-                &mut extents,
-                &batches,
-                range,
-                &mut moments,
-                &progress,
-            )?;
-            // As many batches as fit until the next save, found from the pieces' own speed.
-            let fitting = piece as f64 * saver.left().as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
-            piece = (2 * piece).min(fitting as usize).max(stage.n_threads());
-        }
-        if done < batches.n_batches() {
-            let n_images = batches.n_images_in(done) as u64;
-            let part = StatsHeader { n_images, batches_done: done as u64, ..whole.clone() };
-            saver.save(|| stats::write(&partial, &part, &moments, &grams, &extents))?;
-            if stage.interrupted() {
-                bail!(
-                    "interrupted after {} of {} images; the same command goes on from there ({})",
-                    batches.n_images_in(done),
-                    batches.n_images(),
-                    partial.display()
-                );
-            }
-        }
-    }
-    drop(progress);
-    stats::write(&args.out, &whole, &moments, &grams, &extents)?;
+    let totals = measure(args, stage, &whole, (&networks, &points), &batches, (done, totals))?;
+    stats::write(&args.out, &whole, &totals.moments, &totals.grams, &totals.extents)?;
     if partial.exists() {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
@@ -156,10 +96,88 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     ))
 }
 
+/// Adds the batches that are not done to the totals, saving what is done every now and then.
+fn measure(
+    args: &Args,
+    stage: &Stage,
+    whole: &StatsHeader,
+    (networks, points): (&[&Network], &[MergePoint]),
+    batches: &Batches<'_>,
+    (mut done, mut totals): (usize, Totals),
+) -> anyhow::Result<Totals> {
+    let partial = partial_path(&args.out);
+    let progress = stage.progress("collect", "images", batches.n_images() as u64);
+    progress.skip(batches.n_images_in(done) as u64);
+    let mut saver = args.saving.start();
+    while done < batches.n_batches() {
+        let mut piece = stage.n_threads();
+        while done < batches.n_batches() && !saver.left().is_zero() && !stage.interrupted() {
+            let started = Instant::now();
+            let range = done..(done + piece).min(batches.n_batches());
+            done += accumulate::measure(networks, points, &mut totals, batches, range, &progress)?;
+            // As many batches as fit until the next save, found from the pieces' own speed.
+            let fitting = piece as f64 * saver.left().as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
+            piece = (2 * piece).min(fitting as usize).max(stage.n_threads());
+        }
+        if done < batches.n_batches() {
+            let n_images = batches.n_images_in(done) as u64;
+            let part = StatsHeader { n_images, batches_done: done as u64, ..whole.clone() };
+            saver.save(|| stats::write(&partial, &part, &totals.moments, &totals.grams, &totals.extents))?;
+            if stage.interrupted() {
+                bail!(
+                    "interrupted after {} of {} images; the same command goes on from there ({})",
+                    batches.n_images_in(done),
+                    batches.n_images(),
+                    partial.display()
+                );
+            }
+        }
+    }
+    Ok(totals)
+}
+
+/// The values that something reads in the first model, and no others in the others.
+fn read_by_all(args: &Args, models: &[&Model]) -> anyhow::Result<Vec<String>> {
+    let read = |model: &Model| Ok::<_, zipit::Error>(model.graph.read_values(&model.graph.spaces()?));
+    let first = read(models[0])?;
+    for (path, model) in args.models.iter().zip(models).skip(1) {
+        if let Some(value) = read(model)?.iter().find(|value| !first.contains(value)) {
+            bail!(
+                "the head of {} reads `{value}`, which nothing reads in {}: give the network whose heads read the most first",
+                path.display(),
+                args.models[0].display()
+            );
+        }
+    }
+    Ok(first)
+}
+
+/// Nothing measured yet.
+fn nothing(
+    models: &[&Model],
+    points: &[MergePoint],
+    values: &[String],
+    layers: &[(String, usize)],
+    gram: Option<GramKind>,
+) -> anyhow::Result<Totals> {
+    let (n, shapes) = (models.len(), models[0].graph.shapes()?);
+    let zeros = |f: usize| gram.map(|gram| gram.zeros(n, f));
+    Ok(Totals {
+        moments: points.iter().map(|p| (p.name.clone(), Moments::zeros(n * p.dim))).collect(),
+        grams: layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?))).collect(),
+        extents: values.iter().map(|value| (value.clone(), Extent::none(n * shapes[value.as_str()][0]))).collect(),
+    })
+}
+
 /// What it takes.
-fn bytes(model: &Model, points: &[MergePoint], gram: Option<GramKind>, work: Work) -> anyhow::Result<Collection> {
-    let observed = points.iter().map(|p| p.measured.value.clone()).collect();
-    let (folded, _) = fold_batch_norm(&model.graph, &model.weights, &observed)?;
+fn bytes(
+    model: &Model,
+    points: &[MergePoint],
+    observed: &BTreeSet<String>,
+    gram: Option<GramKind>,
+    work: Work,
+) -> anyhow::Result<Collection> {
+    let (folded, _) = fold_batch_norm(&model.graph, &model.weights, observed)?;
     let grams = match gram {
         None => Grams::None,
         Some(GramKind::Own) => Grams::Own,
@@ -215,7 +233,7 @@ fn partial_path(out: &Path) -> PathBuf {
 }
 
 /// What an interrupted run of the same command left; anything else under that name is not touched by it.
-fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<Resumed> {
+fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<(usize, Totals)> {
     if !partial.exists() || stage.forced() {
         return None;
     }
@@ -231,5 +249,5 @@ fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<Resumed> {
     let read = reader.read_values().iter();
     let extents = read.map(|value| Some((value.clone(), reader.extent(value).ok()?))).collect::<Option<_>>()?;
     tracing::info!("going on from {} images in {}", reader.header().n_images, partial.display());
-    Some((reader.header().batches_done as usize, moments, grams, extents))
+    Some((reader.header().batches_done as usize, Totals { moments, grams, extents }))
 }

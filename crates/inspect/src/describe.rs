@@ -162,12 +162,13 @@ fn matching(path: &Path) -> anyhow::Result<Description> {
         file.models.iter().map(|m| ("model", format!("{} {}…", m.name, m.blake3.get(..12).unwrap_or_default()))),
     );
     let known = spaces::by_name(&file.graph)?;
-    let merges = ["joint features", "groups", "across", "within", "lost"];
+    let merges = ["joint features", "constant", "groups", "across", "within", "lost"];
     let mut table = Table::new([&["merge point"][..], &spaces::HEADERS, &merges].concat());
     for point in &file.plan.points {
         let s = &point.summary;
         let merges = [
             point.assignment.len().to_string(),
+            (s.dead + s.constant).to_string(),
             point.n_groups.to_string(),
             s.across.to_string(),
             s.within.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
@@ -180,7 +181,7 @@ fn matching(path: &Path) -> anyhow::Result<Description> {
         .plan
         .points
         .iter()
-        .map(|p| json!({ "name": p.name, "assignment": p.assignment, "summary": p.summary }))
+        .map(|p| json!({ "name": p.name, "assignment": p.assignment, "resting": p.resting, "summary": p.summary }))
         .collect();
     let json = json!({
         "settings": file.plan.settings,

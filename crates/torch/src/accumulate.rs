@@ -46,25 +46,36 @@ pub fn moments(
     into: &mut BTreeMap<String, Moments>,
     watch: &dyn Watch,
 ) -> Result<usize> {
-    measure(networks, points, (&[], &mut BTreeMap::new()), &mut BTreeMap::new(), batches, range, into, watch)
+    let mut totals = Totals { moments: std::mem::take(into), ..Totals::default() };
+    let done = measure(networks, points, &mut totals, batches, range, watch)?;
+    *into = totals.moments;
+    Ok(done)
 }
 
-/// As [`moments`], the second moments of what `layers` read, given by module and with an entry in the map, which says
-/// whether the networks are measured together, and the ranges of the values that have an entry in `extents`.
+/// What is added up.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// By merge point.
+    pub moments: BTreeMap<String, Moments>,
+    /// Second moments of what a layer reads, by module; an entry says whether the networks are measured together.
+    pub grams: BTreeMap<String, Gram>,
+    /// Ranges, by value.
+    pub extents: BTreeMap<String, Extent>,
+}
+
+/// As [`moments`], with the second moments of what layers read and the ranges of values that have an entry in the totals.
 ///
 /// # Errors
-/// As [`moments`]; layers that the networks do not have.
-#[expect(clippy::too_many_arguments, reason = "what is measured, on what, into what: each in its own map")]
+/// As [`moments`]; layers and values that the networks do not have.
 pub fn measure(
     networks: &[&Network],
     points: &[MergePoint],
-    (layers, grams): (&[String], &mut BTreeMap<String, Gram>),
-    extents: &mut BTreeMap<String, Extent>,
+    totals: &mut Totals,
     batches: &dyn ImageBatches,
     range: Range<usize>,
-    into: &mut BTreeMap<String, Moments>,
     watch: &dyn Watch,
 ) -> Result<usize> {
+    let Totals { moments: into, grams, extents } = totals;
     let device = check(networks, points, batches, &range)?;
     let n = networks.len();
     for point in points {
@@ -80,7 +91,7 @@ pub fn measure(
         let stop = Stop { at, value, op: None, features, name, dim: point.dim, alone: false };
         stops.push((stop, vec![moments]));
     }
-    for (name, gram) in grams.iter_mut().filter(|(name, _)| layers.contains(name)) {
+    for (name, gram) in grams.iter_mut() {
         let missing = || Error::Request(format!("the networks have no layer `{name}`"));
         let mut nodes = networks.iter().flat_map(|network| &network.graph().nodes);
         let node = nodes.find(|node| node.module.as_ref() == Some(name)).ok_or_else(missing)?;

@@ -10,9 +10,10 @@ use std::ops::Range;
 use zipit::graph::{Measured, MergePoint};
 use zipit::images::ImageBatches;
 use zipit::watch::{Unwatched, Watch};
-use zipit::{Model, Moments};
+use zipit::{Extent, Model, Moments};
+use zipit_torch::accumulate::{self, Totals};
 use zipit_torch::images::InMemory;
-use zipit_torch::{Device, Error, ImageError, Network, Result, accumulate, convert::to_array};
+use zipit_torch::{Device, Error, ImageError, Network, Result, convert::to_array};
 
 type Sums = BTreeMap<String, Moments>;
 
@@ -212,4 +213,90 @@ fn requests_that_make_no_sense_are_refused() {
     assert!(go(&[&net_a], &[wrong_size], 0..1, &mut fresh).contains("the merge point says 99"));
     let mut other = Sums::from([(points[0].name.clone(), Moments::zeros(3))]);
     assert!(go(&[&net_a], &points, 0..1, &mut other).contains("holds moments of 3 features, but 1 networks have 4"));
+}
+
+/// A network whose stem has channels of standard deviation 0.3 about `mean`, and one that is constant.
+fn about(mean: f32, seed: u64) -> Model {
+    let mut model = resnet20(seed);
+    for (name, value) in [("bn1.weight", 0.3), ("bn1.bias", mean)] {
+        model.weights.get_mut(name).unwrap().fill(value);
+    }
+    model.weights.get_mut("bn1.weight").unwrap()[1] = 0.0;
+    model
+}
+
+#[test]
+fn a_small_variance_about_a_large_mean_is_measured() {
+    let images = images(64, [1, 8, 8], 5);
+    let data = InMemory::new(images, 8);
+    let variance = |mean: f32| -> Vec<f64> {
+        let models = [about(mean, 1), about(mean, 2)];
+        let keep = BTreeSet::from(["bn1".to_owned(), "relu".to_owned()]);
+        let networks: Vec<Network> = models.iter().map(|m| Network::folded(m, &keep, Device::Cpu).unwrap()).collect();
+        let measured = Measured { value: "relu".into(), features: None };
+        let point = MergePoint { name: "relu".into(), measured, ..points(&models[0])[0].clone() };
+        let mut sums = Sums::new();
+        let networks: Vec<&Network> = networks.iter().collect();
+        let all = 0..data.n_batches();
+        accumulate::moments(&networks, &[point], &data, all, &mut sums, &Unwatched).unwrap();
+        sums["relu"].covariance().diag().to_vec()
+    };
+    // Far enough from 0 that ReLU does nothing.
+    let near = variance(30.0);
+    for mean in [300.0, 1000.0] {
+        for (k, (a, b)) in near.iter().zip(variance(mean)).enumerate() {
+            let tolerance = if k % 4 == 1 { 1e-6 } else { 2e-3 * a };
+            assert!((a - b).abs() <= tolerance, "{mean}, feature {k}: {a} {b}");
+        }
+    }
+    assert!(near[1].abs() < 1e-9 && near[0] > 1e-3, "{near:?}");
+}
+
+#[test]
+fn ranges_are_those_of_the_values_for_any_threads_and_parts() {
+    let models = two_models();
+    let images = images(21, [1, 8, 8], 4);
+    let data = InMemory::new(images.clone(), 4);
+    let spaces = models[0].graph.spaces().unwrap();
+    let values = models[0].graph.read_values(&spaces);
+    let shapes = models[0].graph.shapes().unwrap();
+    let networks = || models.iter().map(|m| Network::new(m, Device::Cpu).unwrap()).collect::<Vec<Network>>();
+    let measure = |parts: &[Range<usize>]| {
+        let networks = networks();
+        let networks: Vec<&Network> = networks.iter().collect();
+        let none = |value: &String| (value.clone(), Extent::none(2 * shapes[value.as_str()][0]));
+        let mut totals = Totals { extents: values.iter().map(none).collect(), ..Totals::default() };
+        for part in parts {
+            let points = &points(&models[0])[2..4];
+            accumulate::measure(&networks, points, &mut totals, &data, part.clone(), &Unwatched).unwrap();
+        }
+        totals.extents
+    };
+    let whole = with_threads(1, || measure(&[0..3, 3..6]));
+    assert_eq!(whole, with_threads(3, || measure(&[4..6, 0..4])));
+    for (value, extent) in &whole {
+        for (i, network) in networks().iter().enumerate() {
+            let mut expected: Option<Vec<[f32; 2]>> = None;
+            network
+                .observe(network.input(&images).unwrap(), |name, tensor| {
+                    if name == value {
+                        let c = tensor.size()[1];
+                        let x = to_array(&tensor.transpose(0, 1).contiguous().view([c, -1])).unwrap();
+                        let range = |x: &[f32]| {
+                            x.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[l, h], &x| [l.min(x), h.max(x)])
+                        };
+                        let rows = x.outer_iter().map(|row| range(&row.iter().copied().collect::<Vec<_>>()));
+                        expected = Some(rows.collect());
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            for (k, [low, high]) in expected.unwrap().into_iter().enumerate() {
+                let at = i * shapes[value.as_str()][0] + k;
+                // Another batch size may round otherwise.
+                let near = |a: f32, b: f32| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
+                assert!(near(extent.low[at], low) && near(extent.high[at], high), "{value} {at}");
+            }
+        }
+    }
 }

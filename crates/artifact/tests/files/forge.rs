@@ -209,6 +209,15 @@ pub fn layers(file: &hdf5::File, kind: GramKind) {
     }
 }
 
+/// The fixture's ranges under `values`.
+pub fn extents(file: &hdf5::File) {
+    for (value, extent) in fixture::extents(3) {
+        let group = file.create_group(&format!("values/{value}")).unwrap();
+        group.new_dataset_builder().with_data(&extent.low).create("low").unwrap();
+        group.new_dataset_builder().with_data(&extent.high).create("high").unwrap();
+    }
+}
+
 fn put(file: &hdf5::File, group: &str, moments: &Moments) {
     let group = file.create_group(group).unwrap();
     group.new_dataset_builder().with_data(&[moments.count]).create("count").unwrap();

@@ -336,6 +336,29 @@ fn stats_points() {
 }
 
 #[test]
+fn stats_ranges() {
+    let lies: [(PointLie, &str); 5] = [
+        (|g| g.unlink("low").unwrap(), "`values/flatten/low` is missing"),
+        (|g| replace(g, "high", &[1.0_f32; 5]), "`values/flatten/high`"),
+        (|g| replace(g, "high", &[1.0_f64; 6]), "`values/flatten/high`"),
+        (|g| replace(g, "high", &[-1.0_f32; 6]), "`flatten`: feature 0 is said to lie between 0 and -1"),
+        (|g| replace(g, "high", &[f32::NAN; 6]), "`flatten`: feature 0 is said to lie between 0 and NaN"),
+    ];
+    for (lie, reason) in lies {
+        let folder = Folder::empty();
+        let path = forge::stats(&folder, &forge::stats_header(|_| ()), |file| {
+            forge::point(file, "points/relu");
+            forge::extents(file);
+            lie(&file.group("values/flatten").unwrap());
+        });
+        let reader = StatsReader::open(&path).unwrap();
+        let moments = reader.moments("relu").unwrap();
+        let error = reader.constants("relu", &moments).expect_err(reason).to_string();
+        assert!(error.contains(reason), "`{error}` does not say `{reason}`");
+    }
+}
+
+#[test]
 fn stats_bombs_versions_and_absent_points() {
     let folder = Folder::empty();
     // A petabyte of moments that nobody stored.

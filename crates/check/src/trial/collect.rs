@@ -3,13 +3,14 @@
 use super::images::Images;
 use super::{Taken, Time, models, pace, peak};
 use crate::Args;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use zipit::Extent;
 use zipit::watch::Unwatched;
 use zipit_artifact::model::ModelFile;
 use zipit_data::Split;
 use zipit_stage::Stage;
-use zipit_torch::{Network, accumulate, batch_size, n_workers};
+use zipit_torch::accumulate::{self, Totals};
+use zipit_torch::{Network, batch_size, n_workers};
 
 /// As in the README.
 const IMAGES: usize = 5000;
@@ -30,19 +31,17 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
     let fixed = Time::now(stage);
-    let mut moments = BTreeMap::new();
     let none = |value: String| {
         let n = models.len() * shapes[value.as_str()][0];
         (value, Extent::none(n))
     };
-    let mut extents: BTreeMap<String, Extent> = read.into_iter().map(none).collect();
+    let mut totals = Totals { extents: read.into_iter().map(none).collect(), ..Totals::default() };
     let n_batches = batches.n_batches();
     let per_batch = pace(n_workers(args.device, n_batches), n_batches, stage, |n| {
-        let no_layers = (&[][..], &mut BTreeMap::new());
-        accumulate::measure(&networks, &points, no_layers, &mut extents, &*batches, 0..n, &mut moments, &Unwatched)?;
+        accumulate::measure(&networks, &points, &mut totals, &*batches, 0..n, &Unwatched)?;
         Ok(())
     })?;
-    let bytes = moments.values().map(|m| m.outer.len() * 8).sum::<usize>() as f64;
+    let bytes = totals.moments.values().map(|m| m.outer.len() * 8).sum::<usize>() as f64;
     let written = bytes / WRITTEN;
     Ok(Taken {
         n_images: images.len(),

@@ -16,10 +16,11 @@ use zipit::scratch::Scratch;
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Graph, Model, Moments};
+use zipit_torch::accumulate::{self, Totals};
 use zipit_torch::convert::to_array;
 use zipit_torch::images::InMemory;
 use zipit_torch::refit::{Inputs, Refit, Solved, Task};
-use zipit_torch::{Device, Network, Result, accumulate};
+use zipit_torch::{Device, Network, Result};
 
 /// A plan over the points that `chosen` accepts; `label(space, i, j)` says what model i's feature j is.
 pub fn plan(
@@ -221,28 +222,18 @@ pub fn grams(merge: &Merge, batches: &dyn ImageBatches, joint: bool) -> BTreeMap
     let networks: Vec<Network> = merge.models.iter().map(|model| Network::new(model, Device::Cpu).unwrap()).collect();
     let networks: Vec<&Network> = networks.iter().collect();
     let nodes = networks[0].graph().nodes.iter();
-    let mut grams: BTreeMap<String, Gram> = nodes
+    let grams: BTreeMap<String, Gram> = nodes
         .filter_map(|node| {
             let (f, n) = (patch_size(&node.op)?, networks.len());
             let own = || Gram::Own(vec![Moments::zeros(f); n]);
             Some((node.module.clone()?, if joint { Gram::Joint(Moments::zeros(n * f)) } else { own() }))
         })
         .collect();
-    let modules: Vec<String> = grams.keys().cloned().collect();
-    let (layers, all) = ((&modules[..], &mut grams), 0..batches.n_batches());
-    let done = accumulate::measure(
-        &networks,
-        &[],
-        layers,
-        &mut BTreeMap::new(),
-        batches,
-        all,
-        &mut BTreeMap::new(),
-        &Unwatched,
-    )
-    .unwrap();
+    let mut totals = Totals { grams, ..Totals::default() };
+    let all = 0..batches.n_batches();
+    let done = accumulate::measure(&networks, &[], &mut totals, batches, all, &Unwatched).unwrap();
     assert_eq!(done, batches.n_batches());
-    grams
+    totals.grams
 }
 
 /// One per output.
