@@ -74,7 +74,10 @@ fn every_method_gives_it_back(model: &Model, counts: (usize, usize)) {
     let place = model_and_permuted_copy(model, 240);
     place.ok("collect", "a.safetensors b.safetensors --data data -o stats.h5");
     for method in ["ward", "zip", "average", "kmeans", "cca", "optimal", "permute", "weight", "mudsc"] {
-        let table = place.ok("match", &format!("stats.h5 --method {method} -o plan.bin --format json --force"));
+        // These two compare weights.
+        let models = if ["weight", "mudsc"].contains(&method) { "--models a.safetensors b.safetensors" } else { "" };
+        let flags = format!("stats.h5 --method {method} {models} -o plan.bin --format json --force");
+        let table = place.ok("match", &flags);
         let table: serde_json::Value = serde_json::from_str(&table).unwrap();
         let sum = |what: &str| -> u64 {
             table[1].as_array().unwrap().iter().map(|point| point[2][what].as_u64().unwrap()).sum()

@@ -27,7 +27,7 @@ pub fn zip(similarity: ArrayView2<'_, f32>, n_models: usize, n_groups: usize, al
     zip_of(similarity, &zip::alike(similarity, n_models), n_groups, alpha, beta)
 }
 
-/// As [`zip`] of models that have `sizes[i]` features each: it defines [`zip::zip_of`].
+/// As [`zip()`] of models that have `sizes[i]` features each: it defines [`zip::zip_of`].
 ///
 /// # Panics
 /// As [`zip::zip_of`] does.
