@@ -4,7 +4,7 @@
 //! ```no_run
 //! use zipit_data::{Dataset, Split, sample};
 //! # fn main() -> zipit_data::Result<()> {
-//! # let preprocess = Preprocess::new([28, 28], vec![0.286], vec![0.353]);
+//! # let preprocess = zipit::Preprocess::new([28, 28], vec![0.286], vec![0.353]);
 //! let data = Dataset::open("data/fashion-mnist", Split::Train)?;
 //! let classes = data.class_indices(&["0-4".into()])?;
 //! let images = data.images_of(&classes);
