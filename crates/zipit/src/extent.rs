@@ -33,8 +33,9 @@ impl Extent {
                 self.low.len()
             )));
         }
-        self.low.iter_mut().zip(&other.low).for_each(|(low, &x)| *low = low.min(x));
-        self.high.iter_mut().zip(&other.high).for_each(|(high, &x)| *high = high.max(x));
+        // Of 0 and −0 either may be taken for the smaller: both are 0, so that the order of parts does not matter.
+        self.low.iter_mut().zip(&other.low).for_each(|(low, &x)| *low = low.min(x) + 0.0);
+        self.high.iter_mut().zip(&other.high).for_each(|(high, &x)| *high = high.max(x) + 0.0);
         Ok(())
     }
 
@@ -91,6 +92,12 @@ mod tests {
         assert_eq!(all, Extent { low: vec![0.0, -3.0, 2.0, 5.0], high: vec![0.5, 1.0, 2.0, 7.0] });
         assert_eq!(all.validate("v"), Ok(()));
         assert!(all.merge(&Extent::none(3)).is_err());
+        let zeros = |sign: f32| Extent { low: vec![0.0 * sign], high: vec![0.0 * sign] };
+        for signs in [[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]] {
+            let mut sum = Extent::none(1);
+            signs.iter().for_each(|&sign| sum.merge(&zeros(sign)).unwrap());
+            assert!([sum.low[0], sum.high[0]].iter().all(|x| x.is_sign_positive()), "{signs:?}");
+        }
         // Two models of two numbers; the second number is the space's feature, or both are.
         let read = |at: Vec<usize>, repeat| Read { value: "v".into(), at, repeat };
         assert_eq!(all.of(&read(vec![1], 1), 2), Extent { low: vec![-3.0, 5.0], high: vec![1.0, 7.0] });
