@@ -86,6 +86,11 @@ impl Constants {
         Self { weighed: true, ..self }
     }
 
+    /// Whether M must leave none out.
+    pub(crate) fn is_weighed(&self) -> bool {
+        self.weighed
+    }
+
     /// Of features whose ranges at every value that something reads are `reads`, N·d each. They may be left out of M
     /// unless `weighed`: where a norm or an attention reads all features of a space together, none may.
     ///

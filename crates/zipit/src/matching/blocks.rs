@@ -7,7 +7,7 @@
 //! the sum of both similarities, serves them both.
 
 use super::living::{Living, cluster};
-use super::{Matching, Method, among, identity, linkage, permute, zip};
+use super::{Matching, Method, among, identity, linkage, pairing, permute, zip};
 use crate::graph::Blocks;
 use crate::{Error, Observed, Result};
 use linkage::Linkage;
@@ -60,8 +60,7 @@ pub fn match_blocks(method: &Method, family: &[Member<'_>], n_models: usize) -> 
     }
     let mut twins: BTreeMap<usize, Array2<f32>> = BTreeMap::new();
     for member in family {
-        let Observed { moments, constants } = &member.observed;
-        let own = constants.pairing(moments);
+        let own = pairing(&member.observed, n_models);
         twins.entry(member.blocks.twin).and_modify(|sum| *sum += &own).or_insert(own);
     }
     let twin_width =

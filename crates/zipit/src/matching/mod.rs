@@ -297,7 +297,8 @@ pub fn match_features<'a>(
     n_models: usize,
     n_groups: usize,
 ) -> Result<Matching> {
-    let Observed { moments, constants } = &observed.into();
+    let observed = observed.into();
+    let Observed { moments, constants } = &observed;
     method.validate()?;
     moments.validate("moments")?;
     let n_joint = moments.n_joint();
@@ -326,27 +327,32 @@ pub fn match_features<'a>(
     let clustered = |clustering: &dyn Fn(&Living<'_>) -> Matching| {
         cluster_features(constants, n_models, n_groups, true, clustering)
     };
+    let correlation = || told_apart(constants.correlation(moments), &observed, n_models);
     let linked = |similarity: Similarity, linkage| {
         let mut gram = similarity.gram(moments);
         constants.complete(&mut gram);
+        if let Some(ties) = ties(&observed, n_models) {
+            let scale: Vec<f64> = gram.diag().iter().map(|x| x.max(0.0).sqrt()).collect();
+            ties.indexed_iter().for_each(|((i, j), tie)| gram[[i, j]] -= scale[i] * scale[j] * tie);
+        }
         clustered(&|of| linkage::linkage(among(&gram, of).view(), of.n_groups, linkage))
     };
     Ok(match *method {
         Method::Zip { alpha, beta } => {
-            let r = constants.correlation(moments);
+            let r = correlation();
             clustered(&|of| zip::zip_of(among(&r, of).view(), of.sizes, of.n_groups, alpha, beta))
         }
-        Method::Permute => permute::permute_onto(constants.pairing(moments).view(), n_models, |k| constants.rests(k)),
+        Method::Permute => permute::permute_onto(pairing(&observed, n_models).view(), n_models, |k| constants.rests(k)),
         Method::Identity => identity::identity(d, n_models),
         Method::Ward { similarity } => linked(similarity, Linkage::Ward),
         Method::Average { similarity } => linked(similarity, Linkage::Average),
         Method::Kmeans { seed } => {
-            let r = constants.correlation(moments);
+            let r = correlation();
             clustered(&|of| kmeans::kmeans(among(&r, of).view(), of.n_groups, seed))
         }
         Method::Optimal => {
             optimal::check_request(n_models, n_joint)?;
-            optimal::optimal(constants.pairing(moments).view())
+            optimal::optimal(pairing(&observed, n_models).view())
         }
         Method::Random { seed } => debug::random(d, n_models, seed),
         Method::Weight { .. } | Method::Mudsc { .. } | Method::Cca { .. } => {
@@ -355,8 +361,40 @@ pub fn match_features<'a>(
                 method.name()
             )));
         }
-        Method::First => debug::first(constants.pairing(moments).view(), n_models),
+        Method::First => debug::first(pairing(&observed, n_models).view(), n_models),
     })
+}
+
+/// How much less similar features count that only a norm can tell apart: more than rounding, less than what else matters.
+const TIE: f64 = 1e-4;
+
+/// What similarities lose where a norm or an attention reads all features of a space together, `[N·d, N·d]`, and `None`
+/// elsewhere. Equal features must not be united at others' cost there, for groups of different sizes change what it
+/// reads: across models comes before within one. And of features in proportion, those of one size come first:
+/// (E z_i² + E z_j² − 2 E z_i z_j) / (E z_i² + E z_j²) is 0 for equal ones, and 2 at most.
+fn ties(observed: &Observed<'_>, n_models: usize) -> Option<Array2<f64>> {
+    if !observed.constants.is_weighed() {
+        return None;
+    }
+    let g = observed.moments.second_moment();
+    let d = g.nrows() / n_models;
+    Some(Array2::from_shape_fn(g.dim(), |(i, j)| {
+        let squares = g[[i, i]] + g[[j, j]];
+        let apart = if squares > 0.0 { (1.0 - 2.0 * g[[i, j]] / squares).clamp(0.0, 2.0) } else { 0.0 };
+        if i == j { 0.0 } else { TIE * (apart / 2.0 + f64::from(u8::from(i / d == j / d))) }
+    }))
+}
+
+fn told_apart(mut r: Array2<f32>, observed: &Observed<'_>, n_models: usize) -> Array2<f32> {
+    if let Some(ties) = ties(observed, n_models) {
+        r.zip_mut_with(&ties, |r, &tie| *r -= tie as f32);
+    }
+    r
+}
+
+/// What a method that makes pairs maximises.
+fn pairing(observed: &Observed<'_>, n_models: usize) -> Array2<f32> {
+    told_apart(observed.constants.pairing(observed.moments), observed, n_models)
 }
 
 /// The similarities of those that are clustered.

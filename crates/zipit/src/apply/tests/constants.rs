@@ -10,6 +10,7 @@ use crate::unmerge::UnmergeRule;
 use crate::{Constants, Extent, Model, Moments, Observed};
 use ndarray::{Array2, ArrayD, Axis, concatenate};
 use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 /// What was measured at every point.
@@ -109,6 +110,16 @@ impl Measured {
 
 /// Makes features of every space constant: what every layer writes of them is a number of its own, or 0.
 fn with_constants(model: &Model, spaces: &Spaces, seed: u64, share: f64) -> Model {
+    with_still(model, spaces, seed, share, |rng| [0.0, -1.0, rng.random_range(-0.5..2.0)][rng.random_range(0..3)])
+}
+
+fn with_still(
+    model: &Model,
+    spaces: &Spaces,
+    seed: u64,
+    share: f64,
+    mut number: impl FnMut(&mut ChaCha8Rng) -> f32,
+) -> Model {
     let mut rng = rng(seed);
     let mut model = model.clone();
     let still: Vec<Vec<bool>> =
@@ -128,7 +139,7 @@ fn with_constants(model: &Model, spaces: &Spaces, seed: u64, share: f64) -> Mode
                     continue;
                 }
                 model.weights.get_mut(&node.tensor("weight")).unwrap().index_axis_mut(Axis(0), place).fill(0.0);
-                let number = [0.0, -1.0, rng.random_range(-0.5..2.0)][rng.random_range(0..3)];
+                let number = number(&mut rng);
                 if let Some(bias) = model.weights.get_mut(&node.tensor("bias")) {
                     bias[place] = number;
                 }
@@ -206,6 +217,18 @@ fn permuted_copies_with_constants_give_the_function_back() {
         for share in [0.1, 0.4] {
             let original = with_constants(&model(graph, 7 + seed), &spaces, seed, share);
             let copy = random_orders(&spaces, seed + 50);
+            copies_are_found(&original, &[copy], &spaces, &methods(), 40);
+        }
+    }
+}
+
+#[test]
+fn equal_features_are_kept_apart_where_a_norm_counts_them() {
+    for (seed, graph) in (0..).zip(&modern()) {
+        let spaces = graph.spaces().unwrap();
+        for share in [0.2, 0.5] {
+            let original = with_still(&model(graph, 17 + seed), &spaces, seed, share, |_| 0.0);
+            let copy = random_orders(&spaces, seed + 70);
             copies_are_found(&original, &[copy], &spaces, &methods(), 40);
         }
     }
