@@ -142,7 +142,7 @@ pub fn served_classes(dataset: &Dataset, task: &Task) -> anyhow::Result<Option<V
 pub fn tell_copies(n_images: usize, n_different: usize) {
     if n_different < n_images {
         tracing::warn!(
-            "{} of the {n_images} images are copies of others, {n_different} differ: copies are fitted or held out together",
+            "{} of the {n_images} images are copies of others, or nearly, {n_different} differ: copies are fitted or held out together",
             n_images - n_different
         );
     }

@@ -4,9 +4,8 @@
 use crate::parallel::{Failure, each_batch, n_workers, read};
 use crate::{Device, ImageError, Result};
 use ndarray::{Array4, Axis, Slice};
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, PoisonError};
-use zipit::images::ImageBatches;
+use zipit::images::{Glance, ImageBatches};
 use zipit::watch::Watch;
 
 /// Images with a class each, for training.
@@ -20,29 +19,26 @@ pub trait LabelledImages: Sync {
     fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError>;
 }
 
-/// What the networks see of every image as one number, equal for equal images; reads them all.
+/// Which images are copies, or nearly, as the networks see them ([`zipit::images::contents`]); reads them all.
 ///
 /// # Errors
 /// Images that cannot be read, or [`zipit::Error::Interrupted`].
 pub fn contents(batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<u64>> {
     let n_batches = batches.n_batches();
-    let found = Mutex::new(vec![0; batches.n_images()]);
+    let found = Mutex::new(vec![None; batches.n_images()]);
     let workers = vec![(); n_workers(Device::Cpu, n_batches)];
     let done = each_batch(workers, 0..n_batches, watch, &Failure::default(), |(), batch| {
-        let digest = |image: ndarray::ArrayView3<'_, f32>| {
-            let mut hasher = DefaultHasher::new();
-            image.iter().for_each(|x| hasher.write_u32(x.to_bits()));
-            hasher.finish()
-        };
-        let digests: Vec<u64> = read(batches, batch)?.outer_iter().map(digest).collect();
-        let first = batches.n_images_in(batch);
-        found.lock().unwrap_or_else(PoisonError::into_inner)[first..first + digests.len()].copy_from_slice(&digests);
-        Ok(digests.len() as u64)
+        let glances: Vec<Option<Glance>> = read(batches, batch)?.outer_iter().map(|x| Some(Glance::of(x))).collect();
+        let (first, n) = (batches.n_images_in(batch), glances.len());
+        found.lock().unwrap_or_else(PoisonError::into_inner)[first..first + n].clone_from_slice(&glances);
+        Ok(n as u64)
     })?;
     if done < n_batches {
         return Err(zipit::Error::Interrupted.into());
     }
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let glances: Vec<Glance> =
+        found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
+    Ok(zipit::images::contents(&glances))
 }
 
 /// Images that are already in memory, cut into batches of equal size; the last one may be smaller.
