@@ -149,6 +149,12 @@ def find_prefix(path: Path, names: Iterable[str], expected: set[str], key: str |
         return -hits[prefix], usual, len(prefix), prefix
 
     best = min(hits, key=rank)
+    equals = sorted(prefix.rstrip(".") for prefix in hits if rank(prefix)[:-1] == rank(best)[:-1])
+    if len(equals) > 1:
+        raise ZipitError(
+            f"{path}: the file holds the network more than once, and nothing tells which is meant: "
+            f"--key {equals[0]} or --key {equals[1]}"
+        )
     others = Counter({prefix: n for prefix, n in hits.items() if prefix != best and n == hits[best]})
     if others:
         note(f"the file holds the network more than once; took `{best}`, not {_places(others)} (see --key)")

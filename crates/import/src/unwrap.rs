@@ -47,6 +47,14 @@ pub fn find_prefix(
         );
     };
     let others: BTreeMap<_, _> = hits.iter().filter(|(p, m)| *p != prefix && *m == n).map(|(p, m)| (*p, *m)).collect();
+    let equals = |other: &&str| rank(other) == rank(prefix) && other.len() == prefix.len();
+    if let Some(other) = others.keys().find(|other| equals(other)) {
+        let keys = [prefix, other].map(|prefix| prefix.trim_end_matches('.'));
+        let [one, another] = if keys[0] < keys[1] { keys } else { [keys[1], keys[0]] };
+        bail!(
+            "the file holds the network more than once, and nothing tells which is meant: --key {one} or --key {another}"
+        );
+    }
     if !others.is_empty() {
         tracing::warn!("the file holds the network more than once; took `{prefix}`, not {} (see --key)", list(&others));
     }
@@ -88,6 +96,14 @@ mod tests {
         assert_eq!(find_prefix(&names, &expected(), Some("ema")).unwrap(), "ema.");
         let error = find_prefix(&names, &expected(), Some("weights")).unwrap_err().to_string();
         assert!(error.contains("`ema.`") && error.contains("`model.`"), "{error}");
+    }
+
+    #[test]
+    fn two_networks_of_equal_rank_are_a_question() {
+        let names = ["student.conv1.weight", "student.fc.bias", "teacher.conv1.weight", "teacher.fc.bias"].into();
+        let error = find_prefix(&names, &expected(), None).unwrap_err().to_string();
+        assert!(error.ends_with("--key student or --key teacher"), "{error}");
+        assert_eq!(find_prefix(&names, &expected(), Some("student")).unwrap(), "student.");
     }
 
     #[test]
