@@ -1,18 +1,48 @@
 //! The table of a report.
 
-use zipit::report::{DataUsed, Report, Row, RowKind, Score};
+use std::collections::BTreeMap;
+use zipit::report::{DataUsed, Report, Row, RowKind, Score, TaskScore};
 use zipit_stage::Table;
+
+/// A task, in whatever networks it is.
+struct Column<'a> {
+    header: String,
+    name: &'a str,
+    classes: Vec<&'a str>,
+}
+
+/// The tasks of all rows, and which of each row's tasks stands in which column. Networks may call different tasks by one
+/// name, and a merged network gives one of them another: tasks of the same classes are the same, unless a row has two.
+fn columns<'a>(rows: impl Iterator<Item = &'a [TaskScore]>) -> (Vec<Column<'a>>, Vec<BTreeMap<usize, &'a TaskScore>>) {
+    let mut columns: Vec<Column<'_>> = Vec::new();
+    let mut places = Vec::new();
+    for tasks in rows {
+        let mut own: BTreeMap<usize, &TaskScore> = BTreeMap::new();
+        for task in tasks {
+            let classes: Vec<&str> = task.classes.iter().map(|class| class.class.as_str()).collect();
+            let free = |at: &usize| !own.contains_key(at) && columns[*at].classes == classes;
+            let called = |at: &usize| columns[*at].name == task.task || columns[*at].header == task.task;
+            let at = (0..columns.len()).filter(free).find(called).or_else(|| (0..columns.len()).find(free));
+            let at = at.unwrap_or_else(|| {
+                let taken = |header: &str| columns.iter().any(|column| column.header == header);
+                let others = (2..).map(|n| format!("{}-{n}", task.task));
+                let mut headers = std::iter::once(task.task.clone()).chain(others);
+                let header = headers.find(|header| !taken(header)).expect("there is always another number");
+                columns.push(Column { header, name: &task.task, classes });
+                columns.len() - 1
+            });
+            own.insert(at, task);
+        }
+        places.push(own);
+    }
+    (columns, places)
+}
 
 /// One line per network, one column per task.
 pub fn table(report: &Report) -> Table {
-    let mut tasks: Vec<&str> = Vec::new();
-    for task in report.rows.iter().flat_map(|row| &row.scores.tasks) {
-        if !tasks.contains(&task.task.as_str()) {
-            tasks.push(&task.task);
-        }
-    }
+    let (tasks, places) = columns(report.rows.iter().map(|row| row.scores.tasks.as_slice()));
     let mut headers = vec!["network"];
-    headers.extend(&tasks);
+    headers.extend(tasks.iter().map(|task| task.header.as_str()));
     headers.extend(["task avg", "joint"]);
     let joints = || report.rows.iter().filter_map(|row| row.scores.joint.as_ref());
     let gated = joints().any(|joint| joint.calibrated.is_some());
@@ -25,12 +55,10 @@ pub fn table(report: &Report) -> Table {
         headers.extend(["images", "labels", "task identity", "gradients"]);
     }
     let mut table = Table::new(headers);
-    for row in &report.rows {
+    for (row, own) in report.rows.iter().zip(&places) {
         let mut cells = vec![row.model.clone()];
-        cells.extend(tasks.iter().map(|name| {
-            let found = row.scores.tasks.iter().find(|t| t.task == *name);
-            found.map_or_else(|| "-".to_owned(), |t| accuracy(&t.score))
-        }));
+        let task = |at: usize| own.get(&at).map_or_else(|| "-".to_owned(), |task| accuracy(&task.score));
+        cells.extend((0..tasks.len()).map(task));
         cells.push(if row.scores.tasks.len() == tasks.len() { percent(row.scores.task_avg) } else { "-".to_owned() });
         let joint = row.scores.joint.as_ref();
         let shown = |score: Option<&Score>| score.map_or_else(|| "-".to_owned(), accuracy);
@@ -102,4 +130,42 @@ pub fn percent(share: f64) -> String {
 
 fn accuracy(score: &Score) -> String {
     format!("{} ±{:.1}", percent(score.accuracy), 50.0 * (score.high - score.low))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use zipit::report::ClassScore;
+
+    #[test]
+    fn tasks_of_one_name_are_told_by_their_classes() {
+        let task = |name: &str, classes: &[&str]| TaskScore {
+            task: name.to_owned(),
+            score: Score::new(1, 2).unwrap(),
+            classes: classes.iter().map(|&c| ClassScore { class: c.to_owned(), n_correct: 1, n: 2 }).collect(),
+        };
+        let found = |rows: &[Vec<TaskScore>]| {
+            let (columns, places) = columns(rows.iter().map(Vec::as_slice));
+            let headers: Vec<String> = columns.into_iter().map(|column| column.header).collect();
+            let places: Vec<Vec<(usize, String)>> = places
+                .into_iter()
+                .map(|own| own.into_iter().map(|(at, task)| (at, task.task.clone())).collect())
+                .collect();
+            (headers, places)
+        };
+        let at = |at: usize, name: &str| (at, name.to_owned());
+        let (a, b) = (task("T", &["0", "1"]), task("T", &["2", "3"]));
+        let merged = vec![a.clone(), task("T-2", &["2", "3"])];
+        let (headers, places) = found(&[vec![a.clone()], vec![b.clone()], vec![a.clone(), b], merged]);
+        assert_eq!(headers, ["T", "T-2"]);
+        assert_eq!(places[1], [at(1, "T")]);
+        assert_eq!(places[2], [at(0, "T"), at(1, "T")]);
+        assert_eq!(places[3], [at(0, "T"), at(1, "T-2")]);
+        // Two heads of one task, as before.
+        let (headers, places) = found(&[vec![a.clone()], vec![a.clone()], vec![a, task("T-2", &["0", "1"])]]);
+        assert_eq!(headers, ["T", "T-2"]);
+        assert_eq!([&places[0], &places[1]], [&[at(0, "T")]; 2]);
+        assert_eq!(places[2], [at(0, "T"), at(1, "T-2")]);
+    }
 }

@@ -1,6 +1,8 @@
 //! A line for every image of a data set.
 
 use crate::{Args, choice};
+use std::collections::BTreeSet;
+use zipit::Task;
 use zipit_artifact::atomic;
 use zipit_artifact::model::ModelFile;
 use zipit_data::Split;
@@ -24,12 +26,7 @@ pub fn predict(args: &Args, stage: &Stage, file: &ModelFile) -> anyhow::Result<(
         return stage.print(&format!("would predict {told}\n"));
     }
     let logits = args.logits(stage, file, &set.batches(&model.preprocess, args.batch_size(file)?, None))?;
-    let mut headers = vec!["image".to_owned(), "class".to_owned()];
-    headers.extend(model.tasks.iter().flat_map(|task| [task.name.clone(), format!("{} probability", task.name)]));
-    if model.joint.is_some() {
-        headers.extend(["joint task".to_owned(), "joint class".to_owned()]);
-    }
-    let mut table = Table::new(headers);
+    let mut table = Table::new(headers(&model.tasks, model.joint.is_some()));
     for (i, (name, class)) in set.names().zip(set.class_names()).enumerate() {
         let mut row = vec![name, class.to_owned()];
         for (task, logits) in model.tasks.iter().zip(&logits) {
@@ -47,4 +44,45 @@ pub fn predict(args: &Args, stage: &Stage, file: &ModelFile) -> anyhow::Result<(
     atomic::write(out, |file| file.write_all(csv.as_bytes()))?;
     stage.record(out);
     stage.print(&format!("{}: predictions for {told}\n", out.display()))
+}
+
+/// Every column is called something else, whatever the tasks are called.
+fn headers(tasks: &[Task], joint: bool) -> Vec<String> {
+    let joint = if joint { &["joint task", "joint class"][..] } else { &[] };
+    let mut taken: BTreeSet<String> = ["image", "class"].iter().chain(joint).map(|&name| name.to_owned()).collect();
+    let mut headers = vec!["image".to_owned(), "class".to_owned()];
+    for task in tasks {
+        let mut name = task.name.clone();
+        while taken.contains(&name) || taken.contains(&probability_of(&name)) {
+            name += " (task)";
+        }
+        let columns = [name.clone(), probability_of(&name)];
+        taken.extend(columns.clone());
+        headers.extend(columns);
+    }
+    headers.extend(joint.iter().map(|&name| name.to_owned()));
+    headers
+}
+
+fn probability_of(task: &str) -> String {
+    format!("{task} probability")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_columns_have_one_name() {
+        let task = |name: &str| Task { name: name.to_owned(), classes: vec![] };
+        let of = |names: &[&str], joint| headers(&names.iter().map(|name| task(name)).collect::<Vec<_>>(), joint);
+        assert_eq!(of(&["cats"], false), ["image", "class", "cats", "cats probability"]);
+        let names = ["class", "image", "a", "a probability", "joint task"];
+        for joint in [false, true] {
+            let headers = of(&names, joint);
+            assert_eq!(headers.len(), 2 + 2 * names.len() + if joint { 2 } else { 0 });
+            assert_eq!(headers.iter().collect::<BTreeSet<_>>().len(), headers.len(), "{headers:?}");
+            assert_eq!(headers[..4], ["image", "class", "class (task)", "class (task) probability"]);
+        }
+    }
 }
