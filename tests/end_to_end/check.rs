@@ -130,6 +130,18 @@ fn what_can_be_merged_is_described_and_tried() {
         let mib = estimate["peak_bytes"].as_f64().unwrap() / f64::from(1 << 20);
         assert!(mib > 5.0 && mib < 1000.0, "{estimate}");
     }
+    // Without trials, memory is told from the graph, and time is not told.
+    let page: Value =
+        serde_json::from_str(&place.ok("check", &format!("{BOTH} --data data --images 60 --no-trial --format json")))
+            .unwrap();
+    let untried = page["estimates"].as_array().unwrap();
+    assert_eq!(untried.len(), estimates.len());
+    for (tried, untried) in estimates.iter().zip(untried) {
+        assert_eq!([&tried["stage"], &tried["images"]], [&untried["stage"], &untried["images"]]);
+        assert!(untried["seconds"].is_null() && untried["cpu_seconds"].is_null(), "{untried}");
+        let ratio = untried["peak_bytes"].as_f64().unwrap() / tried["peak_bytes"].as_f64().unwrap();
+        assert!((0.5..2.0).contains(&ratio), "{ratio}: {tried}, {untried}");
+    }
 }
 
 #[test]
@@ -159,5 +171,5 @@ fn relatives_heads_and_dead_weights_are_told() {
     ] {
         assert!(page.contains(words), "{words}\n{page}");
     }
-    assert!(!page.contains("GiB") && !page.contains("dead weights of model 1"), "{page}");
+    assert!(page.contains("not tried") && !page.contains("dead weights of model 1"), "{page}");
 }

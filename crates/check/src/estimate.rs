@@ -1,8 +1,19 @@
-//! Memory and time of the stages, from their trials.
+//! Memory and time of the stages: from their trials, or memory alone from the graph.
 
-use crate::trial::{self, Which};
+use crate::Args;
+use crate::trial::images::Images;
+use crate::trial::{self, Which, collect, infer, refit};
 use serde::Serialize;
+use std::collections::BTreeSet;
+use zipit::apply::Heads;
+use zipit::fold::fold_batch_norm;
+use zipit::memory::{self, Grams, Work};
+use zipit::prospects::identity;
+use zipit::refit::graft_folded;
+use zipit_artifact::model::ModelFile;
+use zipit_data::Split;
 use zipit_stage::Stage;
+use zipit_torch::{Device, batch_norm, batch_size};
 
 /// What a stage will take.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -10,15 +21,16 @@ pub struct Estimate {
     pub stage: Which,
     /// 0 where it reads none.
     pub images: usize,
-    pub seconds: f64,
+    /// Where it was tried.
+    pub seconds: Option<f64>,
     /// Of all processors together.
-    pub cpu_seconds: f64,
+    pub cpu_seconds: Option<f64>,
     /// Resident at the peak; 0 where the system does not tell.
     pub peak_bytes: u64,
 }
 
-/// Of all stages, one after the other: they must not slow each other down.
-pub fn all(has_batch_norms: bool, stage: &Stage) -> anyhow::Result<Vec<Estimate>> {
+/// From trials of all stages, one after the other: they must not slow each other down.
+pub fn tried(has_batch_norms: bool, stage: &Stage) -> anyhow::Result<Vec<Estimate>> {
     let progress = stage.progress("try", "stages", Which::ALL.len() as u64);
     let mut estimates = Vec::new();
     for which in Which::ALL.into_iter().filter(|&which| has_batch_norms || which != Which::Recalibrate) {
@@ -28,13 +40,60 @@ pub fn all(has_batch_norms: bool, stage: &Stage) -> anyhow::Result<Vec<Estimate>
         estimates.push(Estimate {
             stage: which,
             images: taken.n_images,
-            seconds: time.wall,
-            cpu_seconds: time.cpu,
+            seconds: Some(time.wall),
+            cpu_seconds: Some(time.cpu),
             peak_bytes: taken.peak() as u64,
         });
         zipit::watch::Watch::advance(&progress, 1);
     }
     Ok(estimates)
+}
+
+/// From the graph: memory only, and none of another device's programs.
+pub fn untried(
+    has_batch_norms: bool,
+    files: &[ModelFile],
+    args: &Args,
+    stage: &Stage,
+) -> anyhow::Result<Vec<Estimate>> {
+    if args.device != Device::Cpu {
+        return Ok(vec![]);
+    }
+    let models = trial::models(files);
+    let (model, graph) = (models[0], &models[0].graph);
+    let points = graph.merge_points(&graph.spaces()?);
+    let dims: Vec<usize> = points.iter().map(|point| point.dim).collect();
+    let plan = identity(&points, models.len());
+    let observed: BTreeSet<String> = points.into_iter().map(|point| point.measured.value).collect();
+    let (folded, _) = fold_batch_norm(graph, &model.weights, &observed)?;
+    let (_, grafted) = graft_folded(&models, &plan, Heads::Separate)?;
+    let of_batches = |usual: usize, n_images: usize| {
+        let batch_size = args.images.batch_size.map_or(usual, |n| n as usize);
+        let n_threads = stage.n_threads().min(n_images.div_ceil(batch_size).max(1));
+        Work { n_models: models.len(), batch_size, n_threads }
+    };
+    let usual = batch_size(graph, args.device)?;
+    let stages = Which::ALL.into_iter().filter(|&which| has_batch_norms || which != Which::Recalibrate);
+    let estimate = |which| {
+        let n = |split, n| anyhow::Ok(Images::choose(&models, args, split, n)?.len());
+        let images = match which {
+            Which::Collect => n(Split::Train, Some(collect::IMAGES))?,
+            Which::Match => 0,
+            Which::Refit => n(Split::Train, Some(refit::IMAGES))?,
+            Which::Recalibrate => n(Split::Train, Some(infer::IMAGES))?,
+            Which::Eval => n(Split::Test, None)?,
+        };
+        let work = of_batches(if which == Which::Recalibrate { batch_norm::BATCH.min(images) } else { usual }, images);
+        let peak = match which {
+            Which::Collect => memory::collection(&folded, &dims, Grams::None, work)?.peak,
+            Which::Match => memory::matching(&dims, Work { n_threads: stage.n_threads(), ..work }),
+            Which::Refit => memory::refit(&folded, &grafted.model.graph, images, refit::MAX_MEMORY, work)?,
+            Which::Recalibrate => memory::recalibration(graph, work)?,
+            Which::Eval => memory::evaluation(&folded, work)?,
+        };
+        Ok(Estimate { stage: which, images, seconds: None, cpu_seconds: None, peak_bytes: peak as u64 })
+    };
+    stages.map(estimate).collect()
 }
 
 /// `0.4 s`, `12 s`, `3.5 min`, `2.1 h`.

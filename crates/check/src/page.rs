@@ -27,9 +27,14 @@ struct Page<'a> {
 pub fn check(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let files = read_models(&args.models)?;
     let answers = answers::of(&files)?;
-    let trials = answers.mergeable() && !args.no_trial && !args.common.dry_run;
     let has_batch_norms = answers.prospects.as_ref().is_some_and(|p| p.n_batch_norms > 0);
-    let estimates = if trials { estimate::all(has_batch_norms, stage)? } else { vec![] };
+    let estimates = if !answers.mergeable() {
+        vec![]
+    } else if args.no_trial || args.common.dry_run {
+        estimate::untried(has_batch_norms, &files, args, stage)?
+    } else {
+        estimate::tried(has_batch_norms, stage)?
+    };
     let page = Page {
         mergeable: answers.mergeable(),
         answers: &answers,
@@ -158,7 +163,8 @@ fn stages(page: &Page<'_>) -> Table {
     let mut table = Table::new(["stage", "images", "memory", &on]);
     for estimate in &page.estimates {
         let images = if estimate.images > 0 { estimate.images.to_string() } else { "-".to_owned() };
-        let [memory, time] = [memory_in_words(estimate.peak_bytes), time_in_words(estimate.seconds)];
+        let memory = memory_in_words(estimate.peak_bytes);
+        let time = estimate.seconds.map_or_else(|| "not tried".to_owned(), time_in_words);
         table.row([estimate.stage.name().to_owned(), images, memory, time]);
     }
     table

@@ -1,5 +1,5 @@
-//! How much memory a stage that runs networks takes at its peak, from the graph alone. On the CPU, on a ResNet-20, a
-//! ResNet-18 at 224 pixels and a network of wide Linear layers, by one thread and by two: within a fifth.
+//! How much memory a stage takes at its peak, from the graph alone. On the CPU, on a ResNet-20, a ResNet-18 at 224 pixels
+//! and a network of wide Linear layers, by one thread and by two: within a fifth.
 
 use crate::graph::Op;
 use crate::refit::{Design, gram::patch_size};
@@ -10,6 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 const PROGRAM: usize = 150 << 20;
 /// Freed tensors are kept to be used again, and never fit quite.
 const KEPT: usize = 2;
+/// Tensors of so many bytes are given back to the system at once: glibc's largest threshold.
+const MAPPED: usize = 32 << 20;
+/// What a program takes that runs no networks.
+const WITHOUT_LIBTORCH: usize = 12_000_000;
+/// Bytes that matching takes for each pair of a point's joint features: similarities, distances, the unmerge's system.
+const PER_SQUARE: usize = 22;
 const F32: usize = 4;
 const F64: usize = 8;
 /// Bytes of a batch's largest value: measured on ResNet-20 at 28×28, where 16 to 64 images are about equal.
@@ -127,6 +133,41 @@ pub fn refit(graph: &Graph, merged: &Graph, n_images: usize, limit: usize, work:
     Ok(PROGRAM + 3 * work.n_models * weights(graph) + 4 * weights(merged) + layers)
 }
 
+/// Bytes at the peak of matching points of so many features each, [`Work::n_threads`] at a time.
+#[must_use]
+pub fn matching(points: &[usize], work: Work) -> usize {
+    let squares: Vec<usize> = points.iter().map(|&d| (work.n_models * d).pow(2)).collect();
+    let at_once = squares.chunks(work.n_threads.max(1)).map(|squares| squares.iter().sum::<usize>()).max().unwrap_or(0);
+    // The packed moments, mapped to be hashed; and the plan's U, [N·d, d].
+    let moments = F64 / 2 * squares.iter().sum::<usize>();
+    WITHOUT_LIBTORCH + moments + moments / work.n_models.max(1) + PER_SQUARE * at_once
+}
+
+/// Bytes at the peak of measuring the BatchNorm statistics of a network.
+///
+/// # Errors
+/// A malformed graph.
+pub fn recalibration(graph: &Graph, work: Work) -> Result<usize> {
+    let shapes = graph.shapes()?;
+    let of_batch = |size: usize| work.batch_size * F32 * size;
+    let largest = shapes.values().map(|shape| shape.iter().product()).max().unwrap_or(0);
+    let kept = if of_batch(largest) < MAPPED { KEPT } else { 1 };
+    // BatchNorm makes a value of its own; sums are kept apart from what they add up.
+    let values = kept * of_batch(most(&live_where(graph, |op| matches!(op, Op::Relu))?).at);
+    let images = of_batch(graph.input.shape.iter().product());
+    Ok(PROGRAM + 3 * weights(graph) + work.n_threads * (values + images))
+}
+
+/// Bytes at the peak of evaluating the models, one after another, and a network like one of them.
+///
+/// # Errors
+/// A malformed graph.
+pub fn evaluation(graph: &Graph, work: Work) -> Result<usize> {
+    let values = KEPT * work.batch_size * F32 * most(&live(graph)?).at;
+    // All files are read, one is run.
+    Ok(PROGRAM + (work.n_models + 4) * weights(graph) + work.n_threads * values)
+}
+
 /// Bytes of a model's weights.
 fn weights(graph: &Graph) -> usize {
     graph.params().values().map(|param| F32 * param.shape.iter().product::<usize>()).sum()
@@ -147,8 +188,13 @@ struct Live {
     between: usize,
 }
 
-/// Of every node.
+/// Of every node of a network without BatchNorm: ReLU and sums overwrite what they read.
 fn live(graph: &Graph) -> Result<Vec<Live>> {
+    live_where(graph, |op| matches!(op, Op::Relu | Op::Add))
+}
+
+/// Of every node, where some ops overwrite what they are the last to read.
+fn live_where(graph: &Graph, overwrites: impl Fn(&Op) -> bool) -> Result<Vec<Live>> {
     let shapes = graph.shapes()?;
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
@@ -160,8 +206,7 @@ fn live(graph: &Graph) -> Result<Vec<Live>> {
     let mut all = Vec::with_capacity(graph.nodes.len());
     for (i, node) in graph.nodes.iter().enumerate() {
         let dead: BTreeSet<&str> = node.inputs.iter().map(String::as_str).filter(|input| last[input] == i).collect();
-        // ReLU and sums overwrite what they read.
-        let in_place = matches!(node.op, Op::Relu | Op::Add) && dead.contains(node.inputs[0].as_str());
+        let in_place = overwrites(&node.op) && dead.contains(node.inputs[0].as_str());
         now += size(&node.name);
         let at = if in_place { now - size(&node.inputs[0]) } else { now };
         now -= dead.into_iter().map(size).sum::<usize>();
@@ -188,6 +233,10 @@ mod tests {
         let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [8, 8], 3).build().unwrap();
         // A stream, and a layer beside it that reads and writes as much.
         assert_eq!(most(&live(&graph).unwrap()), Live { at: 3 * 4 * 64, between: 2 * 4 * 64 });
+        // With BatchNorm by itself: a first convolution and its BatchNorm, 64 features at half the size each.
+        let graph = ArchSpec::new(Arch::ResNet18, 1.0, 3, [224, 224], 10).build().unwrap();
+        let all = live_where(&graph, |op| matches!(op, Op::Relu)).unwrap();
+        assert_eq!(most(&all).at, 2 * 64 * 112 * 112);
     }
 
     #[test]
@@ -206,5 +255,9 @@ mod tests {
         let work = Work { n_models: 2, batch_size: 32, n_threads: 1 };
         let of = |n_images, limit| refit(&graph, &graph, n_images, limit, work).unwrap();
         assert!(of(1000, usize::MAX) > of(100, usize::MAX) && of(1000, 0) == of(100, 0));
+        let [less, more] = [work, Work { n_models: 3, batch_size: 64, n_threads: 2 }];
+        assert!(recalibration(&graph, less).unwrap() < recalibration(&graph, more).unwrap());
+        assert!(evaluation(&graph, less).unwrap() < evaluation(&graph, more).unwrap());
+        assert!(matching(&points, less) < matching(&points, more));
     }
 }

@@ -12,14 +12,14 @@ use zipit_stage::Stage;
 use zipit_torch::accumulate::{self, Totals};
 use zipit_torch::{Network, batch_size, n_workers};
 
-/// As in the README.
-const IMAGES: usize = 5000;
+/// Images that `collect` takes, as in the README.
+pub const IMAGES: usize = 5000;
 /// Bytes of moments that are written and hashed in a second.
 const WRITTEN: f64 = 5e8;
 
 pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
     let models = models(files);
-    let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?;
+    let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?.digested();
     let graph = &models[0].graph;
     let (spaces, shapes) = (graph.spaces()?, graph.shapes()?);
     let points = graph.merge_points(&spaces);

@@ -17,7 +17,7 @@ pub enum Images {
 
 impl Images {
     /// `n` images of a split, or all (`None`; of made-up ones, as many as Fashion-MNIST has to test on), as the stages
-    /// choose them. Their digest is taken, as the stages do.
+    /// choose them.
     pub fn choose(models: &[&Model], args: &Args, split: Split, n: Option<usize>) -> anyhow::Result<Self> {
         let n = args.images.images.or(n.map(|n| n as u64));
         if args.images.data.is_empty() {
@@ -25,9 +25,15 @@ impl Images {
         }
         let mut images = args.images.clone();
         images.images = n;
-        let set = images.choose(&tasks_of(models), split)?;
-        let _ = set.inputs();
-        Ok(Self::Real(set))
+        Ok(Self::Real(images.choose(&tasks_of(models), split)?))
+    }
+
+    /// Their digest is taken, as the stages do.
+    pub fn digested(self) -> Self {
+        if let Self::Real(set) = &self {
+            let _ = set.inputs();
+        }
+        self
     }
 
     pub fn len(&self) -> usize {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use zipit::Moments;
 use zipit::matching::{Method, Similarity, match_features};
+use zipit::memory::{self, Work};
 use zipit::plan::{PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
 use zipit_artifact::model::ModelFile;
@@ -16,20 +17,17 @@ const LARGEST: usize = 640;
 /// What `match` does unless it is told otherwise.
 const METHOD: Method = Method::Ward { similarity: Similarity::Correlation };
 const RULE: UnmergeRule = UnmergeRule::Covariance { ridge: 1e-3 };
-/// Bytes that a point takes for each pair of its joint features: moments, similarities, distances and the unmerge's system.
-const PER_SQUARE: f64 = 22.0;
 /// Bytes of moments that are read and checked in a second.
 const READ: f64 = 1e9;
 /// Seconds in which the program starts.
 const START: f64 = 0.02;
-/// The program without LibTorch, at rest.
-const AT_REST: f64 = 12e6;
 
 pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let models = models(files);
     let n_models = models.len();
     let graph = &models[0].graph;
-    let sizes: Vec<usize> = graph.merge_points(&graph.spaces()?).iter().map(|point| n_models * point.dim).collect();
+    let dims: Vec<usize> = graph.merge_points(&graph.spaces()?).iter().map(|point| point.dim).collect();
+    let sizes: Vec<usize> = dims.iter().map(|d| n_models * d).collect();
     let largest = sizes.iter().copied().max().unwrap_or(0);
     let mut tried: Vec<usize> = sizes.iter().copied().filter(|&n| n <= LARGEST).collect();
     if largest > LARGEST {
@@ -51,15 +49,11 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let together: Vec<&[usize]> = sizes.chunks(n_threads).collect();
     let wall = together.iter().map(|sizes| sizes.iter().map(|&n| seconds(n)).fold(0.0, f64::max)).sum();
     let bytes = sizes.iter().map(|n| n * n * 4).sum::<usize>() as f64;
-    let at_once = |sizes: &&[usize]| sizes.iter().map(|n| (n * n) as f64).sum::<f64>();
-    // A plan holds U, [N·d, d] in f32.
-    let kept = sizes.iter().map(|n| n * n * 4).sum::<usize>() as f64 / n_models as f64;
     let read = START + bytes / READ;
     let read = Time { wall: read, cpu: read };
     Ok(Taken {
         fixed: Time { wall, cpu: busy * sizes.iter().map(|&n| seconds(n)).sum::<f64>() } + read,
-        // The file is mapped to be hashed.
-        memory: AT_REST + bytes + kept + PER_SQUARE * together.iter().map(at_once).fold(0.0, f64::max),
+        memory: memory::matching(&dims, Work { n_models, batch_size: 0, n_threads }) as f64,
         ..Taken::default()
     })
 }

@@ -1,10 +1,10 @@
 //! A stage's own code on a few images, in a process of its own, so that its time and its peak of memory are the stage's.
 
-mod collect;
-mod images;
-mod infer;
+pub mod collect;
+pub mod images;
+pub mod infer;
 mod matching;
-mod refit;
+pub mod refit;
 
 use crate::Args;
 use anyhow::{Context, ensure};

@@ -17,8 +17,8 @@ use zipit_stage::Stage;
 use zipit_torch::refit::{Inputs, Refit, Rehearsed, Task};
 use zipit_torch::{batch_size, n_workers};
 
-/// As in the README.
-const IMAGES: usize = 2000;
+/// Images that `refit` takes, as in the README.
+pub const IMAGES: usize = 2000;
 /// Multiply-adds of the largest layer that is solved.
 const SOLVED: f64 = 7e9;
 /// Seconds of a rehearsal that is followed by one of so many batches (half of them if it is longer) and, if that was short,
@@ -35,12 +35,12 @@ const MOST_HELD: f64 = 70e6;
 /// How much longer it takes to choose the ridge by held-out images than to solve with a given one: several powers of ten
 /// are tried.
 const CHOOSING: f64 = 3.3;
-/// What `refit` keeps in memory of activations unless it is told otherwise.
-const MAX_MEMORY: f64 = 8.0 * (1 << 30) as f64;
+/// Bytes of activations that `refit` keeps in memory unless it is told otherwise.
+pub const MAX_MEMORY: usize = 8 << 30;
 
 pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<Taken> {
     let models = models(files);
-    let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?;
+    let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?.digested();
     let graph = &models[0].graph;
     let plan = identity(&graph.merge_points(&graph.spaces()?), models.len());
     let (folded, grafted) = graft_folded(&models, &plan, Heads::Separate)?;
@@ -91,7 +91,7 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
         (one, few.until(&one))
     };
     let frontier = run.frontier as f64 / run.n_images as f64 * images.len() as f64;
-    let kept = frontier.min(MAX_MEMORY) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);
+    let kept = frontier.min(MAX_MEMORY as f64) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);
     Ok(Taken {
         n_images: images.len(),
         fixed: fixed + (run.took - per_image * run.n_images as f64).at_least_zero() + solving.time(),
