@@ -15,6 +15,9 @@ use zipit_stage::{Common, HasCommon, PrecisionArg, Stage};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Device, batch_norm};
 
+/// Images that are too few for statistics without a word.
+const FEW: usize = 50;
+
 /// Re-estimate the BatchNorm statistics of a network on unlabelled images.
 ///
 /// Merging averages features, which shrinks their variance; the statistics measured on the merged network itself put
@@ -82,6 +85,12 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     }
     if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
+    }
+    if n_layers > 0 && batches.n_images() < FEW {
+        tracing::warn!(
+            "{} images are few to tell statistics from: the network may come out worse than it was; take hundreds",
+            batches.n_images()
+        );
     }
     if n_layers == 0 {
         tracing::warn!("{} has no BatchNorm: the network is written as it was", args.model.display());
