@@ -138,13 +138,20 @@ pub fn served_classes(dataset: &Dataset, task: &Task) -> anyhow::Result<Option<V
     Ok(Some(task.classes.iter().filter_map(find).map(|c| c as u32).collect()))
 }
 
-/// Says how many of the images that something is fitted to are copies of others.
+/// One image of so many is a copy of another in data sets that are as they should be.
+const USUAL: usize = 100;
+
+/// Says how many of the images that something is fitted to are copies of others, and warns of many.
 pub fn tell_copies(n_images: usize, n_different: usize) {
-    if n_different < n_images {
-        tracing::warn!(
-            "{} of the {n_images} images are copies of others, or nearly, {n_different} differ: copies are fitted or held out together",
-            n_images - n_different
-        );
+    let n_copies = n_images - n_different;
+    let told = format!(
+        "{n_copies} of {n_images} images are copies of others, or nearly; {n_different} differ: copies are fitted or held \
+         out together"
+    );
+    if n_copies * USUAL > n_images {
+        tracing::warn!("{told}");
+    } else if n_copies > 0 {
+        tracing::debug!("{told}");
     }
 }
 
