@@ -171,3 +171,11 @@ def test_programs_of_torch_export(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(net, (torch.rand(2, 3, 8, 8),)), tmp_path / "c.pt2")
     checkpoint.fill(other, checkpoint.read(tmp_path / "c.pt2"), "c.pt2")
     assert torch.equal(other.conv.weight, net.conv.weight)
+
+
+def test_two_networks_of_equal_rank_are_a_question(tmp_path: Path) -> None:
+    names = [f"{who}.{name}" for who in ("teacher", "student") for name in ("conv.weight", "fc.bias")]
+    expected = {"conv.weight", "fc.bias"}
+    with pytest.raises(ZipitError, match="--key student or --key teacher"):
+        checkpoint.find_prefix(tmp_path / "c.pt", names, expected)
+    assert checkpoint.find_prefix(tmp_path / "c.pt", names, expected, "student") == "student."
