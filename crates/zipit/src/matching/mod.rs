@@ -371,7 +371,7 @@ const TIE: f64 = 1e-4;
 /// What similarities lose where a norm or an attention reads all features of a space together, `[N·d, N·d]`, and `None`
 /// elsewhere. Equal features must not be united at others' cost there, for groups of different sizes change what it
 /// reads: across models comes before within one. And of features in proportion, those of one size come first:
-/// (E z_i² + E z_j² − 2 E z_i z_j) / (E z_i² + E z_j²) is 0 for equal ones, and 2 at most.
+/// `(E z_i² + E z_j² − 2 E z_i z_j) / (E z_i² + E z_j²)` is 0 for equal ones, and 2 at most.
 fn ties(observed: &Observed<'_>, n_models: usize) -> Option<Array2<f64>> {
     if !observed.constants.is_weighed() {
         return None;
