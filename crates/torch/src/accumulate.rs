@@ -393,10 +393,10 @@ mod tests {
             let values = floats(&x).unwrap();
             let column = |j: usize| values.iter().copied().skip(j).step_by(c as usize);
             let [low, high] = range(&x).unwrap().map(|end| floats(&end).unwrap());
-            for j in 0..c as usize {
-                assert_eq!(low[j], column(j).fold(f32::INFINITY, f32::min), "{n_samples}×{c}");
-                assert_eq!(high[j], column(j).fold(f32::NEG_INFINITY, f32::max), "{n_samples}×{c}");
-            }
+            let columns = || (0..c as usize).map(column);
+            let lowest: Vec<f32> = columns().map(|column| column.fold(f32::INFINITY, f32::min)).collect();
+            let highest: Vec<f32> = columns().map(|column| column.fold(f32::NEG_INFINITY, f32::max)).collect();
+            assert_eq!((low, high), (lowest, highest), "{n_samples}×{c}");
         }
         let mut unsound = Tensor::f_zeros([70, 16], (Kind::Float, tch::Device::Cpu)).unwrap();
         let _ = unsound.f_narrow(0, 33, 1).unwrap().f_fill_(f64::NAN).unwrap();

@@ -95,7 +95,9 @@ mod tests {
         let zeros = |sign: f32| Extent { low: vec![0.0 * sign], high: vec![0.0 * sign] };
         for signs in [[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]] {
             let mut sum = Extent::none(1);
-            signs.iter().for_each(|&sign| sum.merge(&zeros(sign)).unwrap());
+            for sign in signs {
+                sum.merge(&zeros(sign)).unwrap();
+            }
             assert!([sum.low[0], sum.high[0]].iter().all(|x| x.is_sign_positive()), "{signs:?}");
         }
         // Two models of two numbers; the second number is the space's feature, or both are.
