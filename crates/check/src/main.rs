@@ -29,7 +29,7 @@ struct Args {
     models: Vec<PathBuf>,
     #[command(flatten)]
     images: ImageArgs,
-    /// Do not try the stages: memory is told from the graph (on the CPU), time is not told
+    /// Do not try the stages: memory is told from the graph, roughly and on the CPU only; time is not told
     #[arg(long)]
     no_trial: bool,
     /// Where the networks are to run: cpu, cuda or cuda:i
