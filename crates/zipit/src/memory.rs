@@ -1,6 +1,6 @@
 //! How much memory a stage takes at its peak, from the graph alone. On the CPU, on a ResNet-20, a ResNet-18 at 224 pixels
 //! and a network of wide Linear layers, by one thread and by two: `collect` and `refit` within a fifth. Networks without
-//! ReLU take more than is said here: MobileNetV2 up to 1.8 times, a small vision transformer up to 1.3 times.
+//! ReLU take more than is said here: `MobileNetV2` up to 1.8 times, a small vision transformer up to 1.3 times.
 
 use crate::graph::Op;
 use crate::refit::{Design, gram::patch_size};
