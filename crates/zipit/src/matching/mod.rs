@@ -331,9 +331,9 @@ pub fn match_features<'a>(
     let linked = |similarity: Similarity, linkage| {
         let mut gram = similarity.gram(moments);
         constants.complete(&mut gram);
-        if let Some(ties) = ties(&observed, n_models) {
+        if let Some(tie) = ties(&observed, n_models) {
             let scale: Vec<f64> = gram.diag().iter().map(|x| x.max(0.0).sqrt()).collect();
-            ties.indexed_iter().for_each(|((i, j), tie)| gram[[i, j]] -= scale[i] * scale[j] * tie);
+            gram.indexed_iter_mut().for_each(|((i, j), x)| *x -= scale[i] * scale[j] * tie(i, j));
         }
         clustered(&|of| linkage::linkage(among(&gram, of).view(), of.n_groups, linkage))
     };
@@ -368,26 +368,25 @@ pub fn match_features<'a>(
 /// How much less similar features count that only a norm can tell apart: more than rounding, less than what else matters.
 const TIE: f64 = 1e-4;
 
-/// What similarities lose where a norm or an attention reads all features of a space together, `[N·d, N·d]`, and `None`
-/// elsewhere. Equal features must not be united at others' cost there, for groups of different sizes change what it
+/// What the similarity of two joint features loses where a norm or an attention reads all features of a space together, and
+/// `None` elsewhere. Equal features must not be united at others' cost there, for groups of different sizes change what it
 /// reads: across models comes before within one. And of features in proportion, those of one size come first:
 /// `(E z_i² + E z_j² − 2 E z_i z_j) / (E z_i² + E z_j²)` is 0 for equal ones, and 2 at most.
-fn ties(observed: &Observed<'_>, n_models: usize) -> Option<Array2<f64>> {
-    if !observed.constants.is_weighed() {
-        return None;
-    }
-    let g = observed.moments.second_moment();
-    let d = g.nrows() / n_models;
-    Some(Array2::from_shape_fn(g.dim(), |(i, j)| {
-        let squares = g[[i, i]] + g[[j, j]];
-        let apart = if squares > 0.0 { (1.0 - 2.0 * g[[i, j]] / squares).clamp(0.0, 2.0) } else { 0.0 };
-        if i == j { 0.0 } else { TIE * (apart / 2.0 + f64::from(u8::from(i / d == j / d))) }
-    }))
+fn ties(observed: &Observed<'_>, n_models: usize) -> Option<impl Fn(usize, usize) -> f64> {
+    observed.constants.is_weighed().then(|| {
+        let g = observed.moments.second_moment();
+        let d = g.nrows() / n_models;
+        move |i: usize, j: usize| {
+            let squares = g[[i, i]] + g[[j, j]];
+            let apart = if squares > 0.0 { (1.0 - 2.0 * g[[i, j]] / squares).clamp(0.0, 2.0) } else { 0.0 };
+            if i == j { 0.0 } else { TIE * (apart / 2.0 + f64::from(u8::from(i / d == j / d))) }
+        }
+    })
 }
 
 fn told_apart(mut r: Array2<f32>, observed: &Observed<'_>, n_models: usize) -> Array2<f32> {
-    if let Some(ties) = ties(observed, n_models) {
-        r.zip_mut_with(&ties, |r, &tie| *r -= tie as f32);
+    if let Some(tie) = ties(observed, n_models) {
+        r.indexed_iter_mut().for_each(|((i, j), r)| *r -= tie(i, j) as f32);
     }
     r
 }
