@@ -46,15 +46,15 @@ pub fn find_prefix(
             some.join(", ")
         );
     };
-    let others: BTreeMap<_, _> = hits.iter().filter(|(p, m)| *p != prefix && *m == n).map(|(p, m)| (*p, *m)).collect();
-    let equals = |other: &&str| rank(other) == rank(prefix) && other.len() == prefix.len();
-    if let Some(other) = others.keys().find(|other| equals(other)) {
-        let keys = [prefix, other].map(|prefix| prefix.trim_end_matches('.'));
-        let [one, another] = if keys[0] < keys[1] { keys } else { [keys[1], keys[0]] };
+    let equal = |p: &&str| rank(p) == rank(prefix) && p.len() == prefix.len();
+    let equals: Vec<&str> = hits.iter().filter(|(_, m)| *m == n).map(|(p, _)| *p).filter(equal).collect();
+    if let [one, another, ..] = equals.as_slice() {
+        let [one, another] = [one, another].map(|prefix| prefix.trim_end_matches('.'));
         bail!(
             "the file holds the network more than once, and nothing tells which is meant: --key {one} or --key {another}"
         );
     }
+    let others: BTreeMap<_, _> = hits.iter().filter(|(p, m)| *p != prefix && *m == n).map(|(p, m)| (*p, *m)).collect();
     if !others.is_empty() {
         tracing::warn!("the file holds the network more than once; took `{prefix}`, not {} (see --key)", list(&others));
     }
