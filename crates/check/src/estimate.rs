@@ -29,11 +29,16 @@ pub struct Estimate {
     pub peak_bytes: u64,
 }
 
+/// Without BatchNorm there is nothing to recalibrate.
+fn stages(has_batch_norms: bool) -> impl Iterator<Item = Which> {
+    Which::ALL.into_iter().filter(move |&which| has_batch_norms || which != Which::Recalibrate)
+}
+
 /// From trials of all stages, one after the other: they must not slow each other down.
 pub fn tried(has_batch_norms: bool, stage: &Stage) -> anyhow::Result<Vec<Estimate>> {
-    let progress = stage.progress("try", "stages", Which::ALL.len() as u64);
+    let progress = stage.progress("try", "stages", stages(has_batch_norms).count() as u64);
     let mut estimates = Vec::new();
-    for which in Which::ALL.into_iter().filter(|&which| has_batch_norms || which != Which::Recalibrate) {
+    for which in stages(has_batch_norms) {
         progress.note(which.name().to_owned());
         let taken = trial::of(which)?;
         let time = taken.time();
@@ -68,12 +73,11 @@ pub fn untried(
     let (folded, _) = fold_batch_norm(graph, &model.weights, &observed)?;
     let (_, grafted) = graft_folded(&models, &plan, Heads::Separate)?;
     let of_batches = |usual: usize, n_images: usize| {
-        let batch_size = args.images.batch_size.map_or(usual, |n| n as usize);
+        let batch_size = args.images.batch_size.map_or(usual, |n| n as usize).min(n_images.max(1));
         let n_threads = stage.n_threads().min(n_images.div_ceil(batch_size).max(1));
         Work { n_models: models.len(), batch_size, n_threads }
     };
     let usual = batch_size(graph, args.device)?;
-    let stages = Which::ALL.into_iter().filter(|&which| has_batch_norms || which != Which::Recalibrate);
     let estimate = |which| {
         let n = |split, n| anyhow::Ok(Images::choose(&models, args, split, n)?.len());
         let images = match which {
@@ -83,7 +87,7 @@ pub fn untried(
             Which::Recalibrate => n(Split::Train, Some(infer::IMAGES))?,
             Which::Eval => n(Split::Test, None)?,
         };
-        let work = of_batches(if which == Which::Recalibrate { batch_norm::BATCH.min(images) } else { usual }, images);
+        let work = of_batches(if which == Which::Recalibrate { batch_norm::BATCH } else { usual }, images);
         let peak = match which {
             Which::Collect => memory::collection(&folded, &dims, Grams::None, work)?.peak,
             Which::Match => memory::matching(&dims, Work { n_threads: stage.n_threads(), ..work }),
@@ -93,7 +97,7 @@ pub fn untried(
         };
         Ok(Estimate { stage: which, images, seconds: None, cpu_seconds: None, peak_bytes: peak as u64 })
     };
-    stages.map(estimate).collect()
+    stages(has_batch_norms).map(estimate).collect()
 }
 
 /// `0.4 s`, `12 s`, `3.5 min`, `2.1 h`.
