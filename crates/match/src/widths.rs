@@ -20,8 +20,8 @@ pub struct WidthArgs {
     /// Share of the features left unmerged: d' = d·(1 + R); above -1, at most N − 1 [default: 0, one network's width]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub keep: Option<f64>,
-    /// FLOPs relative to one model, above 0, at most N: the widths are chosen from the statistics, most energy kept per FLOP, and
-    /// so is the end of the trunk, unless it is given
+    /// FLOPs relative to one model, above 0, at most N: the widths are chosen from the statistics, most energy kept per
+    /// FLOP, and so is the end of the trunk, unless it is given
     #[arg(long, value_name = "B", conflicts_with = "keep")]
     pub budget: Option<f64>,
     /// A TOML file: keep, alpha, beta for all points, and per point under [points."NAME"], also groups = d'
