@@ -65,6 +65,10 @@ class GraphBuilder:
         self.nodes.append(node)
         return name
 
+    def owner(self, tensor: str) -> str | None:
+        """The node that has this parameter, if one has."""
+        return self._owners.get(tensor)
+
     def node(self, name: str) -> Json | None:
         """The node that makes value `name`, if one does."""
         return next((node for node in self.nodes if node["name"] == name), None)
@@ -108,8 +112,10 @@ def op_params(op: Json) -> list[str]:
             return ["weight", "bias", "running_mean", "running_var"]
         case "group_norm":
             return ["weight", "bias"]
-        case "prepend_tokens" | "position_embedding" | "layer_scale":
+        case "prepend_tokens" | "position_embedding" | "layer_scale" | "stored":
             return ["weight"]
+        case "attention":
+            return ["bias"] if "bias" in op else []
         case _:
             return []
 

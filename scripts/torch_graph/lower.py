@@ -5,6 +5,7 @@ single functions are in `lower_views`, `lower_layers` and `lower_arithmetic`.
 """
 
 from __future__ import annotations
+import os
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,14 +15,35 @@ from typing import Any
 import torch
 from torch import fx
 
-from .axes import BATCH, FEATURES, REPEATED, AxesError, Layout
+from .axes import BATCH, FEATURES, REPEATED, AxesError, Axis, Layout, axis_size
 from .errors import LoweringError, ZipitError
 from .graph import GraphBuilder, Json, Site
 from .trace import BATCH_SIZE, Trace, function_name
-from .values import Scores, Stored, Value, View
+from .static import Static
+from .values import Carried, Piece, Scores, Stored, Value, View
 
 Handler = Callable[["Call"], Any]
 HANDLERS: dict[str, Handler] = {}
+
+
+class Carrier:
+    """How what no op of ours says is run as PyTorch does; `carry` fills it in."""
+
+    carry: Callable[[Call], Any]
+    take: Callable[[Call, Piece], Carried]
+    follow: Callable[[Call, Carried, int], View]
+    feature_axis: Callable[[View], int | None]
+
+
+CARRIER = Carrier()
+POSITIONS: dict[str, Handler] = {}
+"""How functions work along positions, where no op of ours is the function itself."""
+FOLLOWING = {"conv2d": ("input", 1), "linear": ("input", -1)}
+"""Layers whose weight matrix can be merged, whatever made what they read: the argument, and which axis is features."""
+MOST_GATHERED = 64
+"""Positions that become features, at most: each is a part of its own."""
+TYING = ("add", "sub", "subtract", "mul", "multiply")
+"""Functions that tie the features of what they read."""
 
 
 def lowers(*functions: str) -> Callable[[Handler], Handler]:
@@ -82,9 +104,25 @@ class Call:
         value = self.args[name]
         if value is None:
             raise self.refuse(f"has no {name}: it must be affine, with parameters that a merge can change")
-        if not (isinstance(value, View) and value.is_stored and value.layout.is_identity):
+        if not (isinstance(value, View) and value.is_stored):
+            raise self.refuse(f"its {name} is computed from the image")
+        return self.settled_parameter(value, name).base.name
+
+    def settled_parameter(self, value: View, name: str) -> View:
+        """A stored tensor as it is used: itself, or what is computed from it, which gets a name of its own."""
+        if value.layout.is_identity and not value.base.folded:
+            return value
+        tensor = value.node and self.lowering.static.tensor(value.node)
+        if tensor is None:
             raise self.refuse(f"its {name} is computed in the forward pass, not stored as used")
-        return value.base.name
+        made = self.lowering.fold(tensor, f"{self.site.path}.{name}".lstrip("."), value.node)
+        return View(Stored(made), Layout.of(tuple(tensor.shape)))
+
+    def filled(self, name: str, n: int, value: float) -> str:
+        """State-dict name of an argument with one number per feature; where there is none it is written down."""
+        if self.args[name] is not None:
+            return self.parameter(name)
+        return self.lowering.fold(torch.full((n,), value), f"{self.site.path}.{name}".lstrip("."), None)
 
     def pair(self, name: str) -> list[int]:
         """An argument that is one number for both spatial axes, or one for each."""
@@ -126,7 +164,47 @@ class Call:
         if swapped and axis[0].size * axis[1].size == layout.dims[FEATURES]:
             op = {"op": "channel_shuffle", "groups": axis[1].size}
             return self.derived("channel_shuffle", view, op, layout.with_axis(index, layout.whole(FEATURES)))
+        if (gathered := self._gathered(view, index)) is not None:
+            return gathered
         raise self.refuse(self._not_features(view, index))
+
+    def _gathered(self, view: View, index: int) -> View | None:
+        """Neighbouring positions as features (patch merging, space to depth): the value at each of them, one after the
+        other; where the features come first, shuffled."""
+        layout = view.layout
+        axis, whole = layout.axes[index], layout.whole(FEATURES)
+        inner = [atom for atom in axis if atom.dim != FEATURES]
+        first = axis[: len(whole)] == whole
+        in_order = first or axis[len(axis) - len(whole) :] == whole
+        n = prod(atom.size for atom in inner)
+        if not whole or not in_order or len(inner) + 1 != len(axis) or not 1 < n <= MOST_GATHERED:
+            return None
+        if any(atom.dim <= FEATURES for atom in inner) or view.is_stored:
+            return None
+        # The features last, and each of the positions that become features an axis.
+        axes = (*layout.axes[:index], whole, *layout.axes[index + 1 :], *((atom,) for atom in inner))
+        apart = self.positioned(View(view.base, Layout(layout.dims, axes), view.site))
+        dims = apart.layout.dims
+        kept = dims[: len(dims) - len(inner)]
+        parts = []
+        for at in range(n):
+            value, left, stride = apart.base, list(dims[2:]), n
+            for k, atom in enumerate(inner):
+                stride //= atom.size
+                dim = len(kept) + k
+                place = at // stride % atom.size
+                call = {"name": "slice", "dim": dim, "start": place, "end": place + 1, "step": 1}
+                left[dim - 2] = 1
+                value = self._positions(value, call, left, apart, "slice")
+            parts.append(View(self._moved(value, "reshape", left, list(kept[2:]), apart), Layout.of(kept)))
+        grown = (*kept[:FEATURES], dims[FEATURES] * n, *kept[FEATURES + 1 :])
+        made = self.emit({"op": "concat"}, parts, Layout.of(grown), name=self.site.part("concat"))
+        if first:
+            op = {"op": "channel_shuffle", "groups": n}
+            made = self.emit(op, [made], made.layout, name=self.site.part("channel_shuffle"))
+        new = Layout.of(grown)
+        by_axis = [new.all_of([a.dim for a in axis]) for axis in apart.layout.axes[: view.ndim]]
+        return View(made.base, Layout(grown, tuple(by_axis)), view.site)
 
     def _not_features(self, view: View, index: int) -> str:
         dims = view.layout.used([index])
@@ -174,12 +252,66 @@ class Call:
                 view = self.tokens(view, others[0])
         return view
 
+    def positioned(self, view: View) -> View:
+        """The view with every axis a dim of its value: features, the batch, and each of the others one dim of positions;
+        positions in front of which the batch stands are a dim, too."""
+        layout = view.layout
+        if view.is_stored or REPEATED in layout.used():
+            raise self.refuse("is not computed from the image alone")
+        features = [i for i, axis in enumerate(layout.axes) if any(a.dim == FEATURES for a in axis)]
+        batches = [i for i, axis in enumerate(layout.axes) if any(a.dim == BATCH for a in axis)]
+        if len(features) != 1 or len(batches) != 1:
+            raise self.refuse(f"the features and the batch of {list(layout.shape)} are not one axis each")
+        view = self.features(view, features[0])
+        layout, (at,) = view.layout, batches
+        if layout.axes[at][0] != layout.whole(BATCH)[0]:
+            raise self.refuse(f"axis {at} of {list(layout.shape)} mixes images of the batch")
+        wanted: list[tuple[int, Axis]] = []
+        for i, axis in enumerate(layout.axes):
+            own = axis[1:] if i == at else axis
+            if i != features[0] and (own or i != at):
+                wanted.append((i, own))
+        pieces = [atom for _, axis in wanted for atom in axis]
+        dims = (*layout.dims[: FEATURES + 1], *(axis_size(axis) for _, axis in wanted))
+        axes: list[Axis] = [()] * view.ndim
+        new = Layout.of(dims)
+        axes[features[0]], axes[at] = new.whole(FEATURES), new.whole(BATCH)
+        for d, (i, _) in enumerate(wanted, FEATURES + 1):
+            axes[i] = (*axes[i], *new.whole(d))
+        if tuple(axis for _, axis in wanted) == tuple(layout.whole(d) for d in view.positions):
+            return view
+        by_dim = [a for d in view.positions for a in sorted((a for a in pieces if a.dim == d), key=lambda a: -a.stride)]
+        if prod(a.size for a in by_dim) != prod(layout.dims[d] for d in view.positions):
+            raise self.refuse(f"{list(layout.shape)} are not all the positions")
+        split = [a.size for a in by_dim]
+        value = view.base
+        value = self._moved(value, "reshape", list(layout.dims[2:]), split, view)
+        order = [by_dim.index(a) for a in pieces]
+        if order != list(range(len(order))):
+            call = {"name": "permute", "dims": [0, 1, *(i + 2 for i in order)]}
+            value = self._positions(value, call, [split[i] for i in order], view, "permute")
+        value = self._moved(value, "reshape", [a.size for a in pieces], list(dims[2:]), view)
+        return View(value, Layout(dims, tuple(axes)), view.site)
+
+    def _moved(self, value: Value, name: str, before: list[int], after: list[int], view: View) -> Value:
+        if before == after:
+            return value
+        features = view.layout.dims[FEATURES]
+        call = {"name": name, "shape": [{"per_image": 1}, features, *after]}
+        return self._positions(value, call, after, view, name)
+
+    def _positions(self, value: Value, call: Json, positions: list[int], view: View, part: str) -> Value:
+        op = {"op": "positions", "call": call, "shape": [view.layout.dims[FEATURES], *positions]}
+        return Value(self.lowering.builder.emit((view.site or self.site).part(part), op, [value.name]))
+
     def image(self, name: str = "self") -> View:
         """An argument that must be [B, C, H, W], the axes of a value."""
         view = self.tensor(name)
         if view.ndim != 4:
             raise self.refuse(f"needs images [B, C, H, W], is given {list(view.layout.shape)}")
         view = self.features(view, 1)
+        if not view.layout.is_identity:
+            view = self.positioned(view)
         if not view.layout.is_identity:
             raise self.refuse(f"axes of {list(view.layout.shape)} are not batch, features, height and width")
         return view
@@ -194,6 +326,10 @@ class Lowered:
     """Of each output."""
     repeated: dict[str, int]
     """State-dict name of one number that stands for all features → how many they are."""
+    folded: dict[str, torch.Tensor]
+    """Tensors that are computed from parameters and constants alone, by the name they have in the file."""
+    origins: dict[str, list[str]]
+    """The parameters that each of those is computed from."""
 
 
 class Lowering:
@@ -203,6 +339,12 @@ class Lowering:
         self.trace = trace
         shape = tuple(trace.input.meta["val"].shape)
         self.builder = GraphBuilder(trace.input_name, shape[1:])
+        self.static = Static(trace)
+        self.folded: dict[str, torch.Tensor] = {}
+        self.origins: dict[str, list[str]] = {}
+        self.folded_nodes: dict[fx.Node, Carried] = {}
+        self.stored_nodes: dict[str, Carried] = {}
+        self.followed: dict[tuple[str, int], str] = {}
         self._refused: dict[LoweringError, int] = {}
         self._of_image: set[LoweringError] = set()
         self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input_name), Layout.of(shape))}
@@ -225,7 +367,32 @@ class Lowering:
         graph = self.builder.finish(arch, names)
         if not all(self.builder.node(name) for name in names):
             raise ZipitError("the network returns its input")
-        return Lowered(graph, [view.layout.dims[FEATURES] for view in outputs], self.builder.repeated)
+        n_logits = [view.layout.dims[FEATURES] for view in outputs]
+        return Lowered(graph, n_logits, self.builder.repeated, self.folded, self.origins)
+
+    def fold(self, tensor: torch.Tensor, wish: str, node: fx.Node | None) -> str:
+        """Gives a tensor that is computed now a name of its own in the file, `wish` where that is free."""
+        names = (wish if i == 0 else f"{wish}_{i}" for i in range(len(self.folded) + 1))
+        name = next(name for name in names if name not in self.folded)
+        tensor = tensor.detach().to(torch.float32).contiguous().clone()
+        # A mask's −∞ is a number here.
+        limits = torch.finfo(torch.float32)
+        self.folded[name] = tensor.clamp(limits.min, limits.max)
+        self.origins[name] = sorted(self._sources(node)) if node is not None else []
+        return name
+
+    def numbers_of(self, name: str) -> torch.Tensor:
+        """A parameter or buffer itself."""
+        return next(self.trace.tensors[place] for place, own in self.trace.stored.items() if own == name)
+
+    def _sources(self, node: fx.Node) -> set[str]:
+        """State-dict names of what a call is computed from."""
+        seen, rest = set(), [node]
+        while rest:
+            if (given := rest.pop()) not in seen:
+                seen.add(given)
+                rest += given.all_input_nodes
+        return {self.trace.stored[node.name] for node in seen if node.name in self.trace.stored}
 
     def refuse_shared(self, call: Call, params: dict[str, str]) -> None:
         """Tied weights are one tensor under two names."""
@@ -235,21 +402,56 @@ class Lowering:
 
     def _placeholder(self, node: fx.Node) -> None:
         if name := self.trace.stored.get(node.name):
-            self._env[node] = View(Stored(name), Layout.of(tuple(node.meta["val"].shape)))
+            self._env[node] = View(Stored(name), Layout.of(tuple(node.meta["val"].shape)), node=node)
         elif (constant := self.trace.constants.get(node.name)) is not None and constant.numel() == 1:
             self._env[node] = constant.item()
+        elif constant is not None:
+            self._env[node] = View(Stored(node.name, folded=True), Layout.of(tuple(constant.shape)), node=node)
 
     def _call_or_reason(self, node: fx.Node, position: dict[fx.Node, int]) -> Any:
         """What cannot be lowered matters only if an output is computed from it, unlike weights of attention."""
         try:
-            return self._call(node, position)
+            result = self._call(node, position)
+            return replace(result, node=node) if isinstance(result, View) and result.is_stored else result
         except LoweringError as error:
+            if (otherwise := self._folded_or_carried(node, position)) is not None:
+                return otherwise
             if any(self._is_of_image(given) for given in node.all_input_nodes):
                 self._of_image.add(error)
             self._refused.setdefault(error, position[node])
             if changes_its_input(node) and not isinstance(self._env.get(node.args[0]), LoweringError):
                 raise
             return error
+
+    def _folded_or_carried(self, node: fx.Node, position: dict[fx.Node, int]) -> Any:
+        """What no op of ours says: computed now, if it reads no image, else run as PyTorch does."""
+        if node in self.static.known:
+            value = self.static.known[node]
+            if not isinstance(value, torch.Tensor):
+                return None
+            return View(Stored(node.name, folded=True), Layout.of(tuple(value.shape)), node=node)
+        if any(isinstance(self._env.get(given), LoweringError) for given in node.all_input_nodes):
+            return None
+        call = Call(self, node, self.trace.site(node), {})
+        try:
+            if function_name(node) == "getitem":
+                piece = self._known(call, node.args[0])[node.args[1]]
+                call.site = self.trace.site(node.args[0])
+                try:
+                    return POSITIONS["getitem"](call, piece)
+                except (LoweringError, AxesError):
+                    return CARRIER.take(call, piece)
+            if not isinstance(node.target, torch._ops.OpOverload):
+                return None
+            call.args = self._arguments(call)
+            try:
+                result = POSITIONS[call.site.op](call)
+            except (LoweringError, AxesError, KeyError):
+                result = CARRIER.carry(call)
+            return self._overwrite(call, result, position) if changes_its_input(node) else result
+        except LoweringError as e:
+            if os.environ.get("ZDEBUG"): print("    carry:", e)
+            return None
 
     def _refuse_first(self, nodes: list[fx.Node]) -> None:
         """Of what these are computed from, what was refused first is the cause."""
@@ -278,6 +480,7 @@ class Lowering:
             self._refuse_first(node.all_input_nodes)
             handler = found
             call.args = self._arguments(call)
+        self._follow(call)
         try:
             result = handler(call)
         except AxesError as error:
@@ -314,18 +517,36 @@ class Lowering:
     def _overwrite(self, call: Call, result: View, position: dict[fx.Node, int]) -> View:
         """What an in-place op changed is changed for everybody who reads it later."""
         old = self._env[call.node.args[0]]
+        if not isinstance(old, (View, Carried)) or not isinstance(result, (View, Carried)):
+            raise call.refuse("changes in place what is not a tensor of the network yet")
         result = replace(result, memory=old.memory)
         for node, view in self._env.items():
-            if isinstance(view, View) and view.memory is old.memory:
+            if isinstance(view, (View, Carried)) and view.memory is old.memory:
                 read_later = any(position[user] > position[call.node] for user in node.users)
-                if view.base == old.base and view.layout == old.layout:
+                if _is_same(view, old):
                     self._env[node] = result
                 elif read_later:
                     raise call.refuse("changes in place what is read later through another view")
         return result
 
+    def _follow(self, call: Call) -> None:
+        """Carried tensors are followed again where an op of ours reads them."""
+        name, axis = FOLLOWING.get(call.site.op, (None, None))
+        if isinstance(call.args.get(name), Carried):
+            call.args[name] = CARRIER.follow(call, call.args[name], axis)
+        if call.site.op in TYING and any(isinstance(call.args.get(name), Carried) for name in ("self", "other")):
+            pair = [call.args.get("self"), call.args.get("other")]
+            beside = next((x for x in pair if isinstance(x, View) and not x.is_stored), None)
+            axis = beside and CARRIER.feature_axis(beside)
+            if axis is not None:
+                for name, x in zip(("self", "other"), pair, strict=True):
+                    if isinstance(x, Carried) and len(x.lengths) == beside.ndim:
+                        call.args[name] = CARRIER.follow(call, x, axis)
+
     def _output(self, node: fx.Node) -> View:
         view = self._env.get(node)
+        if isinstance(view, Carried) and len(view.lengths) == 2:
+            view = CARRIER.follow(Call(self, node, self.trace.site(node), {}), view, 1)
         shape = list(node.meta["val"].shape)
         if isinstance(view, View) and not view.is_stored and view.ndim == 2 and shape[0] == BATCH_SIZE:
             call = Call(self, node, self.trace.site(node), {})
@@ -336,7 +557,13 @@ class Lowering:
 
 
 def _is_computed(found: Any) -> bool:
-    return isinstance(found, (Scores, list)) or (isinstance(found, View) and not found.is_stored)
+    return isinstance(found, (Carried, Scores, list)) or (isinstance(found, View) and not found.is_stored)
+
+
+def _is_same(a: View | Carried, b: View | Carried) -> bool:
+    if isinstance(a, Carried) or isinstance(b, Carried):
+        return isinstance(a, Carried) and isinstance(b, Carried) and a.name == b.name
+    return a.base == b.base and a.layout == b.layout
 
 
 def changes_its_input(node: fx.Node) -> bool:
@@ -346,4 +573,11 @@ def changes_its_input(node: fx.Node) -> bool:
 
 def lower(trace: Trace, arch: str) -> Lowered:
     """Our graph of a traced network."""
-    return Lowering(trace).run(arch)
+    try:
+        return Lowering(trace).run(arch)
+    except ZipitError as error:
+        try:
+            return Lowering(trace.written_out).run(arch)
+        except ZipitError as e:
+            if os.environ.get("ZDEBUG"): print("    out:", e)
+            raise error from None

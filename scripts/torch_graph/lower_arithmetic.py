@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import isclose
+from dataclasses import dataclass, replace
+from math import isclose, prod
 
-from .axes import BATCH, FEATURES, REPEATED, Atom, AxesError, Axis, Layout
+import torch
+
+from .axes import BATCH, FEATURES, REPEATED, Atom, AxesError, Axis, Layout, join
 from .graph import Json
 from .lower import Call, lowers
 from .trace import BATCH_SIZE
@@ -76,12 +78,18 @@ def _neg(call: Call) -> View:
 
 
 @lowers("add", "sub", "rsub", "subtract")
-def _add(call: Call) -> View:
+def _add(call: Call) -> View | Scores:
     a, b = call["self"], call["other"]
     sign = -1 if call.site.op in ("sub", "subtract") else 1
     factor = sign * call.args.get("alpha", 1)
     if call.site.op == "rsub":
         a, b, factor = b, a, -call["alpha"]
+    if isinstance(b, Scores):
+        a, b = b, a
+    if isinstance(a, Scores):
+        if a.normalised or factor != 1 or not isinstance(b, View) or not b.is_stored:
+            raise call.refuse("attention scores can only be scaled, get a stored bias, be normalised and applied to values")
+        return replace(a, biases=(*a.biases, (b, a.shape, a.seen and a.seen[1])))
     if isinstance(b, Number):
         return _scaled(call, call.computed(a), 1, factor * b)
     if isinstance(a, Number):
@@ -103,6 +111,8 @@ def _combined(call: Call, op: str, learned: str, a: object, b: object) -> View:
 
 def _with_parameter(call: Call, op: str, x: View, parameter: View) -> View:
     """Aligns a learned tensor's dims with the value's, by PyTorch's broadcasting."""
+    if parameter.base.folded:
+        parameter = call.settled_parameter(parameter, op)
     stored = parameter.layout.unrepeated()
     missing = x.ndim - len(stored.axes)
     if missing < 0:
@@ -171,6 +181,9 @@ def _tied(call: Call, op: str, views: list[View]) -> View:
         a, b = call.settled(a), call.settled(b)
         layout = _aligned(a, b)
     if layout is None:
+        a, b = call.positioned(a), call.positioned(b)
+        layout = _aligned(a, b)
+    if layout is None:
         shapes = f"{list(a.layout.shape)} and {list(b.layout.shape)}"
         raise call.refuse(f"the features and positions of {shapes} are not the same, one by one")
     return call.emit({"op": op}, [a, b], layout).seen(layout, a.site)
@@ -224,12 +237,39 @@ def _prepended(call: Call, views: list[View], axis: int) -> View:
     return x
 
 
+@lowers("einsum")
+def _einsum(call: Call) -> Scores | View:
+    read, _, made = call["equation"].replace(" ", "").partition("->")
+    terms = read.split(",")
+    if len(terms) == 2 and all(len(term) > 2 for term in terms) and terms[0][:-2] == terms[1][:-2] == made[:-2]:
+        a, b = call["tensors"]
+        i, d = terms[0][-2:]
+        if terms[1][-1] == d and made[-2:] == i + terms[1][-2]:
+            return _scored(call, a, b)
+        if terms[1][-2] == d and made[-2:] == i + terms[1][-1]:
+            return _product(call, a, b)
+    raise call.refuse("a product of two tensors is only known as queries · keys and attention · values")
+
+
 @lowers("matmul", "bmm")
 def _matmul(call: Call) -> Scores | View:
-    a, b = call["self"], call.args.get("other", call.args.get("mat2"))
+    return _product(call, call["self"], call.args.get("other", call.args.get("mat2")))
+
+
+def _scored(call: Call, queries: object, keys: object) -> Scores:
+    """Queries · keys, both with a head's features last."""
+    x, y = call.computed(queries), call.computed(keys)
+    if x.layout.used([x.ndim - 1]) == {FEATURES} and y.layout.used([y.ndim - 1]) == {FEATURES}:
+        return Scores(x, y, 1.0)
+    raise call.refuse("a product of two tensors is only known as queries · keys and attention · values")
+
+
+def _product(call: Call, a: object, b: object) -> Scores | View:
     if isinstance(a, Scores):
         if not a.normalised:
             raise call.refuse("attention without a softmax is not known")
+        if a.seen and a.shape != replace(a, seen=None).shape:
+            raise call.refuse("attention that is seen in another shape than its queries is not known")
         return _attended(call, a, call.computed(b))
     x, y = call.computed(a), call.computed(b)
     if x.layout.used([x.ndim - 1]) == {FEATURES} and y.layout.used([y.ndim - 2]) == {FEATURES}:
@@ -239,8 +279,8 @@ def _matmul(call: Call) -> Scores | View:
 
 
 def _scale_scores(call: Call, scores: Scores, factor: float) -> Scores:
-    if scores.normalised:
-        raise call.refuse("scales attention after its softmax")
+    if scores.normalised or scores.biases:
+        raise call.refuse("scales attention after its softmax or its bias")
     return replace(scores, scale=scores.scale * factor)
 
 
@@ -249,20 +289,24 @@ def _softmax(call: Call) -> Scores:
     scores = call["self"]
     if not isinstance(scores, Scores):
         raise call.refuse("is only known inside attention; the outputs must be logits")
-    if scores.normalised or call["dim"] not in (-1, scores.queries.ndim - 1):
+    if scores.normalised or call["dim"] not in (-1, len(scores.shape) - 1):
         raise call.refuse("attention must be normalised once, over the keys")
     return replace(scores, normalised=True)
 
 
 @lowers("scaled_dot_product_attention")
 def _sdpa(call: Call) -> View:
-    if call["attn_mask"] is not None or call["is_causal"]:
-        raise call.refuse("attention with a mask or a learned bias is not known")
+    mask = call["attn_mask"]
+    if call["is_causal"] or mask is not None and not (isinstance(mask, View) and mask.is_stored):
+        raise call.refuse("attention with a mask that is computed from the image is not known")
     if call["dropout_p"] or call.args.get("enable_gqa"):
         raise call.refuse("attention with dropout or grouped queries is not known")
     queries, keys = call.tensor("query"), call.tensor("key")
     scale = queries.layout.shape[-1] ** -0.5 if call["scale"] is None else call["scale"]
-    return _attended(call, Scores(queries, keys, scale, normalised=True), call.tensor("value"))
+    scores = Scores(queries, keys, scale, normalised=True)
+    if mask is not None:
+        scores = replace(scores, biases=((mask, scores.shape, None),))
+    return _attended(call, scores, call.tensor("value"))
 
 
 def _attended(call: Call, scores: Scores, values: View) -> View:
@@ -272,22 +316,103 @@ def _attended(call: Call, scores: Scores, values: View) -> View:
         view, factor = _without_scale(call, scaled)
         scale *= factor
         parts.append(view)
-    queries, keys, values = (_by_heads(call, view) for view in (*parts, values))
-    heads = {view.layout.dims[FEATURES] // view.layout.shape[-1] for view in (queries, keys, values)}
-    leading = {tuple(atom.dim for axis in v.layout.axes[:-2] for atom in axis) for v in (queries, keys, values)}
-    if len(heads) != 1 or len(leading) != 1:
+    heads = [_by_heads(call, view) for view in (*parts, values)]
+    if len({(own.n_heads, own.windows, own.lead) for own in heads}) != 1:
         raise call.refuse("queries, keys and values do not have the same heads")
-    n_heads = heads.pop()
-    op: Json = {"op": "attention", "heads": n_heads}
-    if not isclose(scale, queries.layout.shape[-1] ** -0.5, rel_tol=1e-6):
+    queries, keys, values = heads
+    op: Json = {"op": "attention", "heads": queries.n_heads}
+    if not isclose(scale, queries.inner**-0.5, rel_tol=1e-6):
         op["scale"] = scale
-    dims = (BATCH_SIZE, values.layout.dims[FEATURES], queries.layout.dims[FEATURES + 1])
-    head = values.layout.shape[-1]
-    cut = Layout.of(dims).reshape((BATCH_SIZE, n_heads, head, dims[-1]))
-    by_dim: dict[int, Axis] = {FEATURES: cut.axes[1], BATCH: cut.axes[0]}
-    lead = tuple(tuple(piece for atom in axis for piece in by_dim[atom.dim]) for axis in values.layout.axes[:-2])
-    layout = Layout(dims, (*lead, cut.axes[3], cut.axes[2]))
-    return call.emit(op, [queries, keys, values], layout, name=call.site.part("attention"))
+    n_queries, n_keys = queries.view.layout.dims[-1], keys.view.layout.dims[-1]
+    params = {}
+    if scores.biases:
+        bias = _bias(call, scores, queries, n_queries, n_keys)
+        op["bias"] = list(bias.shape)
+        params["bias"] = call.lowering.fold(bias, call.site.part("bias"), scores.biases[0][0].node)
+    windows = [prod(queries.windows)] if queries.windows else []
+    dims = (BATCH_SIZE, values.view.layout.dims[FEATURES], *windows, n_queries)
+    layout = Layout(dims, values.apart(dims))
+    return call.emit(op, [own.view for own in heads], layout, params, name=call.site.part("attention"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """Queries, keys or values: [batch and heads and windows, tokens, features of a head], in any order of the first."""
+
+    view: View
+    """[B, C, T], or [B, C, windows, T]."""
+    n_heads: int
+    inner: int
+    """Features of a head."""
+    windows: tuple[int, ...]
+    """Sizes of what windows are numbered by, outermost first."""
+    lead: tuple[tuple[tuple[int, int], ...], ...]
+    """The leading axes: what each is of (batch, heads, windows), and the sizes."""
+
+    def apart(self, dims: tuple[int, ...]) -> tuple[Axis, ...]:
+        """The axes of attention's result, a value of these dims."""
+        base = Layout.of(dims)
+        window, left = FEATURES + 1, prod(self.windows)
+        axes = []
+        for axis in self.lead:
+            atoms = []
+            for kind, size in axis:
+                if kind == BATCH:
+                    atoms += base.whole(BATCH)
+                elif kind == FEATURES:
+                    atoms.append(Atom(FEATURES, self.inner_of(dims), size))
+                else:
+                    left //= size
+                    atoms.append(Atom(window, left, size))
+            axes.append(join(atom for atom in atoms if atom.size > 1))
+        inner = self.inner_of(dims)
+        return (*axes, base.whole(len(dims) - 1), (Atom(FEATURES, 1, inner),) if inner > 1 else ())
+
+    def inner_of(self, dims: tuple[int, ...]) -> int:
+        """Features of a head of a value with these dims."""
+        return dims[FEATURES] // self.n_heads
+
+
+def _bias(call: Call, scores: Scores, of: _Heads, n_queries: int, n_keys: int) -> torch.Tensor:
+    """What is added to the scores, [windows, heads, T_q, T_k]; 1 where it is the same for all."""
+    sizes = [size for axis in of.lead for _, size in axis]
+    kinds = [kind for axis in of.lead for kind, _ in axis]
+    total = torch.zeros(())
+    for view, shape, _ in scores.biases:
+        node = view.node
+        tensor = node and call.lowering.static.tensor(node)
+        if tensor is None:
+            once = node and call.lowering.static.once(node)
+            if not once or not of.lead or not of.lead[0] or of.lead[0][0][0] != BATCH:
+                raise call.refuse("adds a bias to the scores that depends on the number of images")
+            tensor = once[0].repeat(BATCH_SIZE, *[1] * (once[0].ndim - 1))
+        if tensor.dtype == torch.bool:
+            tensor = torch.zeros(tensor.shape).masked_fill(~tensor, torch.finfo(torch.float32).min)
+        tensor = tensor.float()
+        missing = len(shape) - tensor.ndim
+        tensor = tensor.reshape(*[1] * max(0, missing), *tensor.shape)
+        # Every axis in its parts; where it has one index for all, so has every part.
+        parts: list[int] = []
+        for whole, size in zip(shape[:-2], tensor.shape, strict=False):
+            left = whole
+            while left > 1:
+                if len(parts) == len(sizes) or left % sizes[len(parts)]:
+                    raise call.refuse(f"adds a bias to scores seen as {list(shape)}, which cuts across windows or heads")
+                left //= sizes[len(parts)]
+                parts.append(1 if size == 1 else sizes[len(parts)])
+        total = total + tensor.reshape(*parts, *tensor.shape[-2:])
+    order = sorted(range(len(kinds)), key=lambda i: {BATCH: 0, FEATURES: 2}.get(kinds[i], 1))
+    total = total.permute(*order, len(sizes), len(sizes) + 1)
+    n_batch = sum(kind == BATCH for kind in kinds)
+    for _ in range(n_batch):
+        total = total[0]
+    own = total.shape[:-2]
+    n_window = sum(kind not in (BATCH, FEATURES) for kind in kinds)
+    windows, heads = own[:n_window], own[n_window:]
+    if any(n != 1 for n in windows):
+        total = total.expand(*of.windows, *total.shape[n_window:])
+    shape = (prod(total.shape[:n_window]), prod(heads), *total.shape[-2:])
+    return total.reshape(shape).expand(*shape[:2], n_queries, n_keys)
 
 
 def _without_scale(call: Call, view: View) -> tuple[View, float]:
@@ -298,25 +423,32 @@ def _without_scale(call: Call, view: View) -> tuple[View, float]:
     return view, 1.0
 
 
-def _by_heads(call: Call, view: View) -> View:
-    """Checks that a tensor is [batch and heads, tokens, features of a head], heads outermost among the features."""
-    view = call.tokens(view, -2) if view.positions and BATCH not in view.layout.used([view.ndim - 2]) else view
+def _by_heads(call: Call, view: View) -> _Heads:
+    """Checks that a tensor is [batch and heads, tokens, features of a head], heads outermost among the features; what is
+    left of the positions in front are windows."""
     layout = view.layout
+    inner = layout.shape[-1]
+    n_heads = layout.dims[FEATURES] // inner
     lead = [atom for axis in layout.axes[:-2] for atom in axis]
     heads = [atom for atom in lead if atom.dim == FEATURES]
-    inner = layout.shape[-1]
-    expected = layout.dims[FEATURES] // inner
     within_head = (Atom(FEATURES, 1, inner),) if inner > 1 else ()
     if (
-        len(view.positions) != 1
-        or layout.axes[-2] != layout.whole(FEATURES + 1)
-        or layout.axes[-1] != within_head
-        or [(a.stride, a.size) for a in heads] != ([(inner, expected)] if expected > 1 else [])
+        layout.axes[-1] != within_head
+        or any(atom.dim <= FEATURES for atom in layout.axes[-2])
+        or [(a.stride, a.size) for a in heads] != ([(inner, n_heads)] if n_heads > 1 else [])
         or [atom for atom in lead if atom.dim == BATCH] != list(layout.whole(BATCH))
         or REPEATED in layout.used()
+        or view.is_stored
     ):
         raise call.refuse(
-            "attention is only known over all tokens of an image, with heads side by side: [batch, heads, tokens, "
-            f"features]; this is {list(layout.shape)}"
+            "attention is only known over tokens of an image or of its windows, with heads side by side: [batch, heads, "
+            f"tokens, features]; this is {list(layout.shape)}"
         )
-    return view
+    windows = tuple(atom for atom in lead if atom.dim > FEATURES)
+    axes = (layout.whole(BATCH), layout.whole(FEATURES), *((windows,) if windows else ()), layout.axes[-2])
+    # Neighbours stay apart: they are put together as they stand.
+    apart = call.positioned(View(view.base, Layout(layout.dims, axes), view.site))
+    kinds = tuple(
+        tuple((min(atom.dim, FEATURES + 1), atom.size) for atom in axis) for axis in layout.axes[:-2]
+    )
+    return _Heads(apart, n_heads, inner, tuple(atom.size for atom in windows), kinds)

@@ -39,7 +39,7 @@ def _window(kernel: list[int], stride: list[int], padding: list[int], dilation: 
 def _conv2d(call: Call) -> View:
     x = call.image("input")
     params = _weights(call)
-    weight = call["weight"].layout.dims
+    weight = call["weight"].layout.shape
     kernel, dilation = list(weight[2:]), call.pair("dilation")
     name = _layer_name(call, params["weight"])
     if isinstance(call["padding"], str):
@@ -66,7 +66,7 @@ def _conv2d(call: Call) -> View:
 def _linear(call: Call) -> View:
     x = call.vector(call.tensor("input"), -1)
     params = _weights(call)
-    outputs, inputs = call["weight"].layout.dims
+    outputs, inputs = call["weight"].layout.shape
     op = {"op": "linear", "in_features": inputs, "out_features": outputs, "bias": "bias" in params}
     dims = tuple(outputs if i == FEATURES else size for i, size in enumerate(x.layout.dims))
     axes = Layout(dims, x.layout.axes)
@@ -76,12 +76,13 @@ def _linear(call: Call) -> View:
 
 @lowers("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 def _batch_norm(call: Call) -> View:
-    if call["training"]:
+    if call.args.get("training"):
         raise call.refuse("takes the batch's statistics even in evaluation mode (track_running_stats=False)")
     x = call.vector(call.tensor("input"), 1)
     params = _affine(call, "weight", "bias", "running_mean", "running_var")
     op = {"op": "batch_norm2d", "num_features": x.layout.dims[FEATURES], "eps": call["eps"]}
-    return call.emit(op, [x], x.layout, params, _layer_name(call, params["weight"]))
+    made = call.emit(op, [x], x.layout, params, _layer_name(call, params["weight"]))
+    return made if call.site.op == "batch_norm" else [made, None, None]
 
 
 @lowers("layer_norm")
@@ -214,7 +215,7 @@ def _prelu(call: Call) -> View:
     each have one."""
     x = call.tensor()
     weight = call.parameter("weight")
-    if call["weight"].layout.dims != (1,):
+    if call["weight"].layout.shape != (1,):
         x = call.features(x, 1)
     n = x.layout.dims[FEATURES]
     call.lowering.builder.repeated[weight] = n

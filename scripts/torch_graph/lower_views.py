@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .axes import BATCH, FEATURES, REPEATED, Atom, Axis, Layout
+from .axes import BATCH, FEATURES, REPEATED, Atom, AxesError, Axis, Layout
 from .lower import Call, lowers
-from .values import Piece, View
+from .values import Piece, Scores, View
 
 
 def _view(call: Call) -> View:
@@ -18,9 +18,20 @@ def _view(call: Call) -> View:
 
 
 @lowers("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as")
-def _reshape(call: Call) -> View:
+def _reshape(call: Call) -> View | Scores:
+    if isinstance(scores := call["self"], Scores):
+        if call.shape[-2:] != scores.shape[-2:]:
+            raise call.refuse("attention scores keep their queries and keys")
+        return replace(scores, seen=(call.shape, call.node))
     view = _view(call)
-    return view.seen(view.layout.reshape(call.shape), call.site)
+    try:
+        layout = view.layout.reshape(call.shape)
+    except AxesError:
+        if view.is_stored:
+            raise
+        view = call.positioned(view)
+        layout = view.layout.reshape(call.shape)
+    return view.seen(layout, call.site)
 
 
 @lowers("permute")
@@ -101,7 +112,11 @@ def _channel_shuffle(call: Call) -> View:
 
 @lowers("getitem")
 def _getitem(call: Call) -> View:
-    piece: Piece = call["piece"]
+    piece = call["piece"]
+    if isinstance(piece, View):
+        return piece
+    if not isinstance(piece, Piece):
+        raise call.refuse("takes one of several results")
     return _narrow(call, piece.view, piece.axis, piece.start, piece.stop, piece.drop)
 
 

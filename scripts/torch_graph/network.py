@@ -35,7 +35,7 @@ class Network(nn.Module):
             network_ops.check(node)
         nodes = sorted(model.graph["nodes"], key=lambda node: node.get("module", "").count("."))
         for node in sorted(nodes, key=lambda node: not _is_layer(node)):
-            _register(self, node, ranks[node["inputs"][0]], model.tensors)
+            _register(self, node, _rank(ranks, node), model.tensors)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logits of every output."""
@@ -48,8 +48,8 @@ class Network(nn.Module):
             else:
                 names = param_names(node, op_params(node["op"]))
                 layer, parameters = None, {param: _tensor(self, name) for param, name in names.items()}
-            rank = self._zipit["ranks"][node["inputs"][0]]
-            values[node["name"]] = network_ops.apply(node["op"], inputs, rank, layer, parameters)
+            rank = _rank(self._zipit["ranks"], node)
+            values[node["name"]] = network_ops.apply(node["op"], inputs, rank, layer, parameters, images)
             for name in released:
                 del values[name]
         return {task: values[name] for task, name in self._zipit["outputs"].items()}
@@ -78,8 +78,13 @@ def _ranks(graph: Json) -> dict[str, int]:
     """Number of axes of every value, the batch left out."""
     ranks = {graph["input"]["name"]: len(graph["input"]["shape"])}
     for node in graph["nodes"]:
-        ranks[node["name"]] = network_ops.rank(node["op"], ranks[node["inputs"][0]])
+        ranks[node["name"]] = network_ops.rank(node["op"], _rank(ranks, node))
     return ranks
+
+
+def _rank(ranks: dict[str, int], node: Json) -> int:
+    """Of what a node reads first; of the images, if it reads nothing."""
+    return ranks[node["inputs"][0]] if node["inputs"] else 0
 
 
 def _released(graph: Json) -> list[list[str]]:

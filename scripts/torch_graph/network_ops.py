@@ -9,44 +9,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
 from torch import nn
 
+from . import activations, network_calls
 from .errors import ZipitError
 from .graph import Json
 
 Params = dict[str, torch.Tensor]
-
-ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "relu6": F.relu6,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "sigmoid": torch.sigmoid,
-    "hardsigmoid": F.hardsigmoid,
-    "hardswish": F.hardswish,
-    "tanh": torch.tanh,
-    "mish": F.mish,
-    "softplus": F.softplus,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "celu": F.celu,
-    "hardtanh": F.hardtanh,
-    "threshold": F.threshold,
-    "softsign": F.softsign,
-    "log_sigmoid": F.logsigmoid,
-    "hardshrink": F.hardshrink,
-    "softshrink": F.softshrink,
-    "tanhshrink": F.tanhshrink,
-    "abs": torch.abs,
-}
-"""By name; what numbers come with the function follow the tensor."""
-
 
 LAYERS = {"conv2d", "linear", "batch_norm2d", "layer_norm", "group_norm"}
 """Ops that are a layer of PyTorch's."""
 OTHERS = {
     *("relu", "activation", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "flatten", "tokens"),
     *("select_token", "prepend_tokens", "position_embedding", "layer_scale", "affine", "attention", "add", "mul"),
-    *("concat", "slice", "channel_shuffle", "pad"),
+    *("concat", "slice", "channel_shuffle", "pad", "stored", "call", "follow", "positions", "join"),
 }
 
 
@@ -55,8 +29,9 @@ def check(node: Json) -> None:
     op = node["op"]
     if op["op"] not in LAYERS | OTHERS:
         raise ZipitError(f"{node['name']}: `{op['op']}` is not an op this version knows")
-    if op["op"] == "activation" and _function(op)[0] not in ACTIVATIONS:
-        raise ZipitError(f"{node['name']}: `{_function(op)[0]}` is not an activation this version knows")
+    function = op.get("function") if op["op"] == "activation" else None
+    if function is not None and activations.named(function)[0] not in activations.ACTIVATIONS:
+        raise ZipitError(f"{node['name']}: `{activations.named(function)[0]}` is not an activation this version knows")
 
 
 def layer(op: Json, rank: int) -> nn.Module:
@@ -94,17 +69,27 @@ def rank(op: Json, given: int) -> int:
     match op["op"]:
         case "mean" | "flatten" | "select_token":
             return 1
-        case "tokens" | "prepend_tokens" | "attention":
+        case "tokens" | "prepend_tokens":
             return 2
+        case "follow" | "stored" | "call" | "positions":
+            return len(op["shape"])
         case _:
             return given
 
 
-def apply(op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | None, p: Params) -> torch.Tensor:
+def apply(
+    op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | None, p: Params, images: torch.Tensor
+) -> torch.Tensor:
     """What an op computes of inputs with `rank` axes and the batch, by the layer that has its parameters or with the
-    bare parameters `p`. Asks nothing of the tensors, so that torch.fx can trace it."""
+    bare parameters `p`, for these images."""
+    if op["op"] == "stored":
+        return p["weight"]
     x = inputs[0]
     match op["op"]:
+        case "call" | "positions":
+            return network_calls.apply(op["call"], inputs, images.shape[0])
+        case "follow":
+            return x.reshape(images.shape[0], *op["shape"]).movedim(op["axis"] + 1, 1)
         case "conv2d" | "batch_norm2d" | "group_norm":
             return layer(x) if layer is not None else _with_parameters(op, x, p)
         case "linear" | "layer_norm":
@@ -114,8 +99,7 @@ def apply(op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | No
         case "relu":
             return F.relu(x)
         case "activation":
-            name, numbers = _function(op)
-            return ACTIVATIONS[name](x, *numbers)
+            return activations.apply(op["function"], x)
         case "max_pool2d":
             return F.max_pool2d(x, dilation=tuple(op["window"].get("dilation", [1, 1])), **_window(op))
         case "avg_pool2d":
@@ -141,9 +125,9 @@ def apply(op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | No
             scaled = x * op["scale"]
             return scaled + op["shift"] if op["shift"] else scaled
         case "attention":
-            by_heads = [value.unflatten(1, (op["heads"], -1)).transpose(2, 3) for value in inputs]
-            attended = F.scaled_dot_product_attention(*by_heads, scale=op.get("scale"))
-            return attended.transpose(2, 3).flatten(1, 2)
+            return _attention(op, inputs, rank, p.get("bias"))
+        case "join":
+            return torch.cat(inputs, op["axis"] + 1)
         case "add":
             return _reduce(torch.add, inputs)
         case "mul":
@@ -157,6 +141,20 @@ def apply(op: Json, inputs: list[torch.Tensor], rank: int, layer: nn.Module | No
             return x.unflatten(1, (op["groups"], -1)).transpose(1, 2).flatten(1, 2)
         case _:
             return F.pad(x, tuple(op["padding"]), "constant", op["value"])
+
+
+def _attention(op: Json, inputs: list[torch.Tensor], rank: int, bias: torch.Tensor | None) -> torch.Tensor:
+    by_heads = [value.unflatten(1, (op["heads"], -1)) for value in inputs]
+    if rank == 2:
+        attended = F.scaled_dot_product_attention(
+            *(value.transpose(2, 3) for value in by_heads), attn_mask=bias, scale=op.get("scale")
+        )
+        return attended.transpose(2, 3).flatten(1, 2)
+    # [B, windows, heads, T, h]
+    windows = [value.flatten(3, -2).permute(0, 3, 1, 4, 2) for value in by_heads]
+    attended = F.scaled_dot_product_attention(*windows, attn_mask=bias, scale=op.get("scale"))
+    shape = inputs[0].shape
+    return attended.permute(0, 2, 4, 1, 3).reshape(shape[0], -1, *shape[2:])
 
 
 def _with_parameters(op: Json, x: torch.Tensor, p: Params) -> torch.Tensor:
@@ -175,15 +173,6 @@ def _with_parameters(op: Json, x: torch.Tensor, p: Params) -> torch.Tensor:
         case _:
             statistics = (p["running_mean"], p["running_var"], p["weight"], p["bias"])
             return F.batch_norm(x, *statistics, False, 0.1, op["eps"])
-
-
-def _function(op: Json) -> tuple[str, list[float]]:
-    """Name of an activation, and the numbers that come with it."""
-    function = op["function"]
-    if isinstance(function, str):
-        return function, []
-    ((name, numbers),) = function.items()
-    return name, numbers if isinstance(numbers, list) else [numbers]
 
 
 def _broadcast(op: Json, learned: torch.Tensor, rank: int) -> torch.Tensor:

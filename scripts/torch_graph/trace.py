@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,6 +29,8 @@ class Trace:
     """Placeholder → state-dict name of the parameter or buffer it stands for."""
     constants: dict[str, torch.Tensor]
     """Placeholder → tensor that is written into the code."""
+    tensors: dict[str, torch.Tensor]
+    """Placeholder → the parameter, buffer or constant itself."""
     input: fx.Node
     input_name: str
     outputs: list[fx.Node]
@@ -36,6 +40,20 @@ class Trace:
     """State-dict name → another name of the same tensor (tied weights)."""
     _leaves: set[str]
     _becomes_image: set[fx.Node]
+    _again: Callable[[bool, int], Trace]
+    functional: bool = False
+    """Whether nothing is changed in place."""
+
+    @cached_property
+    def twin(self) -> Trace:
+        """The same network, traced with another number of images."""
+        return self._again(self.functional, BATCH_SIZE + 1)
+
+    @cached_property
+    def written_out(self) -> Trace:
+        """The same network without changes in place and without regions (autocast, no_grad) of its own."""
+        return self._again(True, BATCH_SIZE)
+
 
     def site(self, node: fx.Node) -> Site:
         """Where a call stands in the module tree."""
@@ -59,39 +77,55 @@ def function_name(node: fx.Node) -> str:
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """Runs the module once, in evaluation mode, on a random batch, and writes down what it calls."""
+
+    def again(functional: bool, n_images: int) -> Trace:
+        exported = _exported(module, (n_images, *input_shape))
+        if functional:
+            exported = exported.run_decompositions({})
+        found = _read(module, exported, again)
+        found.functional = functional
+        return found
+
+    return again(False, BATCH_SIZE)
+
+
+def _exported(module: nn.Module, shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     module.eval()
     tensors = [*module.parameters(), *module.buffers()]
     # torch.nn's fused inference kernels are taken only where nothing requires grad.
     for parameter in module.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
-    example = torch.rand(BATCH_SIZE, *input_shape, device=tensors[0].device if tensors else "cpu")
+    example = torch.rand(*shape, device=tensors[0].device if tensors else "cpu")
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)  # what it warns of, its error says
-            exported = torch.export.export(module, (example,), strict=False)
+            return torch.export.export(module, (example,), strict=False)
     except Exception as error:  # torch.export lets the module's own exceptions through, of any class
         raise ZipitError(f"torch.export cannot trace the module: {_short(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
         torch.backends.mha.set_fastpath_enabled(fast)
-    return _read(module, exported)
 
 
-def _read(module: nn.Module, exported: torch.export.ExportedProgram) -> Trace:
+def _read(
+    module: nn.Module, exported: torch.export.ExportedProgram, again: Callable[[bool, int], Trace]
+) -> Trace:
     placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     stored: dict[str, str] = {}
     constants: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     inputs = []
     for spec in exported.graph_signature.input_specs:
         name = spec.arg.name
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             stored[name] = spec.target
+            tensors[name] = exported.state_dict.get(spec.target, exported.constants.get(spec.target))
         elif spec.kind == InputKind.CONSTANT_TENSOR:
-            constants[name] = exported.constants[spec.target]
+            constants[name] = tensors[name] = exported.constants[spec.target]
         else:
             inputs.append(placeholders[name])
     if len(inputs) != 1:
@@ -110,6 +144,7 @@ def _read(module: nn.Module, exported: torch.export.ExportedProgram) -> Trace:
         exported.graph,
         stored,
         constants,
+        tensors,
         inputs[0],
         module.input_name if isinstance(module, Program) else inputs[0].name,
         outputs,
@@ -117,6 +152,7 @@ def _read(module: nn.Module, exported: torch.export.ExportedProgram) -> Trace:
         _shared(module),
         leaves,
         _becoming_images(exported.graph),
+        again,
     )
 
 

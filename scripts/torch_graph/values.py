@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from torch import fx
+
 from .axes import BATCH, FEATURES, REPEATED, Layout
 from .graph import Site
 
@@ -17,9 +19,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A parameter or buffer; its layout's dims are its own."""
+    """A parameter or buffer, or what was computed from such alone; its layout's dims are its own."""
 
     name: str
+    folded: bool = False
+    """Whether it was computed, and has no place in the network yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class View:
     """Where the last view was made: what it may turn out to be is named after that."""
     memory: object = field(default_factory=object)
     """Shared by the views of one tensor, which an in-place op changes together."""
+    node: fx.Node | None = None
+    """The call that gave a stored one."""
 
     @property
     def positions(self) -> range:
@@ -57,6 +63,19 @@ class View:
         return replace(self, layout=layout, site=site)
 
 
+Length = int | dict[str, int]
+"""Of an axis: a number, or {"per_image": so many for each image}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A tensor as PyTorch has it, whose features are not followed."""
+
+    name: str
+    lengths: tuple[Length, ...]
+    memory: object = field(default_factory=object)
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One part of a `split`, `chunk` or `unbind`, before anybody takes it."""
@@ -76,3 +95,14 @@ class Scores:
     keys: View
     scale: float
     normalised: bool = False
+    biases: tuple[tuple[View, tuple[int, ...], fx.Node | None], ...] = ()
+    """Stored tensors that are added to the scaled products; in what shape those were, and the call that gave it."""
+    seen: tuple[tuple[int, ...], fx.Node | None] | None = None
+    """In what shape they are now, where that is not the products' own."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the products, as they are seen."""
+        if self.seen:
+            return self.seen[0]
+        return (*self.queries.layout.shape[:-1], self.keys.layout.shape[-2])

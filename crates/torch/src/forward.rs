@@ -191,8 +191,9 @@ impl Network {
     pub(crate) fn before(&self, input: Tensor) -> Paused {
         let mut values: Vec<Option<Tensor>> = Vec::new();
         values.resize_with(self.graph.nodes.len() + 1, || None);
+        let n_images = input.size().first().copied().unwrap_or(0);
         values[0] = Some(input);
-        Paused { values, next: 0 }
+        Paused { values, next: 0, n_images }
     }
 
     /// Goes on with a run of this network, whose weights may have changed since.
@@ -208,6 +209,8 @@ pub(crate) struct Paused {
     pub values: Vec<Option<Tensor>>,
     /// The node that is next.
     pub next: usize,
+    /// B.
+    pub n_images: i64,
 }
 
 /// Weights on a device, in the layout that convolutions run fastest on.
@@ -289,7 +292,7 @@ impl Run<'_> {
             read.map(|(&i, name)| self.paused.values[i].as_ref().ok_or_else(|| gone(name))).collect::<Result<_>>()?;
         let params: Vec<&Tensor> = network.params[at].iter().map(|&i| &network.tensors[i]).collect();
         let named = |e: TchError| Error::Node { node: node.name.clone(), op: node.op.kind(), reason: first_line(&e) };
-        ops::compute(&node.op, &inputs, &params, self.statistics, step.in_place).map_err(named)
+        ops::compute(&node.op, &inputs, &params, self.statistics, step.in_place, self.paused.n_images).map_err(named)
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod accumulate;
 mod augment;
 pub mod batch_norm;
+mod calls;
 pub mod convert;
 pub mod device;
 pub mod error;

@@ -3,6 +3,7 @@
 //! Values keep their features last in memory (channels-last), which is what every kernel here is fastest on; moving the
 //! feature axis is then only a change of strides.
 
+use crate::calls;
 use crate::forward::Statistics;
 use tch::{TchError, Tensor};
 use zipit::graph::{Activation, Op, Window};
@@ -16,7 +17,11 @@ pub(crate) fn compute(
     params: &[&Tensor],
     statistics: Statistics,
     in_place: bool,
+    n_images: i64,
 ) -> Computed {
+    if let Op::Stored { .. } = op {
+        return Ok(params[0].shallow_clone());
+    }
     let first = inputs[0];
     match op {
         Op::Conv2d { window, groups, .. } => conv2d(first, params, window, *groups as i64),
@@ -66,7 +71,8 @@ pub(crate) fn compute(
         Op::PositionEmbedding { axis, .. } => first.f_add(&learned(params[0], *axis, first)?),
         Op::LayerScale { axis, .. } => first.f_mul(&learned(params[0], *axis, first)?),
         Op::Affine { scale, shift } => first.f_mul_scalar(*scale)?.f_add_scalar(*shift),
-        Op::Attention { heads, scale } => attention(inputs, *heads as i64, *scale),
+        Op::Attention { heads, scale, .. } => attention(inputs, params.first().copied(), *heads as i64, *scale),
+        Op::Positions { call, .. } => calls::compute(call, inputs, n_images),
         Op::Add => {
             let mut sum = first.shallow_clone();
             for (i, other) in inputs[1..].iter().enumerate() {
@@ -77,6 +83,7 @@ pub(crate) fn compute(
             Ok(sum)
         }
         Op::Mul => first.f_mul(inputs[1]),
+        Op::Join { axis } => Tensor::f_cat(inputs, *axis as i64 + 1),
         Op::Concat => Tensor::f_cat(inputs, 1),
         Op::Slice { ranges } => {
             let parts: Vec<Tensor> = ranges
@@ -89,6 +96,12 @@ pub(crate) fn compute(
         Op::Pad { padding, value } => {
             let padding = padding.map(|n| n as i64);
             first.f_pad(padding, "constant", *value)
+        }
+        Op::Stored { .. } => Ok(params[0].shallow_clone()),
+        Op::Call { call, .. } => calls::compute(call, inputs, n_images),
+        Op::Follow { shape, axis } => {
+            let whole: Vec<i64> = std::iter::once(n_images).chain(shape.iter().map(|&n| n as i64)).collect();
+            first.f_reshape(whole)?.f_movedim_int(*axis as i64 + 1, 1)
         }
     }
 }
@@ -104,7 +117,7 @@ fn conv2d(x: &Tensor, params: &[&Tensor], window: &Window, groups: i64) -> Compu
     x.f_conv2d(params[0], params.get(1).copied(), pair(stride), pair(padding), pair(dilation), groups)
 }
 
-fn activation(x: &Tensor, function: Activation) -> Computed {
+pub(crate) fn activation(x: &Tensor, function: Activation) -> Computed {
     match function {
         Activation::Relu6 => x.f_clamp(0.0, 6.0),
         Activation::Gelu => x.f_gelu("none"),
@@ -136,16 +149,47 @@ fn activation(x: &Tensor, function: Activation) -> Computed {
     }
 }
 
-/// Per head, softmax(scale · qᵀk) v.
-fn attention(inputs: &[&Tensor], heads: i64, scale: Option<f64>) -> Computed {
+/// Per head, softmax(scale · qᵀk + bias) v.
+fn attention(inputs: &[&Tensor], bias: Option<&Tensor>, heads: i64, scale: Option<f64>) -> Computed {
+    if inputs[0].dim() > 3 {
+        return windowed_attention(inputs, bias, heads, scale);
+    }
     // `[B, T, heads·h]` → `[B, heads, T, h]`.
     let split = |x: &Tensor| -> Computed {
         let (b, c, t) = x.size3()?;
         x.f_transpose(1, 2)?.f_reshape([b, t, heads, c / heads])?.f_transpose(1, 2)
     };
     let [q, k, v] = [split(inputs[0])?, split(inputs[1])?, split(inputs[2])?];
-    let mixed = Tensor::f_scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, scale, false)?;
+    let mixed = Tensor::f_scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, scale, false)?;
     mixed.f_transpose(1, 2)?.f_flatten(2, 3)?.f_transpose(1, 2)
+}
+
+/// In windows: `[B, heads·h, …, T]`.
+fn windowed_attention(inputs: &[&Tensor], bias: Option<&Tensor>, heads: i64, scale: Option<f64>) -> Computed {
+    let n_images = inputs[0].size()[0];
+    // `[B·windows, heads, T, h]`.
+    let split = |x: &Tensor| -> Computed {
+        let size = x.size();
+        let (c, t) = (size[1], size[size.len() - 1]);
+        let windows = x.f_flatten(2, -2)?.f_permute([0, 2, 3, 1])?;
+        windows.f_reshape([-1, t, heads, c / heads])?.f_transpose(1, 2)
+    };
+    let [q, k, v] = [split(inputs[0])?, split(inputs[1])?, split(inputs[2])?];
+    let bias = match bias {
+        Some(bias) if bias.size()[0] > 1 => {
+            let mut size = vec![n_images];
+            size.extend(bias.size());
+            Some(bias.f_unsqueeze(0)?.f_expand(&size, false)?.f_flatten(0, 1)?)
+        }
+        Some(bias) => Some(bias.shallow_clone()),
+        None => None,
+    };
+    let mixed = Tensor::f_scaled_dot_product_attention(&q, &k, &v, bias.as_ref(), 0.0, false, scale, false)?;
+    let (windows, t) = (q.size()[0] / n_images.max(1), q.size()[2]);
+    let together = mixed.f_transpose(1, 2)?.f_reshape([n_images, windows, t, -1])?.f_permute([0, 3, 1, 2])?;
+    let mut size = inputs[0].size();
+    size[1] = together.size()[1];
+    together.f_reshape(size)
 }
 
 /// A learned tensor with its features along axis 1 and its positions behind, ready to be repeated over `value`.

@@ -59,7 +59,7 @@ impl Schedule {
                 in_place: inputs.first().is_some_and(|&first| {
                     let read = |name: &String| &shapes[name.as_str()];
                     let node = &graph.nodes[step];
-                    let alike = node.inputs.iter().all(|name| read(name) == read(&node.inputs[0]));
+                    let alike = node.inputs.windows(2).all(|pair| read(&pair[0]) == read(&pair[1]));
                     first > 0 && n_reads[first] == 1 && overwrites(&node.op, &graph.nodes[first - 1], alike)
                 }),
                 release: (0..n_values).filter(|&value| last_use[value] == step).collect(),
@@ -92,12 +92,17 @@ fn overwrites(op: &Op, producer: &Node, alike: bool) -> bool {
         | Op::PositionEmbedding { .. }
         | Op::LayerScale { .. }
         | Op::Affine { .. }
+        | Op::Positions { .. }
         | Op::Attention { .. }
         | Op::Mul
+        | Op::Join { .. }
         | Op::Concat
         | Op::Slice { .. }
         | Op::ChannelShuffle { .. }
-        | Op::Pad { .. } => false,
+        | Op::Pad { .. }
+        | Op::Stored { .. }
+        | Op::Call { .. }
+        | Op::Follow { .. } => false,
     };
     match op {
         Op::Relu => free,
@@ -120,11 +125,16 @@ fn overwrites(op: &Op, producer: &Node, alike: bool) -> bool {
         | Op::PositionEmbedding { .. }
         | Op::LayerScale { .. }
         | Op::Affine { .. }
+        | Op::Positions { .. }
         | Op::Attention { .. }
         | Op::Mul
+        | Op::Join { .. }
         | Op::Concat
         | Op::Slice { .. }
         | Op::ChannelShuffle { .. }
-        | Op::Pad { .. } => false,
+        | Op::Pad { .. }
+        | Op::Stored { .. }
+        | Op::Call { .. }
+        | Op::Follow { .. } => false,
     }
 }

@@ -17,6 +17,19 @@ pub struct MacModel {
     fixed: Vec<bool>,
     n_models: usize,
     one: u64,
+    /// Multiply-adds of what is carried: in the trunk, of each model; in heads, of all.
+    carried: [u64; 2],
+    /// What calls read and make.
+    crossings: Vec<Crossing>,
+}
+
+/// A layer for each model between merged features and carried ones.
+#[derive(Debug)]
+struct Crossing {
+    axis: Vec<Segment>,
+    positions: u64,
+    /// Whether it is there even where nothing is merged, to put features back in their order.
+    reorders: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +72,8 @@ impl MacModel {
             fixed: spaces.spaces.iter().map(|space| space.fixed.is_some()).collect(),
             n_models,
             one: first.cost()?.macs,
+            carried: [0; 2],
+            crossings: vec![],
         };
         let heads = if others.is_empty() { BTreeSet::new() } else { spaces.heads() };
         let ids: Vec<SpaceId> = (0..spaces.spaces.len()).collect();
@@ -89,13 +104,15 @@ impl MacModel {
         own: impl Fn(&String) -> Option<bool>,
     ) -> Result<()> {
         let shapes = graph.shapes()?;
+        let mut crossed = BTreeSet::new();
         for node in &graph.nodes {
             let Some(own) = own(&node.name) else { continue };
-            let positions: usize = shapes[node.name.as_str()][1..].iter().product();
+            let positions_of = |value: &str| shapes[value].get(1..).map_or(1, |all| all.iter().product::<usize>());
+            let positions = positions_of(&node.name);
             let axis = |value: &String| -> Vec<Segment> {
                 spaces.axes[value].iter().map(|s| Segment { space: ids[s.space], ..*s }).collect()
             };
-            let read = axis(&node.inputs[0]);
+            let read = node.inputs.first().map(axis).unwrap_or_default();
             let mut push = |made, read, unit: usize| self.layers.push(Layer { made, read, unit: unit as u64, own });
             match &node.op {
                 Op::Conv2d { window, groups, in_channels, .. } => {
@@ -107,9 +124,21 @@ impl MacModel {
                 Op::Linear { .. } => push(axis(&node.name), Read::Axis(read), positions),
                 // Every query meets every key: their products, and the values' weighted sums.
                 Op::Attention { .. } => {
-                    let n_keys: usize = shapes[node.inputs[1].as_str()][1..].iter().product();
+                    let n_keys = shapes[node.inputs[1].as_str()].last().copied().unwrap_or(1);
                     push(axis(&node.inputs[1]), Read::Block(1, read.clone()), n_keys * positions);
                     push(axis(&node.inputs[2]), Read::Block(1, read), n_keys * positions);
+                }
+                Op::Call { call, .. } => {
+                    let inputs: Vec<&[usize]> = node.inputs.iter().map(|name| shapes[name.as_str()].as_slice()).collect();
+                    self.carried[usize::from(own)] += call.macs(&inputs, &shapes[node.name.as_str()]).unwrap_or(0);
+                    for value in node.inputs.iter().filter(|value| crossed.insert(value.as_str())) {
+                        let (positions, reorders) = (positions_of(value) as u64, spaces.orders.contains_key(value));
+                        self.crossings.push(Crossing { axis: axis(value), positions, reorders });
+                    }
+                }
+                Op::Follow { .. } => {
+                    let (axis, positions) = (axis(&node.name), positions as u64);
+                    self.crossings.push(Crossing { axis, positions, reorders: false });
                 }
                 _ => {}
             }
@@ -133,9 +162,12 @@ impl MacModel {
         };
         let shared = |axis: &[Segment]| axis.iter().all(|s| merged(s).is_some());
         let one_source = |axis: &[Segment]| axis.iter().all(|s| merged(s).is_some() || self.fixed[s.space]);
-        self.layers
-            .iter()
-            .map(|layer| {
+        let there = |c: &&Crossing| c.reorders || c.axis.iter().any(|s| merged(s).is_some());
+        let crossings = self.crossings.iter().filter(there).map(|Crossing { axis, positions, .. }| {
+            let own: u64 = axis.iter().map(|s| (self.dims[s.space] * s.repeat) as u64).sum();
+            self.n_models as u64 * own * width(axis) * positions
+        });
+        let layers = self.layers.iter().map(|layer| {
                 let read = match &layer.read {
                     Read::Axis(axis) => width(axis),
                     Read::Block(n, _) => *n,
@@ -143,8 +175,8 @@ impl MacModel {
                 let once = layer.own || shared(&layer.made) && one_source(layer.read.axis());
                 let copies = if once { 1 } else { self.n_models as u64 };
                 copies * width(&layer.made) * read * layer.unit
-            })
-            .sum()
+            });
+        self.n_models as u64 * self.carried[0] + self.carried[1] + layers.chain(crossings).sum::<u64>()
     }
 
     /// Pairs of a layer that writes each space and one that reads it, `[spaces]`.

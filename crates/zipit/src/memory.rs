@@ -207,7 +207,7 @@ fn live_where(graph: &Graph, overwrites: impl Fn(&Op) -> bool) -> Result<Vec<Liv
     let mut all = Vec::with_capacity(graph.nodes.len());
     for (i, node) in graph.nodes.iter().enumerate() {
         let dead: BTreeSet<&str> = node.inputs.iter().map(String::as_str).filter(|input| last[input] == i).collect();
-        let in_place = overwrites(&node.op) && dead.contains(node.inputs[0].as_str());
+        let in_place = overwrites(&node.op) && node.inputs.first().is_some_and(|name| dead.contains(name.as_str()));
         now += size(&node.name);
         let at = if in_place { now - size(&node.inputs[0]) } else { now };
         now -= dead.into_iter().map(size).sum::<usize>();

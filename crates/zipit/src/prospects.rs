@@ -88,7 +88,7 @@ fn kept(graph: &Graph, spaces: &Spaces, id: SpaceId, fixed: Fixed) -> Kept {
             let other = spaces.spaces.iter().find(other).map_or_else(String::new, |s| s.name.clone());
             // The layer that makes both, or whose blocks belong together.
             let holds = |value: &String| spaces.axes[value].iter().any(|segment| segment.space == id);
-            let ties = |op: &Op| op.mixes() || matches!(op, Op::Attention { .. } | Op::GroupNorm { .. });
+            let ties = |op: &Op| op.opens() || matches!(op, Op::Attention { .. } | Op::GroupNorm { .. });
             let binds = |node: &&crate::graph::Node| {
                 ties(&node.op) && std::iter::once(&node.name).chain(&node.inputs).any(holds)
             };

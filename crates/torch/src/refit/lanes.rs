@@ -14,8 +14,8 @@ pub(super) struct Lane {
     pub runs: Vec<Paused>,
 }
 
-/// A run that was put away: its next node, and the shapes of its values, by value number.
-type Packed = (usize, Vec<Option<Vec<i64>>>);
+/// A run that was put away: its next node, B, and the shapes of its values, by value number.
+type Packed = (usize, i64, Vec<Option<Vec<i64>>>);
 
 enum Slot {
     /// Not begun, or being worked on.
@@ -76,7 +76,7 @@ impl<'a> Lanes<'a> {
     fn unpack(&self, batch: usize, shapes: Vec<Packed>) -> Result<Lane> {
         let (_, scratch) = self.limit.expect("only a limit puts lanes into the scratch");
         let numel = |shape: &Vec<i64>| shape.iter().product::<i64>() as usize;
-        let total = shapes.iter().flat_map(|(_, values)| values.iter().flatten()).map(numel).sum();
+        let total = shapes.iter().flat_map(|(.., values)| values.iter().flatten()).map(numel).sum();
         let mut all = vec![0.0_f32; total];
         scratch.read(batch, &mut all).map_err(|source| Error::Scratch { source })?;
         let mut rest = all.as_slice();
@@ -90,9 +90,9 @@ impl<'a> Lanes<'a> {
         };
         let runs = shapes
             .into_iter()
-            .map(|(next, values)| {
+            .map(|(next, n_images, values)| {
                 let values = values.into_iter().map(|shape| shape.map(&mut restore).transpose());
-                Ok(Paused { values: values.collect::<Result<_>>()?, next })
+                Ok(Paused { values: values.collect::<Result<_>>()?, next, n_images })
             })
             .collect::<Result<_>>()?;
         Ok(Lane { runs })
@@ -111,7 +111,7 @@ fn pack(batch: usize, lane: &Lane, scratch: &dyn Scratch) -> Result<Vec<Packed>>
                 all.extend(to_array(value)?);
             }
         }
-        shapes.push((run.next, of_run));
+        shapes.push((run.next, run.n_images, of_run));
     }
     scratch.write(batch, &all).map_err(|source| Error::Scratch { source })?;
     Ok(shapes)

@@ -67,6 +67,12 @@ impl Blend {
 }
 
 impl View<'_> {
+    /// All of model i's own features of a value, as they stand.
+    pub(super) fn own_blend(&self, value: &str, i: usize) -> Blend {
+        let n = self.n_numbers(value);
+        Blend { pieces: vec![Piece { dim: n, width: n, repeat: 1, made: Blended::Own(i) }], only: None, order: None }
+    }
+
     /// What the copy of `value` that plays `role` stands for; `merges` are the merged spaces' M, by name.
     pub(super) fn blend(&self, value: &str, role: Role, merges: &BTreeMap<&str, Blended>) -> Blend {
         let pieces = self.spaces.axes[value]

@@ -14,6 +14,10 @@ impl<'a> Copies<'a> {
         let mut shared = BTreeSet::from([graph.input.name.as_str()]);
         for node in &graph.nodes {
             let axis = &spaces.axes[&node.name];
+            // What is carried is every model's own.
+            if axis.is_empty() {
+                continue;
+            }
             let is_input = |id: usize| spaces.spaces[id].fixed == Some(Fixed::Input);
             let untouched = node.module.is_none() && node.inputs.iter().all(|i| shared.contains(i.as_str()));
             if axis.iter().all(|s| maps.get(s.space).is_some() || is_input(s.space) && untouched) {

@@ -34,6 +34,11 @@ impl Map<'_> {
         all.filter(|(_, (_, rests))| !**rests).map(|(k, (&group, _))| (k, group as usize))
     }
 
+    /// The group that model i's feature k is in.
+    pub(super) fn group_of(&self, i: usize, k: usize) -> usize {
+        self.group[i * self.dim + k] as usize
+    }
+
     /// Mᵢ, `[d', d]`, where it is dense.
     pub(super) fn merge_of(&self, i: usize) -> Option<ArrayView2<'_, f32>> {
         self.merge.map(|m| m.slice_axis(Axis(1), Slice::from(i * self.dim..(i + 1) * self.dim)))

@@ -15,6 +15,9 @@
 //! The input is never merged: its U is the identity. Heads, whose features are logits, are each model's own and may be of
 //! any shape ([`Heads`]); everything before them, the trunk, is the same computation in all models.
 //!
+//! What is carried ([`Nature::Carrying`](crate::graph::Nature)) has N copies, each in its model's own features: where it
+//! reads merged ones a Linear layer Uᵢ stands before it, and where what it makes is merged a layer Mᵢ behind, and a sum.
+//!
 //! Biases, normalisation, depthwise weights and learned tensors take M only. Grouped convolutions, attentions and group
 //! norms keep their blocks whole: a merge moves each block as one, and U stays within it (docs/ops.md says what happens to
 //! every op).
@@ -101,6 +104,8 @@ pub struct Origin {
     pub role: Role,
     /// How the features it stands for are made of the models' features at `source`.
     pub blend: Blend,
+    /// Whether no model has it: it stands between what is merged and what is carried.
+    pub crossing: bool,
 }
 
 /// As [`apply`], with the origin of every node.
@@ -137,6 +142,8 @@ struct View<'a> {
     maps: Maps<'a>,
     copies: Copies<'a>,
     heads: BTreeSet<String>,
+    /// Values with features that a call reads, and that are not the model's own in the merged network.
+    unmerged: BTreeSet<&'a str>,
 }
 
 impl<'a> View<'a> {
@@ -144,7 +151,18 @@ impl<'a> View<'a> {
         let spaces = graph.spaces()?;
         let maps = Maps::new(models, graph, &spaces, plan, heads)?;
         let copies = Copies::new(graph, &spaces, &maps);
-        Ok(Self { models, graph, heads: spaces.heads(), copies, maps, spaces })
+        let mut view = Self { models, graph, heads: spaces.heads(), copies, maps, spaces, unmerged: BTreeSet::new() };
+        let live = view.live();
+        let calls = graph.nodes.iter().filter(|n| matches!(n.op, Op::Call { .. }) && live.contains(n.name.as_str()));
+        let read = calls.flat_map(|node| &node.inputs).map(String::as_str);
+        view.unmerged = read.filter(|value| view.is_changed(value)).collect();
+        Ok(view)
+    }
+
+    /// Whether a value is not as in the models: some of its features are merged, or stand in another order.
+    fn is_changed(&self, value: &str) -> bool {
+        let merged = self.spaces.axes[value].iter().any(|segment| self.maps.get(segment.space).is_some());
+        merged || self.spaces.orders.contains_key(value)
     }
 
     /// Whether no other model takes part in the node: it is in a head that is not merged.
@@ -166,6 +184,15 @@ impl<'a> View<'a> {
     fn copy_of(&self, value: &str, i: usize, prefix: &str) -> String {
         if self.copies.is_shared(value) { value.to_owned() } else { own(prefix, i, value) }
     }
+
+    /// The value with model i's own features.
+    fn unmerged_of(&self, value: &str, i: usize, prefix: &str) -> String {
+        match self.unmerged.contains(value) {
+            true if self.copies.is_shared(value) => own(prefix, i, value),
+            true => own(prefix, i, &format!("{value}.{UNMERGED}")),
+            false => self.copy_of(value, i, prefix),
+        }
+    }
 }
 
 /// Everything the surgery reads.
@@ -183,7 +210,22 @@ struct Graft<'a> {
     source: &'a Node,
     role: Role,
     head: Option<usize>,
+    crossing: Option<Crossing>,
 }
+
+/// A layer that no model has, between what is merged and what is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Crossing {
+    /// Mᵢ, of what model i's copy made.
+    Merge,
+    /// Uᵢ, for model i's copy.
+    Unmerge,
+}
+
+/// What the features are called that a call reads where a model's copy of the value has merged ones beside them.
+const UNMERGED: &str = "unmerged";
+/// What the layer is called that merges what a model's copy made.
+const MERGED: &str = "merged";
 
 impl<'a> Surgery<'a> {
     fn perform(&self) -> Grafted {
@@ -195,8 +237,12 @@ impl<'a> Surgery<'a> {
             .par_iter()
             .with_max_len(1)
             .flat_map_iter(|g| {
-                let tensors =
-                    if g.node.module.is_some() { self.view(g.role).tensors(g.source, g.role) } else { vec![] };
+                let view = self.view(g.role);
+                let tensors = match g.crossing {
+                    Some(crossing) => vec![("weight", view.crossing(&g.source.name, crossing, g.role))],
+                    None if g.node.module.is_some() => view.tensors(g.source, g.role),
+                    None => vec![],
+                };
                 tensors.into_iter().map(move |(param, tensor)| (g.node.tensor(param), tensor))
             })
             .collect();
@@ -207,7 +253,11 @@ impl<'a> Surgery<'a> {
             source: g.source.name.clone(),
             head: g.head,
             role: g.role,
-            blend: self.view(g.role).blend(&g.source.name, g.role, &merges),
+            crossing: g.crossing.is_some(),
+            blend: match (g.crossing, g.role) {
+                (Some(Crossing::Unmerge), Role::Own(i)) => self.views[i].own_blend(&g.source.name, i),
+                _ => self.view(g.role).blend(&g.source.name, g.role, &merges),
+            },
         };
         let origins = grafts.iter().map(origin).collect();
         let (outputs, tasks) = self.outputs(&prefix);
@@ -255,19 +305,41 @@ impl<'a> Surgery<'a> {
         }
     }
 
-    /// The nodes of the merged graph that take the place of one node.
-    fn graft(&self, (source, head): Source<'a>, prefix: &str) -> Vec<Graft<'a>> {
+    /// The nodes of the merged graph that take the place of one node, and those that give its features back to each model
+    /// where calls read them.
+    fn graft(&self, source: Source<'a>, prefix: &str) -> Vec<Graft<'a>> {
+        let mut grafted = self.graft_node(source, prefix);
+        let (source, head) = source;
+        for (i, view) in self.views.iter().enumerate().filter(|(i, _)| head.is_none_or(|head| head == *i)) {
+            if !view.unmerged.contains(source.name.as_str()) {
+                continue;
+            }
+            let read = view.copy_of(&source.name, i, prefix);
+            let in_features = view.maps.axis_width(&view.spaces.axes[&source.name]);
+            let op = Op::Linear { in_features, out_features: view.n_numbers(&source.name), bias: false };
+            let name = view.unmerged_of(&source.name, i, prefix);
+            let module = Some(format!("{name}.{UNMERGED}"));
+            let node = Node { module, ..Node::new(name, op, vec![read]) };
+            grafted.push(Graft { node, source, role: Role::Own(i), head, crossing: Some(Crossing::Unmerge) });
+        }
+        grafted
+    }
+
+    fn graft_node(&self, (source, head): Source<'a>, prefix: &str) -> Vec<Graft<'a>> {
         let name = &source.name;
         let own_copy = |i: usize, role: Role| {
             let view = &self.views[i];
             let node = Node {
                 name: own(prefix, i, name),
                 op: view.resized(source),
-                inputs: source.inputs.iter().map(|input| view.copy_of(input, i, prefix)).collect(),
+                inputs: match source.op {
+                    Op::Call { .. } => source.inputs.iter().map(|name| view.unmerged_of(name, i, prefix)).collect(),
+                    _ => source.inputs.iter().map(|name| view.copy_of(name, i, prefix)).collect(),
+                },
                 module: source.module.as_ref().map(|module| own(prefix, i, module)),
                 params: source.params.clone(),
             };
-            Graft { node, source, role, head }
+            Graft { node, source, role, head, crossing: None }
         };
         if let Some(i) = head {
             return vec![own_copy(i, Role::Own(i))];
@@ -275,7 +347,7 @@ impl<'a> Surgery<'a> {
         let view = &self.views[0];
         let shared = view.copies.is_shared(name);
         let reads_shared = source.inputs.iter().all(|input| view.copies.is_shared(input));
-        let once = |node: Node| Graft { node, source, role: Role::Shared, head };
+        let once = |node: Node| Graft { node, source, role: Role::Shared, head, crossing: None };
         if shared && reads_shared {
             return vec![once(Node { op: view.resized(source), ..source.clone() })];
         }
@@ -284,12 +356,46 @@ impl<'a> Surgery<'a> {
             let inputs = source.inputs.iter().map(|input| view.copy_of(input, 0, prefix)).collect();
             return vec![once(Node { op: view.resized(source), inputs, ..source.clone() })];
         }
+        if shared && matches!(source.op, Op::Follow { .. }) {
+            return self.merged_follow(source, &own_copy, prefix);
+        }
         let role = |i: usize| if shared { Role::Part(i) } else { Role::Own(i) };
         let mut grafted: Vec<Graft<'_>> = (0..self.views.len()).map(|i| own_copy(i, role(i))).collect();
         if shared {
             let inputs = grafted.iter().map(|g| g.node.name.clone()).collect();
             grafted.push(once(Node::new(name, Op::Add, inputs)));
         }
+        grafted
+    }
+
+    /// Each model's new features, merged: Σᵢ Mᵢ xᵢ.
+    fn merged_follow(
+        &self,
+        source: &'a Node,
+        own_copy: &dyn Fn(usize, Role) -> Graft<'a>,
+        prefix: &str,
+    ) -> Vec<Graft<'a>> {
+        let view = &self.views[0];
+        let (n, width) = (view.n_numbers(&source.name), view.maps.axis_width(&view.spaces.axes[&source.name]));
+        let mut grafted = Vec::new();
+        let mut parts = Vec::new();
+        for i in 0..self.views.len() {
+            let follow = own_copy(i, Role::Own(i));
+            let name = own(prefix, i, &format!("{}.{MERGED}", source.name));
+            let op = Op::Linear { in_features: n, out_features: width, bias: false };
+            let node = Node { module: Some(name.clone()), ..Node::new(&name, op, vec![follow.node.name.clone()]) };
+            parts.push(name);
+            grafted.push(follow);
+            grafted.push(Graft {
+                node,
+                source,
+                role: Role::Part(i),
+                head: None,
+                crossing: Some(Crossing::Merge),
+            });
+        }
+        let node = Node::new(&source.name, Op::Add, parts);
+        grafted.push(Graft { node, source, role: Role::Shared, head: None, crossing: None });
         grafted
     }
 

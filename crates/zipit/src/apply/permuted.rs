@@ -1,18 +1,19 @@
 //! The same function with its features in another order: what merging must see through.
 
 use super::weights::{gather_groups, n_groups, spread_groups};
-use crate::graph::{Segment, Spaces};
+use crate::graph::{Op, Segment, Spaces};
 use crate::state_dict::{feature_axis_back, feature_rows};
 use crate::{Model, Result};
 use ndarray::{ArrayD, Axis, IxDyn};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// For every space, which feature of the original each feature is.
 pub type Orders = Vec<Vec<usize>>;
 
-/// A random order of every free space, blocks as wholes and together with the blocks that belong to them.
+/// A random order of every free space, blocks as wholes and together with the blocks that belong to them. Spaces that
+/// something reads or makes that is not followed stay as they are.
 #[must_use]
 pub fn random_orders(spaces: &Spaces, seed: u64) -> Orders {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -24,11 +25,14 @@ pub fn random_orders(spaces: &Spaces, seed: u64) -> Orders {
     let mut families: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut twins: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut orders = Vec::with_capacity(spaces.spaces.len());
+    // Blocks move with blocks, so that one ordered space of a kin holds those still.
+    let ordered: BTreeSet<usize> = spaces.spaces.iter().filter(|s| s.ordered).map(|s| s.kin).collect();
     for space in &spaces.spaces {
-        orders.push(match (space.fixed, space.blocks) {
-            (Some(_), _) => (0..space.dim).collect(),
-            (None, None) => shuffled(space.dim),
-            (None, Some(blocks)) => {
+        let still = space.fixed.is_some() || ordered.contains(&space.kin);
+        orders.push(match (still, space.blocks) {
+            (true, _) => (0..space.dim).collect(),
+            (false, None) => shuffled(space.dim),
+            (false, Some(blocks)) => {
                 let width = space.dim / blocks.count;
                 let outer = families.entry(blocks.family).or_insert_with(|| shuffled(blocks.count)).clone();
                 let twin = twins.entry(blocks.twin).or_insert_with(|| {
@@ -53,6 +57,19 @@ pub fn permuted(model: &Model, orders: &[Vec<usize>]) -> Result<Model> {
     let mut copy = model.clone();
     for node in &model.graph.nodes {
         let made = moved(&spaces, &node.name, orders);
+        if spaces.axes[&node.name].is_empty() {
+            continue;
+        }
+        if let Op::Attention { heads, .. } = node.op {
+            let width = made.len() / heads;
+            let order: Vec<usize> = made.iter().step_by(width).map(|at| at / width).collect();
+            for param in node.op.params().iter().filter(|param| param.shape[1] > 1) {
+                if let Some(tensor) = copy.weights.get_mut(&node.tensor(param.name)) {
+                    *tensor = tensor.select(Axis(1), &order);
+                }
+            }
+            continue;
+        }
         for param in node.op.params() {
             let Some(tensor) = copy.weights.get_mut(&node.tensor(param.name)) else { continue };
             let axis = node.op.feature_axis();

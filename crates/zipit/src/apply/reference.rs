@@ -4,9 +4,9 @@
 
 use crate::{
     Model,
-    graph::{Activation, Op, Window},
+    graph::{Activation, Call, Combination, Length, Nature, Op, Reduction, Window},
 };
-use ndarray::{Array3, ArrayD, ArrayView2, Axis, Dimension, Ix2, Ix3, Ix4, IxDyn, Slice};
+use ndarray::{Array3, ArrayD, Axis, Dimension, Ix2, Ix3, Ix4, IxDyn, Slice};
 use std::collections::BTreeMap;
 
 /// Every value of the network for one image `[C, H, W]`.
@@ -15,8 +15,29 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
     for node in &model.graph.nodes {
         let inputs: Vec<&ArrayD<f64>> = node.inputs.iter().map(|name| &values[name]).collect();
         let param = |name: &str| -> ArrayD<f64> { model.weights[&node.tensor(name)].mapv(f64::from) };
-        let x = inputs[0];
+        let nothing = ArrayD::zeros(IxDyn(&[]));
+        let x = inputs.first().copied().unwrap_or(&nothing);
+        let is_followed = |name: &String| {
+            let made = model.graph.node(name).map(|node| node.op.nature());
+            made != Some(Nature::Carrying)
+        };
         let value = match &node.op {
+            Op::Stored { .. } => param("weight"),
+            Op::Positions { call, .. } => called(call, &[x.clone().insert_axis(Axis(0))]).index_axis_move(Axis(0), 0),
+            Op::Call { call, .. } => {
+                // One image: the batch is an axis of 1, or is in front of what there is once per image.
+                let with_batch = |(x, name): (&&ArrayD<f64>, &String)| {
+                    if is_followed(name) { (*x).clone().insert_axis(Axis(0)) } else { (*x).clone() }
+                };
+                called(call, &inputs.iter().zip(&node.inputs).map(with_batch).collect::<Vec<_>>())
+            }
+            Op::Follow { shape, axis } => {
+                let mut whole = x.to_shape(IxDyn(shape)).unwrap().to_owned();
+                let mut order: Vec<usize> = (0..shape.len()).filter(|i| i != axis).collect();
+                order.insert(0, *axis);
+                whole = whole.permuted_axes(IxDyn(&order));
+                whole.as_standard_layout().into_owned()
+            }
             Op::Conv2d { window, groups, bias, .. } => {
                 let mut y = conv(x, &param("weight"), window, *groups);
                 if *bias {
@@ -84,7 +105,13 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
             Op::PositionEmbedding { axis, .. } => x + &learned(&param("weight"), *axis, x),
             Op::LayerScale { axis, .. } => x * &learned(&param("weight"), *axis, x),
             Op::Affine { scale, shift } => x.mapv(|v| v * scale + shift),
-            Op::Attention { heads, scale } => attention(&inputs, *heads, *scale),
+            Op::Join { axis } => {
+                let parts: Vec<_> = inputs.iter().map(|x| x.view()).collect();
+                ndarray::concatenate(Axis(*axis), &parts).unwrap()
+            }
+            Op::Attention { heads, scale, bias } => {
+                attention(&inputs, bias.map(|_| param("bias")).as_ref(), *heads, *scale)
+            }
             Op::Slice { ranges } => {
                 let parts: Vec<_> = ranges.iter().map(|&[a, b]| x.slice_axis(Axis(0), Slice::from(a..b))).collect();
                 ndarray::concatenate(Axis(0), &parts).unwrap()
@@ -152,26 +179,67 @@ fn learned(tensor: &ArrayD<f64>, axis: usize, like: &ArrayD<f64>) -> ArrayD<f64>
     first.broadcast(like.raw_dim()).unwrap().to_owned()
 }
 
-fn attention(inputs: &[&ArrayD<f64>], heads: usize, scale: Option<f64>) -> ArrayD<f64> {
-    let [q, k, v] = [0, 1, 2].map(|i| inputs[i].view().into_dimensionality::<Ix2>().unwrap());
-    let per_head = q.nrows() / heads;
+/// What a call makes of one image's tensors, batch and all. Not every call is modelled.
+fn called(call: &Call, inputs: &[ArrayD<f64>]) -> ArrayD<f64> {
+    let x = &inputs[0];
+    let lengths = |shape: &[Length]| -> Vec<usize> {
+        shape.iter().map(|n| match n { Length::Fixed(n) | Length::PerImage { per_image: n } => *n }).collect()
+    };
+    match call {
+        Call::Reshape { shape } => x.to_shape(IxDyn(&lengths(shape))).unwrap().to_owned(),
+        Call::Permute { dims } => x.clone().permuted_axes(IxDyn(dims)).as_standard_layout().into_owned(),
+        Call::Slice { dim, start, end, step } => {
+            let end = lengths(&[*end])[0];
+            x.slice_axis(Axis(*dim), Slice::new(*start as isize, Some(end as isize), *step as isize)).to_owned()
+        }
+        Call::Roll { shifts, dims } => shifts.iter().zip(dims).fold(x.clone(), |x, (&shift, &dim)| {
+            let n = x.shape()[dim] as i64;
+            let order: Vec<usize> = (0..n).map(|i| (i - shift).rem_euclid(n) as usize).collect();
+            x.select(Axis(dim), &order)
+        }),
+        Call::Reduce { function: Reduction::Amax, dims, keepdim: true } => dims.iter().fold(x.clone(), |x, &dim| {
+            x.map_axis(Axis(dim), |lane| lane.iter().copied().fold(f64::NEG_INFINITY, f64::max)).insert_axis(Axis(dim))
+        }),
+        Call::Affine { scale, shift } => x.mapv(|v| v * scale + shift),
+        Call::Combine { function: Combination::Mul } => x * &inputs[1],
+        other => panic!("{other} is not modelled here"),
+    }
+}
+
+/// Over the last positions, window by window.
+fn attention(inputs: &[&ArrayD<f64>], bias: Option<&ArrayD<f64>>, heads: usize, scale: Option<f64>) -> ArrayD<f64> {
+    let flat = |x: &ArrayD<f64>| {
+        let (c, t) = (x.shape()[0], x.shape()[x.ndim() - 1]);
+        x.to_shape((c, x.len() / (c * t), t)).unwrap().to_owned()
+    };
+    let [q, k, v] = [0, 1, 2].map(|i| flat(inputs[i]));
+    let per_head = q.shape()[0] / heads;
     let scale = scale.unwrap_or(1.0 / (per_head as f64).sqrt());
-    let parts: Vec<_> = (0..heads)
-        .map(|h| {
-            let of = |x: &ArrayView2<'_, f64>| {
-                let rows = x.nrows() / heads;
-                x.slice_axis(Axis(0), Slice::from(h * rows..(h + 1) * rows)).to_owned()
+    let mut made = Array3::zeros((v.shape()[0], v.shape()[1], q.shape()[2]));
+    for window in 0..q.shape()[1] {
+        for h in 0..heads {
+            let of = |x: &Array3<f64>| {
+                let rows = x.shape()[0] / heads;
+                x.index_axis(Axis(1), window).slice_axis(Axis(0), Slice::from(h * rows..(h + 1) * rows)).to_owned()
             };
             let mut weights = of(&q).t().dot(&of(&k)) * scale;
+            if let Some(bias) = bias {
+                let at = |axis: usize, i: usize| if bias.shape()[axis] == 1 { 0 } else { i };
+                weights += &bias.index_axis(Axis(0), at(0, window)).index_axis(Axis(0), at(1, h));
+            }
             for mut row in weights.rows_mut() {
                 row.mapv_inplace(f64::exp);
                 let sum = row.sum();
                 row /= sum;
             }
-            of(&v).dot(&weights.t())
-        })
-        .collect();
-    ndarray::concatenate(Axis(0), &parts.iter().map(ndarray::ArrayBase::view).collect::<Vec<_>>()).unwrap().into_dyn()
+            let rows = v.shape()[0] / heads;
+            let mut target = made.index_axis_mut(Axis(1), window);
+            target.slice_axis_mut(Axis(0), Slice::from(h * rows..(h + 1) * rows)).assign(&of(&v).dot(&weights.t()));
+        }
+    }
+    let mut shape = inputs[0].shape().to_vec();
+    shape[0] = v.shape()[0];
+    made.into_shape_with_order(IxDyn(&shape)).unwrap()
 }
 
 fn add_per_channel(y: &mut ArrayD<f64>, bias: &ArrayD<f64>) {

@@ -34,13 +34,21 @@ impl View<'_> {
                 shape[axis] = made;
                 Op::LayerScale { shape, axis }
             }
-            Op::Attention { heads, scale } => {
+            Op::Positions { call, mut shape } => {
+                shape[0] = made;
+                Op::Positions { call: call.with_features(made), shape }
+            }
+            Op::Attention { heads, scale, mut bias } => {
                 let per_head = self.spaces.axes[&node.name]
                     .iter()
                     .map(|segment| self.maps.dim(segment.space) * segment.repeat)
                     .sum::<usize>()
                     / heads;
-                Op::Attention { heads: made / per_head, scale }
+                let merged = made / per_head;
+                if let Some(shape) = bias.as_mut().filter(|shape| shape[1] > 1) {
+                    shape[1] = merged;
+                }
+                Op::Attention { heads: merged, scale, bias }
             }
             // The merged graph holds features space after space, so shuffling is picking.
             Op::Slice { .. } | Op::ChannelShuffle { .. } => Op::Slice { ranges: self.picked(node) },
@@ -56,8 +64,12 @@ impl View<'_> {
             | Op::Affine { .. }
             | Op::Add
             | Op::Mul
+            | Op::Join { .. }
             | Op::Concat
-            | Op::Pad { .. }) => op,
+            | Op::Pad { .. }
+            | Op::Stored { .. }
+            | Op::Call { .. }
+            | Op::Follow { .. }) => op,
         }
     }
 

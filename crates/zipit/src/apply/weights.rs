@@ -1,7 +1,7 @@
 //! The tensors of the merged network: W* = Σᵢ Mᵢ Wᵢ Uᵢ, in f64 and rounded once.
 
-use super::{View, maps::Map};
-use crate::graph::{Node, Op, Segment};
+use super::{Crossing, View, maps::Map};
+use crate::graph::{Node, Op, Param, Segment};
 use crate::state_dict::{feature_axis_back, feature_rows};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, Slice, linalg::general_mat_mul};
 use std::collections::BTreeMap;
@@ -44,7 +44,15 @@ impl Piece<'_> {
 impl View<'_> {
     /// Parameters and buffers of one copy of `node`, by their names within its op.
     pub(super) fn tensors(&self, node: &Node, role: Role) -> Vec<(&'static str, ArrayD<f32>)> {
+        if let (true, Role::Own(i)) = (self.spaces.axes[&node.name].is_empty(), role) {
+            let own = |param: Param| (param.name, self.models[i].weights[&node.tensor(param.name)].clone());
+            return node.op.params().into_iter().map(own).collect();
+        }
         let op = self.resized(node);
+        if let Op::Attention { heads, .. } = node.op {
+            let tensors = op.params().into_iter().map(|param| (param.name, self.per_head(node, &param, heads, role)));
+            return tensors.collect();
+        }
         op.params()
             .into_iter()
             .map(|param| {
@@ -62,6 +70,37 @@ impl View<'_> {
                 (param.name, feature_axis_back(tensor, op.feature_axis()))
             })
             .collect()
+    }
+
+    /// Numbers along the feature axis of a model's own value.
+    pub(super) fn n_numbers(&self, value: &str) -> usize {
+        self.spaces.axes[value].iter().map(|segment| self.maps.dim(segment.space) * segment.repeat).sum()
+    }
+
+    /// Uᵢ `[numbers, d']` or Mᵢ `[d', numbers]` of a whole value, whose numbers stand as in the model.
+    ///
+    /// # Panics
+    /// For a copy that is every model's.
+    pub(super) fn crossing(&self, value: &str, crossing: Crossing, role: Role) -> ArrayD<f32> {
+        let (Role::Own(i) | Role::Part(i)) = role else { panic!("a crossing is one model's") };
+        let axis = &self.spaces.axes[value];
+        let pieces = self.pieces(axis, 1);
+        let width = self.maps.axis_width(axis);
+        let whole = Array2::eye(self.n_numbers(value));
+        let matrix = match crossing {
+            Crossing::Unmerge => unmerge_columns(&whole, &pieces, i, width),
+            Crossing::Merge => merge_rows(&whole, &pieces, i, width),
+        };
+        let along = Axis(usize::from(crossing == Crossing::Merge));
+        let placed = match self.spaces.orders.get(value) {
+            Some(order) => {
+                let mut at = vec![0; order.len()];
+                order.iter().enumerate().for_each(|(k, &number)| at[number] = k);
+                matrix.select(along, &at)
+            }
+            None => matrix,
+        };
+        placed.mapv(|x| x as f32).into_dyn()
     }
 
     /// A source tensor as `[features made, rest]`, the features in the order of the made value's axis.
@@ -150,6 +189,30 @@ impl View<'_> {
             }
         }
         merged
+    }
+
+    /// What an attention has for every head: it moves with its head, and is the mean of those that become one.
+    fn per_head(&self, node: &Node, param: &Param, heads: usize, role: Role) -> ArrayD<f32> {
+        let [segment] = self.spaces.axes[&node.name][..] else {
+            unreachable!("an attention's values are one space in blocks")
+        };
+        let (dim, map) = (self.maps.dim(segment.space), self.maps.get(segment.space));
+        let width = dim / heads;
+        let mut sum: ArrayD<f64> = ArrayD::zeros(IxDyn(&param.shape));
+        let mut counts = vec![0_u32; param.shape[1]];
+        for i in self.contributors(role, map.is_some()) {
+            let own = &self.models[i].weights[&node.tensor(param.name)];
+            for (head, numbers) in own.axis_iter(Axis(1)).enumerate() {
+                let of_all = own.shape()[1] == 1;
+                let to = map.filter(|_| !of_all).map_or(head, |map| map.group_of(i, head * width) / width);
+                counts[to] += 1;
+                sum.index_axis_mut(Axis(1), to).zip_mut_with(&numbers, |total, &x| *total += f64::from(x));
+            }
+        }
+        for (mut numbers, n) in sum.axis_iter_mut(Axis(1)).zip(counts) {
+            numbers /= f64::from(n.max(1));
+        }
+        sum.mapv(|x| x as f32)
     }
 
     /// The models whose tensors a node's merged, or separate, features are made of.
@@ -254,6 +317,25 @@ fn sum_rows(
         summed.row_mut(row).scaled_add(1.0, &source.row(k));
     }
     (rows, summed)
+}
+
+/// Mᵢ W, piece by piece of the axis that the layer writes.
+fn merge_rows(weights: &Array2<f64>, pieces: &[Piece<'_>], i: usize, width: usize) -> Array2<f64> {
+    let mut merged = Array2::<f64>::zeros((width, weights.ncols()));
+    for piece in pieces {
+        let rows = weights.slice_axis(Axis(0), piece.source());
+        let mut target = merged.slice_axis_mut(Axis(0), piece.target());
+        match piece.map.map(|map| (map, map.merge_of(i))) {
+            None => target.assign(&rows),
+            Some((_, Some(merge))) => general_mat_mul(1.0, &merge.mapv(f64::from), &rows, 0.0, &mut target),
+            Some((map, None)) => {
+                for (k, group) in map.members_of(i) {
+                    target.row_mut(group).scaled_add(1.0 / map.sizes[group] as f64, &rows.row(k));
+                }
+            }
+        }
+    }
+    merged
 }
 
 /// W Uᵢ, piece by piece of the axis that the layer reads.

@@ -1,8 +1,8 @@
 //! Whether a graph is one: names, order, shapes; and whether weights fit it.
 
-use super::Graph;
+use super::{Graph, Nature, Node, Op};
 use crate::{Error, Result, StateDict};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest value. Far beyond any network, and small enough that no size computed from a file overflows.
 const MAX_VALUE: usize = 1 << 40;
@@ -21,6 +21,7 @@ impl Graph {
             return Err(Error::Graph(format!("the input's shape {:?} is too large", self.input.shape)));
         }
         let mut tensors: BTreeMap<String, &str> = BTreeMap::new();
+        let mut carried: BTreeSet<&str> = BTreeSet::new();
         shapes.insert(&self.input.name, self.input.shape.clone());
         for node in &self.nodes {
             if shapes.contains_key(node.name.as_str()) {
@@ -62,6 +63,10 @@ impl Graph {
                     })
                 })
                 .collect::<Result<Vec<_>>>()?;
+            node.check_carried(&carried)?;
+            if node.op.nature() == Nature::Carrying {
+                carried.insert(&node.name);
+            }
             let shape = node.op.output_shape(&inputs).map_err(|reason| node.op.error(&node.name, reason))?;
             if shape.contains(&0) {
                 return Err(node.op.error(&node.name, format!("makes an empty value {shape:?}")));
@@ -77,6 +82,9 @@ impl Graph {
         for output in &self.outputs {
             match shapes.get(output.as_str()).map(Vec::as_slice) {
                 None => return Err(Error::Graph(format!("output `{output}` is made by no node"))),
+                Some(_) if carried.contains(output.as_str()) => {
+                    return Err(Error::Graph(format!("output `{output}` is carried: its logits must be followed")));
+                }
                 Some([_]) => {}
                 Some(shape) => {
                     return Err(Error::Graph(format!(
@@ -120,6 +128,20 @@ impl Graph {
                 .map(|(name, shape)| format!("unexpected: {name} {shape:?}")),
         );
         if problems.is_empty() { Ok(()) } else { Err(Error::Weights(problems)) }
+    }
+}
+
+impl Node {
+    /// What is carried is read by calls, and by what follows it.
+    fn check_carried(&self, carried: &BTreeSet<&str>) -> Result<()> {
+        let found = self.inputs.iter().find(|name| carried.contains(name.as_str()));
+        match (&self.op, found) {
+            (Op::Follow { .. }, None) => Err(self.op.error(&self.name, "follows what is followed already")),
+            (Op::Call { .. } | Op::Follow { .. }, _) | (_, None) => Ok(()),
+            (_, Some(name)) => {
+                Err(self.op.error(&self.name, format!("reads `{name}`, whose features are not followed")))
+            }
+        }
     }
 }
 

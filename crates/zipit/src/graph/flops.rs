@@ -51,7 +51,7 @@ impl Graph {
                 *total = total.checked_add(size).ok_or_else(too_large)?;
             }
             // One multiply-add per weight at every position of the output.
-            let positions = volume(&shapes[node.name.as_str()][1..]);
+            let positions = volume(shapes[node.name.as_str()].get(1..).unwrap_or(&[]));
             let macs = match &node.op {
                 Op::Conv2d { .. } | Op::Linear { .. } => {
                     volume(&node.op.params()[0].shape).zip(positions).and_then(|(weights, n)| weights.checked_mul(n))
@@ -60,7 +60,9 @@ impl Graph {
                 Op::Attention { .. } => {
                     let [keys, values] = [1, 2].map(|i| volume(&shapes[node.inputs[i].as_str()]));
                     let both = keys.zip(values).and_then(|(keys, values)| keys.checked_add(values));
-                    both.zip(positions).and_then(|(numbers, n)| numbers.checked_mul(n))
+                    // Every window by itself.
+                    let n_queries = shapes[node.name.as_str()].last().map(|&n| n as u64);
+                    both.zip(n_queries).and_then(|(numbers, n)| numbers.checked_mul(n))
                 }
                 Op::BatchNorm2d { .. }
                 | Op::LayerNorm { .. }
@@ -78,12 +80,20 @@ impl Graph {
                 | Op::PositionEmbedding { .. }
                 | Op::LayerScale { .. }
                 | Op::Affine { .. }
+                | Op::Positions { .. }
                 | Op::Add
                 | Op::Mul
+                | Op::Join { .. }
                 | Op::Concat
                 | Op::Slice { .. }
                 | Op::ChannelShuffle { .. }
-                | Op::Pad { .. } => Some(0),
+                | Op::Pad { .. }
+                | Op::Stored { .. }
+                | Op::Follow { .. } => Some(0),
+                Op::Call { call, .. } => {
+                    let read: Vec<&[usize]> = node.inputs.iter().map(|name| shapes[name.as_str()].as_slice()).collect();
+                    call.macs(&read, &shapes[node.name.as_str()])
+                }
             };
             cost.macs = macs.and_then(|macs| cost.macs.checked_add(macs)).ok_or_else(too_large)?;
         }

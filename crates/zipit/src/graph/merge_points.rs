@@ -78,7 +78,7 @@ impl Graph {
     pub fn read_values(&self, spaces: &Spaces) -> Vec<String> {
         let free = |value: &str| spaces.axes[value].iter().any(|s| spaces.spaces[s.space].fixed.is_none());
         let mut seen = BTreeSet::new();
-        let read = self.nodes.iter().flat_map(|node| node.inputs[..n_mixed(&node.op)].iter());
+        let read = self.nodes.iter().flat_map(|node| node.inputs.iter().take(n_mixed(&node.op)));
         read.filter(|value| free(value) && seen.insert(value.as_str())).cloned().collect()
     }
 
@@ -101,7 +101,7 @@ impl Graph {
     /// The spaces of queries and keys.
     fn compared(&self, spaces: &Spaces) -> BTreeSet<SpaceId> {
         let attentions = self.nodes.iter().filter(|node| node.op.nature() == Nature::Attending);
-        let compared = attentions.flat_map(|node| &node.inputs[..n_mixed(&node.op)]);
+        let compared = attentions.flat_map(|node| node.inputs.iter().take(n_mixed(&node.op)));
         compared.flat_map(|value| spaces.axes[value].iter().map(|segment| segment.space)).collect()
     }
 
@@ -121,6 +121,9 @@ fn n_mixed(op: &Op) -> usize {
         Nature::Mixing => 1,
         // Queries and keys; the values' features stay what they are.
         Nature::Attending => 2,
+        // Whatever a call makes of its numbers.
+        Nature::Carrying => usize::MAX,
+        Nature::Opening => 0,
         Nature::Keeping | Nature::Tying | Nature::Arranging => usize::from(op.normalises_samples()),
     }
 }

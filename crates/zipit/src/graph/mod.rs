@@ -15,7 +15,9 @@ mod tests;
 pub use arch::{Arch, ArchSpec, VggHead};
 pub use flops::Cost;
 pub use merge_points::{MergePoint, Read};
-pub use op::{Activation, Nature, Op, Param, Window};
+pub use op::{
+    Activation, Call, Combination, Function, Length, Nature, Op, Padding, Param, Reduction, Resampling, Window,
+};
 pub use spaces::{Blocks, Fixed, Measured, Segment, Space, SpaceId, Spaces};
 
 use serde::{Deserialize, Serialize};

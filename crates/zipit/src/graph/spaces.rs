@@ -69,6 +69,8 @@ pub struct Space {
     pub kin: usize,
     /// Whether a LayerNorm or GroupNorm reads it: the features' common spread matters.
     pub normalised: bool,
+    /// Whether its features come from or go to what is not followed: in another order it is another function.
+    pub ordered: bool,
 }
 
 /// The spaces of a graph and, for every value, which of them lie along its feature axis.
@@ -82,6 +84,8 @@ pub struct Spaces {
     /// For the values whose numbers stand in another order than `axes` says: where in the value each number of the
     /// axis is.
     pub orders: BTreeMap<String, Vec<usize>>,
+    /// Carried values that are computed from a head's, and tensors that only such are computed from.
+    pub carried_in_heads: BTreeSet<String>,
     /// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is.
     pub picks: BTreeMap<String, Vec<usize>>,
 }
@@ -98,9 +102,8 @@ impl Graph {
             BTreeMap::from([(self.input.name.as_str(), features.open(self.input.shape[0]))]);
         for node in &self.nodes {
             let read: Vec<&Axis> = node.inputs.iter().map(|name| &axes[name.as_str()]).collect();
-            let positions = shapes[node.inputs[0].as_str()][1..].iter().product();
-            let axis =
-                features.derive(&node.op, &read, positions).map_err(|reason| node.op.error(&node.name, reason))?;
+            let axis = (features.derive(&node.op, &read, positions(&shapes, node)))
+                .map_err(|reason| node.op.error(&node.name, reason))?;
             axes.insert(&node.name, axis);
         }
         let names: Vec<&str> = self.values().collect();
@@ -113,10 +116,9 @@ impl Graph {
         let mut picks = BTreeMap::new();
         for (node, axis) in self.nodes.iter().zip(&in_order[1..]) {
             let read: Vec<&Arranged> = node.inputs.iter().map(|name| &arranged[name.as_str()]).collect();
-            let positions = shapes[node.inputs[0].as_str()][1..].iter().product();
             let found = match node.op.nature() {
-                Nature::Mixing => Arranged::of(axis, &features, &classes),
-                Nature::Keeping if matches!(node.op, Op::Flatten) => Ok(read[0].flattened(positions)),
+                Nature::Mixing | Nature::Opening | Nature::Carrying => Arranged::of(axis, &features, &classes),
+                Nature::Keeping if matches!(node.op, Op::Flatten) => Ok(read[0].flattened(positions(&shapes, node))),
                 Nature::Keeping => Ok(read[0].clone()),
                 Nature::Attending => Ok(read[2].clone()),
                 Nature::Tying => Arranged::tied(&read),
@@ -140,14 +142,37 @@ impl Graph {
         self.measure(&mut spaces, &arranged);
         self.bind(&mut spaces, &arranged)?;
         self.fix(&mut spaces, &arranged)?;
-        let mut derived = Spaces { spaces, axes: BTreeMap::new(), orders: BTreeMap::new(), picks };
+        let (axes, orders, carried_in_heads) = Default::default();
+        let mut derived = Spaces { spaces, axes, orders, carried_in_heads, picks };
         for (name, found) in arranged {
             derived.axes.insert(name.to_owned(), found.segments);
             if let Some(order) = found.order {
                 derived.orders.insert(name.to_owned(), order);
             }
         }
+        derived.carried_in_heads = self.carried_in_heads(&derived.heads());
         Ok(derived)
+    }
+
+    /// Carried values on the way from a head's values, and the tensors that they alone read.
+    fn carried_in_heads(&self, heads: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        let is_carried = |node: &&Node| node.op.nature() == Nature::Carrying;
+        for node in self.nodes.iter().filter(is_carried) {
+            if node.inputs.iter().any(|name| heads.contains(name) || found.contains(name)) {
+                found.insert(node.name.clone());
+            }
+        }
+        let readers = self.readers();
+        for node in self.nodes.iter().rev().filter(is_carried) {
+            let of_image = !matches!(node.op, Op::Stored { .. }) && !found.contains(&node.name);
+            let reads = readers.get(node.name.as_str()).into_iter().flatten().map(|&i| &self.nodes[i].name);
+            let mut reads = reads.peekable();
+            if !of_image && reads.peek().is_some() && reads.all(|name| heads.contains(name) || found.contains(name)) {
+                found.insert(node.name.clone());
+            }
+        }
+        found
     }
 
     /// The input and every node's value, in order.
@@ -157,7 +182,7 @@ impl Graph {
 
     /// What a layer writes must be features of its own, each once and in the layer's order.
     fn check_openings(&self, arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
-        for node in self.nodes.iter().filter(|node| node.op.mixes()) {
+        for node in self.nodes.iter().filter(|node| node.op.opens()) {
             let Arranged { segments, order } = &arranged[node.name.as_str()];
             let once: BTreeSet<SpaceId> = segments.iter().map(|s| s.space).collect();
             if once.len() < segments.len() {
@@ -182,9 +207,8 @@ impl Graph {
             BTreeMap::from([(self.input.name.as_str(), features.open(self.input.shape[0]))]);
         for node in &self.nodes {
             let read: Vec<&Axis> = node.inputs.iter().map(|name| &axes[name.as_str()]).collect();
-            let positions = shapes[node.inputs[0].as_str()][1..].iter().product();
-            let axis =
-                features.derive(&node.op, &read, positions).map_err(|reason| node.op.error(&node.name, reason))?;
+            let axis = (features.derive(&node.op, &read, positions(&shapes, node)))
+                .map_err(|reason| node.op.error(&node.name, reason))?;
             axes.insert(&node.name, axis);
             if let Some(written) = axes.get(layer) {
                 let roots: BTreeSet<usize> = written.iter().map(|entry| features.root(entry.feature)).collect();
@@ -222,6 +246,16 @@ impl Graph {
                 start += dim * segment.repeat;
             }
         }
+        for node in &self.nodes {
+            let touched = match node.op.nature() {
+                Nature::Carrying => &node.inputs[..],
+                Nature::Opening => std::slice::from_ref(&node.name),
+                _ => &[],
+            };
+            for segment in touched.iter().flat_map(|value| &arranged[value.as_str()].segments) {
+                spaces[segment.space].ordered = true;
+            }
+        }
         for node in self.nodes.iter().filter(|node| node.op.normalises_samples()) {
             for segment in &arranged[node.inputs[0].as_str()].segments {
                 spaces[segment.space].normalised = true;
@@ -255,6 +289,12 @@ impl Graph {
     }
 }
 
+/// Positions of the first value a node reads.
+fn positions(shapes: &BTreeMap<&str, Vec<usize>>, node: &Node) -> usize {
+    let read = node.inputs.first().and_then(|name| shapes[name.as_str()].get(1..));
+    read.map_or(1, |positions| positions.iter().product())
+}
+
 impl Space {
     fn new(dim: usize) -> Self {
         Self {
@@ -266,6 +306,7 @@ impl Space {
             blocks: None,
             kin: 0,
             normalised: false,
+            ordered: false,
         }
     }
 }
@@ -277,8 +318,11 @@ impl Spaces {
     pub fn heads(&self) -> BTreeSet<String> {
         let is_output = |space: &&Space| space.fixed == Some(Fixed::Output);
         let kin: BTreeSet<usize> = self.spaces.iter().filter(is_output).map(|space| space.kin).collect();
-        let is_head = |axis: &[Segment]| axis.iter().all(|segment| kin.contains(&self.spaces[segment.space].kin));
-        self.axes.iter().filter(|(_, axis)| is_head(axis)).map(|(value, _)| value.clone()).collect()
+        let is_head = |axis: &[Segment]| {
+            !axis.is_empty() && axis.iter().all(|segment| kin.contains(&self.spaces[segment.space].kin))
+        };
+        let followed = self.axes.iter().filter(|(_, axis)| is_head(axis)).map(|(value, _)| value);
+        followed.chain(&self.carried_in_heads).cloned().collect()
     }
 
     /// The space a value lies in, if its whole feature axis is that one space.

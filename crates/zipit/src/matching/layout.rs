@@ -4,7 +4,7 @@
 //! for biases and normalisation, `[C, kH·kW]` for a depthwise convolution. Where an axis is put together from
 //! several segments (Concat), the matrix falls into blocks of one space by one space.
 
-use crate::graph::{Node, Segment, SpaceId, Spaces};
+use crate::graph::{Node, Op, Segment, SpaceId, Spaces};
 use crate::state_dict::feature_rows;
 use crate::{Model, StateDict};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Slice};
@@ -70,7 +70,10 @@ impl Layout {
     /// Of the layers that all `models` have alike; heads may differ, and are left out then. The spaces are the first's.
     pub(super) fn new(models: &[&Model], spaces: &Spaces) -> Self {
         let mut blocks = Vec::new();
-        let alike = |node: &&Node| models.iter().all(|model| model.graph.node(&node.name) == Some(node));
+        let alike = |node: &&Node| {
+            let by_feature = !matches!(node.op, Op::Attention { .. }) && !spaces.axes[&node.name].is_empty();
+            by_feature && models.iter().all(|model| model.graph.node(&node.name) == Some(node))
+        };
         for node in models[0].graph.nodes.iter().filter(alike) {
             for param in node.op.params().into_iter().filter(|param| param.learned) {
                 let axis = node.op.feature_axis();

@@ -49,13 +49,18 @@ impl Design {
             | Op::PositionEmbedding { .. }
             | Op::LayerScale { .. }
             | Op::Affine { .. }
+            | Op::Positions { .. }
             | Op::Attention { .. }
             | Op::Add
             | Op::Mul
+            | Op::Join { .. }
             | Op::Concat
             | Op::Slice { .. }
             | Op::ChannelShuffle { .. }
-            | Op::Pad { .. } => None,
+            | Op::Pad { .. }
+            | Op::Stored { .. }
+            | Op::Call { .. }
+            | Op::Follow { .. } => None,
         }
     }
 }

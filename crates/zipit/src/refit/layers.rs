@@ -46,6 +46,7 @@ pub(super) enum Exact {
 }
 
 /// Every layer with unknowns ([`Design`]) whose output is not already what it should be, in the order of the merged graph.
+/// What stands between merged and carried features stays as it is.
 ///
 /// A layer that writes a sum and is the last of its layers to do so takes the sum's target minus what is already there;
 /// summands that are computed only after it count as exact.
@@ -58,14 +59,14 @@ pub fn layers(grafted: &Grafted, models: &[&Model]) -> Vec<Layer> {
     let (places, sources) = (place(merged), Sources::of(models));
     let exact = exactness(grafted);
     let mut layers: Vec<Layer> = (merged.nodes.iter().enumerate())
-        .filter(|(_, node)| Design::of(&node.op).is_some())
+        .filter(|(i, _)| is_unknown(grafted, *i))
         .map(|(i, _)| {
             let origin = &grafted.origins[i];
             let (input, target) = (input(grafted, &places, i), origin.blend.clone());
             Layer { node: i, source: sources.place(origin), head: origin.head, input, target, others: vec![] }
         })
         .collect();
-    for sum in sums(merged, &places) {
+    for sum in sums(grafted, &places) {
         let layer = layers.iter_mut().find(|layer| layer.node == sum.last).expect("a layer with unknowns");
         let there = |&&i: &&usize| sources.place(&grafted.origins[i]) <= layer.source && exact[i] == Exact::No;
         let term = |&i: &usize| Term {
@@ -120,7 +121,13 @@ struct Sum {
     others: Vec<usize>,
 }
 
-fn sums(graph: &Graph, places: &BTreeMap<&str, usize>) -> Vec<Sum> {
+/// Whether node i of the merged graph is a layer that is solved again.
+pub(super) fn is_unknown(grafted: &Grafted, i: usize) -> bool {
+    Design::of(&grafted.model.graph.nodes[i].op).is_some() && !grafted.origins[i].crossing
+}
+
+fn sums(grafted: &Grafted, places: &BTreeMap<&str, usize>) -> Vec<Sum> {
+    let graph = &grafted.model.graph;
     let readers = graph.readers();
     let only_reader = |node: &Node| match readers.get(node.name.as_str()).map(Vec::as_slice) {
         Some(&[only]) if !graph.outputs.contains(&node.name) => Some(only),
@@ -145,7 +152,7 @@ fn sums(graph: &Graph, places: &BTreeMap<&str, usize>) -> Vec<Sum> {
     outermost
         .filter_map(|add| {
             // A layer that others read too, or that is added twice, cannot make up for this sum.
-            let can = |&i: &usize| Design::of(&graph.nodes[i].op).is_some() && only_reader(&graph.nodes[i]).is_some();
+            let can = |&i: &usize| is_unknown(grafted, i) && only_reader(&graph.nodes[i]).is_some();
             let last = summands(add, &is_inner).into_iter().filter(can).max()?;
             let mut others = summands(add, &|i| i > last && is_inner(i));
             others.retain(|&i| i < last);

@@ -2,7 +2,7 @@
 //! standard deviation that its members have on average. Averaging features that do not agree fully shrinks them; this
 //! puts their size right and leaves everything else.
 
-use super::design::{Design, store, unknowns};
+use super::design::{store, unknowns};
 use crate::apply::{Blend, Blended, Grafted, Piece, Role};
 use crate::graph::Op;
 use crate::{Error, Model, Result};
@@ -52,7 +52,7 @@ pub fn sites(grafted: &Grafted, models: &[&Model]) -> Vec<Site> {
     for (i, node) in nodes.iter().enumerate() {
         let origin = &grafted.origins[i];
         match origin.role {
-            Role::Shared | Role::Own(_) if Design::of(&node.op).is_some() => {
+            Role::Shared | Role::Own(_) if super::layers::is_unknown(grafted, i) => {
                 if exact[i] != super::layers::Exact::Own {
                     sites.push(site(i, vec![i]));
                 }
@@ -62,7 +62,7 @@ pub fn sites(grafted: &Grafted, models: &[&Model]) -> Vec<Site> {
                 let read: Vec<usize> =
                     node.inputs.iter().filter_map(|name| places.get(name.as_str()).copied()).collect();
                 let is_part = |&i: &usize| {
-                    Design::of(&nodes[i].op).is_some()
+                    super::layers::is_unknown(grafted, i)
                         && matches!(grafted.origins[i].role, Role::Part(_))
                         && grafted.origins[i].source == origin.source
                 };

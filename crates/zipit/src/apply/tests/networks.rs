@@ -1,6 +1,9 @@
 //! Random networks, copies of them with permuted features, and plans that are right by construction.
 
-use crate::graph::{Activation, Arch, ArchSpec, Graph, Input, Node, Op, Segment, Spaces, VggHead, Window};
+use crate::graph::{
+    Activation, Arch, ArchSpec, Call, Combination, Graph, Input, Length, Node, Op, Reduction, Segment, Spaces, VggHead,
+    Window,
+};
 use crate::matching::Method;
 use crate::plan::{Plan, PlanSettings, PointPlan, PointSummary};
 use crate::unmerge::UnmergeRule;
@@ -78,7 +81,7 @@ pub fn oddities() -> Graph {
                 name: name.into(),
                 module: (!op.params().is_empty()).then(|| format!("net.{name}")),
                 op,
-                inputs: inputs.split(' ').map(Into::into).collect(),
+                inputs: inputs.split_whitespace().map(Into::into).collect(),
                 params: std::collections::BTreeMap::new(),
             })
             .collect(),
@@ -132,13 +135,13 @@ pub fn convolutional() -> Graph {
 /// What newer networks are made of, which no builder makes: groups of channels, attention heads, norms of each sample,
 /// gates, learned tokens and scales, features split and shuffled.
 pub fn modern() -> Vec<Graph> {
-    vec![grouped(), transformer(), shuffled()]
+    vec![grouped(), transformer(), shuffled(), windows(), carried()]
 }
 
 fn network(arch: &str, shape: [usize; 3], nodes: Vec<(&str, Op, &str)>, output: &str) -> Graph {
     let node = |(name, op, inputs): (&str, Op, &str)| Node {
         module: (!op.params().is_empty()).then(|| format!("net.{name}")),
-        ..Node::new(name, op, inputs.split(' ').map(Into::into).collect())
+        ..Node::new(name, op, inputs.split_whitespace().map(Into::into).collect())
     };
     Graph {
         arch: arch.into(),
@@ -198,7 +201,7 @@ fn grouped() -> Graph {
 fn transformer() -> Graph {
     let norm = || Op::LayerNorm { num_features: 8, eps: 1e-5, bias: true };
     let slice = |from, to| Op::Slice { ranges: vec![[from, to]] };
-    let attention = || Op::Attention { heads: 2, scale: None };
+    let attention = || Op::Attention { heads: 2, scale: None, bias: None };
     let nodes = vec![
         ("patches", conv(2, 8, 1, 1), "x"),
         ("tokens", Op::Tokens, "patches"),
@@ -229,6 +232,84 @@ fn transformer() -> Graph {
         ("head", linear(8, 3), "token"),
     ];
     network("transformer", [2, 3, 4], nodes, "head")
+}
+
+fn positions(call: Call, shape: &[usize]) -> Op {
+    Op::Positions { call, shape: shape.to_vec() }
+}
+
+/// A value `[1, features, …]` of one image.
+fn reshaped(features: usize, positions: &[usize]) -> Call {
+    let rest = positions.iter().map(|&n| Length::Fixed(n));
+    Call::Reshape { shape: [Length::PerImage { per_image: 1 }, Length::Fixed(features)].into_iter().chain(rest).collect() }
+}
+
+/// A block of a Swin transformer: shifted windows of 2×2 with a bias for every head and a mask for every window, and
+/// patches that become features; tokens are joined.
+fn windows() -> Graph {
+    let slice = |from, to| Op::Slice { ranges: vec![[from, to]] };
+    let row = |start| positions(Call::Slice { dim: 3, start, end: Length::Fixed(4), step: 2 }, &[6, 4, 2]);
+    let roll = |by| Call::Roll { shifts: vec![by, by], dims: vec![2, 3] };
+    let nodes = vec![
+        ("patches", conv(2, 6, 1, 1), "x"),
+        ("norm", Op::LayerNorm { num_features: 6, eps: 1e-5, bias: true }, "patches"),
+        ("shifted", positions(roll(-1), &[6, 4, 4]), "norm"),
+        ("apart", positions(reshaped(6, &[2, 2, 2, 2]), &[6, 2, 2, 2, 2]), "shifted"),
+        ("turned", positions(Call::Permute { dims: vec![0, 1, 2, 4, 3, 5] }, &[6, 2, 2, 2, 2]), "apart"),
+        ("windows", positions(reshaped(6, &[4, 4]), &[6, 4, 4]), "turned"),
+        ("qkv", linear(6, 16), "windows"),
+        ("q", slice(0, 4), "qkv"),
+        ("k", slice(4, 8), "qkv"),
+        ("v", slice(8, 16), "qkv"),
+        ("attention", Op::Attention { heads: 2, scale: Some(0.3), bias: Some([4, 2, 4, 4]) }, "q k v"),
+        ("projection", linear(8, 6), "attention"),
+        ("apart2", positions(reshaped(6, &[2, 2, 2, 2]), &[6, 2, 2, 2, 2]), "projection"),
+        ("turned2", positions(Call::Permute { dims: vec![0, 1, 2, 4, 3, 5] }, &[6, 2, 2, 2, 2]), "apart2"),
+        ("image", positions(reshaped(6, &[4, 4]), &[6, 4, 4]), "turned2"),
+        ("back", positions(roll(1), &[6, 4, 4]), "image"),
+        ("add", Op::Add, "patches back"),
+        ("even", row(0), "add"),
+        ("odd", row(1), "add"),
+        ("merged", Op::Concat, "even odd"),
+        ("norm2", Op::LayerNorm { num_features: 12, eps: 1e-5, bias: true }, "merged"),
+        ("reduction", linear(12, 7), "norm2"),
+        ("most", positions(Call::Reduce { function: Reduction::Amax, dims: vec![3], keepdim: true }, &[7, 4, 1]), "reduction"),
+        ("joined", Op::Join { axis: 2 }, "reduction most"),
+        ("q2", linear(7, 4), "joined"),
+        ("attention2", Op::Attention { heads: 2, scale: None, bias: Some([1, 1, 3, 3]) }, "q2 q2 q2"),
+        ("mean", Op::Mean, "attention2"),
+        ("head", linear(4, 3), "mean"),
+    ];
+    network("windows", [2, 4, 4], nodes, "head")
+}
+
+/// What is not followed stands between layers that are: it reads merged features, some of them in another order, and
+/// makes new ones; and in the head.
+fn carried() -> Graph {
+    let call = |call, shape: &[usize]| Op::Call { call, shape: shape.to_vec() };
+    let nodes = vec![
+        ("a", conv(2, 5, 3, 1), "x"),
+        ("b", conv(2, 5, 1, 1), "x"),
+        ("both", Op::Concat, "a b"),
+        ("shuffled", Op::ChannelShuffle { groups: 2 }, "both"),
+        // Neighbours among features: no order but its own leaves this what it is.
+        ("rolled", call(Call::Roll { shifts: vec![1], dims: vec![1] }, &[1, 10, 3, 4]), "shuffled"),
+        ("gain", Op::Stored { shape: vec![10, 1, 4] }, ""),
+        ("gained", call(Call::Combine { function: Combination::Mul }, &[1, 10, 3, 4]), "rolled gain"),
+        ("turned", call(Call::Permute { dims: vec![0, 2, 3, 1] }, &[1, 3, 4, 10]), "gained"),
+        ("followed", Op::Follow { shape: vec![3, 4, 10], axis: 2 }, "turned"),
+        ("c", linear(10, 6), "followed"),
+        ("relu", Op::Relu, "c"),
+        ("again", call(Call::Affine { scale: 0.5, shift: 0.1 }, &[1, 6, 3, 4]), "relu"),
+        ("stream", Op::Follow { shape: vec![6, 3, 4], axis: 0 }, "again"),
+        ("sum", Op::Add, "relu stream"),
+        ("norm", Op::BatchNorm2d { num_features: 6, eps: 1e-3 }, "sum"),
+        ("mean", Op::Mean, "norm"),
+        ("last", call(Call::Roll { shifts: vec![2], dims: vec![1] }, &[1, 6]), "mean"),
+        ("read", Op::Follow { shape: vec![6], axis: 0 }, "last"),
+        ("head", linear(6, 3), "read"),
+    ];
+    network("carried", [2, 3, 4], nodes, "head")
 }
 
 /// Three units of a ShuffleNet: features split, some of them worked on, put together and shuffled.

@@ -29,10 +29,15 @@ impl Op {
             Self::Attention { .. } => "Attention",
             Self::Add => "Add",
             Self::Mul => "Mul",
+            Self::Join { .. } => "Join",
             Self::Concat => "Concat",
             Self::Slice { .. } => "Slice",
             Self::ChannelShuffle { .. } => "ChannelShuffle",
             Self::Pad { .. } => "Pad",
+            Self::Positions { call, .. } => call.kind(),
+            Self::Stored { .. } => "Stored",
+            Self::Call { call, .. } => call.kind(),
+            Self::Follow { .. } => "Follow",
         }
     }
 }
@@ -42,6 +47,9 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Activation { function } = self {
             return write!(f, "{function}");
+        }
+        if let Self::Call { call, .. } | Self::Positions { call, .. } = self {
+            return write!(f, "{call}");
         }
         f.write_str(self.kind())?;
         match self {
@@ -73,8 +81,9 @@ impl fmt::Display for Op {
                 write!(f, " {shape:?}, features along axis {axis}")
             }
             Self::Affine { scale, shift } => write!(f, " ×{scale} + {shift}"),
-            Self::Attention { heads, scale } => {
+            Self::Attention { heads, scale, bias } => {
                 write!(f, " of {heads} heads")?;
+                bias.map_or(Ok(()), |shape| write!(f, ", bias {shape:?}"))?;
                 scale.map_or(Ok(()), |scale| write!(f, ", scale {scale}"))
             }
             Self::Slice { ranges } => {
@@ -85,7 +94,12 @@ impl fmt::Display for Op {
             Self::Pad { padding: [left, right, top, bottom], value } => {
                 write!(f, " left {left}, right {right}, top {top}, bottom {bottom}, with {value}")
             }
+            Self::Join { axis } => write!(f, " along axis {axis}"),
+            Self::Stored { shape } => write!(f, " {shape:?}"),
+            Self::Follow { shape, axis } => write!(f, " of axis {axis} of {shape:?}"),
             Self::Activation { .. }
+            | Self::Call { .. }
+            | Self::Positions { .. }
             | Self::Relu
             | Self::Mean
             | Self::Flatten

@@ -1,6 +1,7 @@
 //! What a node can compute. Matched exhaustively everywhere, so that the compiler lists what a new op needs.
 
 mod activation;
+mod call;
 mod display;
 mod numbers;
 mod params;
@@ -8,6 +9,7 @@ mod shape;
 mod window;
 
 pub use activation::Activation;
+pub use call::{Call, Combination, Function, Length, Padding, Reduction, Resampling};
 pub use params::Param;
 pub use window::Window;
 
@@ -15,7 +17,7 @@ use crate::Error;
 use serde::{Deserialize, Serialize};
 
 /// One operation. Values are `[B, C, H, W]`, `[B, C, T]` (T tokens) or `[B, C]`: the features always come first, then
-/// the positions.
+/// the positions. What [`Call`](Op::Call) and [`Stored`](Op::Stored) make is carried: of any shape, and not followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
@@ -130,18 +132,34 @@ pub enum Op {
         /// Summand.
         shift: f64,
     },
-    /// Multi-head attention of queries, keys and values `[heads·h, T]`: per head, `softmax(scale · qᵀk) v`.
+    /// Multi-head attention of queries, keys and values `[heads·h, …, T]`: per head, `softmax(scale · qᵀk + bias) v` over
+    /// the last positions; those before are windows, each by itself.
     Attention {
         /// Number of heads; the features of a head lie side by side.
         heads: usize,
         /// Factor of the products; `1/√h` where it is not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scale: Option<f64>,
+        /// Shape `[windows, heads, T_q, T_k]` of what is added to the scores, the first two or 1; none where nothing is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<[usize; 4]>,
+    },
+    /// A function of the positions of `[B, C, …]`: every feature is moved, pooled or filled up as every other.
+    Positions {
+        /// Which. It names the axes behind the features alone.
+        call: Call,
+        /// Shape of what it makes, features first.
+        shape: Vec<usize>,
     },
     /// Element-wise sum of two or more values; a size of 1 is repeated along positions.
     Add,
     /// Element-wise product of two values; a size of 1 is repeated along positions (squeeze-and-excitation).
     Mul,
+    /// Concatenation along positions: tokens behind tokens.
+    Join {
+        /// Which axis of the values, features being axis 0.
+        axis: usize,
+    },
     /// Concatenation along the feature axis.
     Concat,
     /// Some of the features: those of the ranges, one range after the other.
@@ -160,6 +178,25 @@ pub enum Op {
         padding: [usize; 4],
         /// What it is filled with.
         value: f64,
+    },
+    /// A learned or constant tensor by itself, the same for every image; what it makes is carried.
+    Stored {
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A function of tensors that is run and not followed; what it makes is carried.
+    Call {
+        /// Which.
+        call: Call,
+        /// Shape of what it makes of one image; axes that grow with the batch have their length for one.
+        shape: Vec<usize>,
+    },
+    /// Features are followed from here on: a carried tensor as `[C, …]`.
+    Follow {
+        /// The tensor as `[B, …]`, without the batch.
+        shape: Vec<usize>,
+        /// Which of those axes are the features.
+        axis: usize,
     },
 }
 
@@ -185,6 +222,10 @@ pub enum Nature {
     Arranging,
     /// Queries and keys are compared; the values' features stay what they are.
     Attending,
+    /// It is not known which numbers are features: each model has its own.
+    Carrying,
+    /// New features, of what was carried.
+    Opening,
 }
 
 impl Op {
@@ -216,10 +257,13 @@ impl Op {
             | Self::PositionEmbedding { .. }
             | Self::LayerScale { .. }
             | Self::Affine { .. }
+            | Self::Positions { .. }
             | Self::Pad { .. } => Nature::Keeping,
-            Self::Add | Self::Mul => Nature::Tying,
+            Self::Add | Self::Mul | Self::Join { .. } => Nature::Tying,
             Self::Concat | Self::Slice { .. } | Self::ChannelShuffle { .. } => Nature::Arranging,
             Self::Attention { .. } => Nature::Attending,
+            Self::Stored { .. } | Self::Call { .. } => Nature::Carrying,
+            Self::Follow { .. } => Nature::Opening,
         }
     }
 
@@ -228,6 +272,12 @@ impl Op {
     #[must_use]
     pub fn mixes(&self) -> bool {
         self.nature() == Nature::Mixing
+    }
+
+    /// Whether the features of what it makes are new ones.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        matches!(self.nature(), Nature::Mixing | Nature::Opening)
     }
 
     /// Whether it commutes with linear maps of the features, applied alike at every position: what is true of a mean of
@@ -242,11 +292,13 @@ impl Op {
             | Self::Tokens
             | Self::SelectToken { .. }
             | Self::Add
+            | Self::Join { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::ChannelShuffle { .. } => true,
             Self::Affine { shift, .. } => *shift == 0.0,
             Self::Pad { value, .. } => *value == 0.0,
+            Self::Positions { call, .. } => call.is_linear(),
             Self::Conv2d { .. }
             | Self::Linear { .. }
             | Self::BatchNorm2d { .. }
@@ -259,7 +311,10 @@ impl Op {
             | Self::PositionEmbedding { .. }
             | Self::LayerScale { .. }
             | Self::Attention { .. }
-            | Self::Mul => false,
+            | Self::Mul
+            | Self::Stored { .. }
+            | Self::Call { .. }
+            | Self::Follow { .. } => false,
         }
     }
 
@@ -274,6 +329,7 @@ impl Op {
             | Self::Flatten
             | Self::SelectToken { .. }
             | Self::Pad { .. } => true,
+            Self::Positions { call, .. } => !call.keeps_positions(),
             Self::Conv2d { .. }
             | Self::Linear { .. }
             | Self::BatchNorm2d { .. }
@@ -289,9 +345,13 @@ impl Op {
             | Self::Attention { .. }
             | Self::Add
             | Self::Mul
+            | Self::Join { .. }
             | Self::Concat
             | Self::Slice { .. }
-            | Self::ChannelShuffle { .. } => false,
+            | Self::ChannelShuffle { .. }
+            | Self::Stored { .. }
+            | Self::Call { .. }
+            | Self::Follow { .. } => false,
         }
     }
 
@@ -319,10 +379,15 @@ impl Op {
             | Self::Attention { .. }
             | Self::Add
             | Self::Mul
+            | Self::Join { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::ChannelShuffle { .. }
-            | Self::Pad { .. } => false,
+            | Self::Pad { .. }
+            | Self::Positions { .. }
+            | Self::Stored { .. }
+            | Self::Call { .. }
+            | Self::Follow { .. } => false,
         }
     }
 
@@ -350,10 +415,17 @@ impl Op {
             | Self::Attention { .. }
             | Self::Add
             | Self::Mul
+            | Self::Join { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::ChannelShuffle { .. }
-            | Self::Pad { .. } => false,
+            | Self::Pad { .. }
+            | Self::Positions { .. }
+            | Self::Stored { .. }
+            | Self::Follow { .. } => false,
+            Self::Call { call, .. } => {
+                matches!(call, Call::Linear { .. } | Call::Convolution { .. } | Call::Lstm { .. })
+            }
         }
     }
 

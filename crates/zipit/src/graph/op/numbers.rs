@@ -60,6 +60,7 @@ impl Op {
                 vec![]
             }
             Self::SelectToken { index } => vec![*index],
+            Self::Join { axis } => vec![*axis],
             Self::PrependTokens { num_tokens, num_features } => vec![*num_tokens, *num_features],
             Self::PositionEmbedding { shape, .. } | Self::LayerScale { shape, .. } => {
                 if shape.len() > MAX_RANK {
@@ -67,9 +68,9 @@ impl Op {
                 }
                 shape.clone()
             }
-            Self::Attention { heads, scale } => {
+            Self::Attention { heads, scale, bias } => {
                 finite("scale", scale.unwrap_or_default())?;
-                vec![*heads]
+                bias.iter().flatten().chain([heads]).copied().collect()
             }
             Self::Slice { ranges } if ranges.is_empty() => return Err("takes no features".into()),
             Self::Slice { ranges } => ranges.concat(),
@@ -77,6 +78,15 @@ impl Op {
             Self::Pad { padding, value } => {
                 finite("the value", *value)?;
                 padding.to_vec()
+            }
+            Self::Stored { shape }
+            | Self::Follow { shape, .. }
+            | Self::Call { shape, .. }
+            | Self::Positions { shape, .. } => {
+                if shape.len() > MAX_RANK {
+                    return Err(format!("a tensor of {} axes", shape.len()));
+                }
+                shape.clone()
             }
             Self::Relu | Self::Mean | Self::Flatten | Self::Tokens | Self::Add | Self::Mul | Self::Concat => vec![],
         };

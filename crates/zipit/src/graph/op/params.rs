@@ -46,9 +46,10 @@ impl Op {
             Self::PrependTokens { num_tokens, num_features } => {
                 vec![learned("weight", vec![1, *num_tokens, *num_features])]
             }
-            Self::PositionEmbedding { shape, .. } | Self::LayerScale { shape, .. } => {
+            Self::PositionEmbedding { shape, .. } | Self::LayerScale { shape, .. } | Self::Stored { shape } => {
                 vec![learned("weight", shape.clone())]
             }
+            Self::Attention { bias, .. } => bias.iter().map(|shape| learned("bias", shape.to_vec())).collect(),
             Self::Relu
             | Self::Activation { .. }
             | Self::MaxPool2d { .. }
@@ -59,13 +60,16 @@ impl Op {
             | Self::Tokens
             | Self::SelectToken { .. }
             | Self::Affine { .. }
-            | Self::Attention { .. }
+            | Self::Positions { .. }
             | Self::Add
             | Self::Mul
+            | Self::Join { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::ChannelShuffle { .. }
-            | Self::Pad { .. } => vec![],
+            | Self::Pad { .. }
+            | Self::Call { .. }
+            | Self::Follow { .. } => vec![],
         }
     }
 
@@ -74,6 +78,8 @@ impl Op {
     pub fn feature_axis(&self) -> usize {
         match self {
             Self::PrependTokens { .. } => 2,
+            // A head's numbers.
+            Self::Attention { .. } => 1,
             Self::PositionEmbedding { axis, .. } | Self::LayerScale { axis, .. } => *axis,
             Self::Conv2d { .. }
             | Self::Linear { .. }
@@ -90,13 +96,17 @@ impl Op {
             | Self::Tokens
             | Self::SelectToken { .. }
             | Self::Affine { .. }
-            | Self::Attention { .. }
+            | Self::Positions { .. }
             | Self::Add
             | Self::Mul
+            | Self::Join { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::ChannelShuffle { .. }
-            | Self::Pad { .. } => 0,
+            | Self::Pad { .. }
+            | Self::Stored { .. }
+            | Self::Call { .. }
+            | Self::Follow { .. } => 0,
         }
     }
 }

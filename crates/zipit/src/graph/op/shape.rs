@@ -11,6 +11,9 @@ impl Op {
     /// # Errors
     /// The reason why the inputs do not fit.
     pub fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        if let Self::Stored { shape } = self {
+            return if inputs.is_empty() { Ok(shape.clone()) } else { Err("reads nothing".into()) };
+        }
         let one = || match inputs {
             [only] => Ok(*only),
             _ => Err(format!("needs one input, has {}", inputs.len())),
@@ -82,13 +85,23 @@ impl Op {
                 }
                 Ok(value.to_vec())
             }
-            Self::Attention { heads, .. } => attention(*heads, inputs),
+            Self::Attention { heads, bias, .. } => attention(*heads, bias.as_ref(), inputs),
+            Self::Positions { call, shape } => {
+                let given = one()?;
+                call.check_positions(given)?;
+                if shape.first() != given.first() {
+                    return Err(format!("makes {shape:?} of {given:?}: the features are not the same"));
+                }
+                Ok(shape.clone())
+            }
             Self::Add => broadcast(inputs, "adds"),
             Self::Mul => match inputs {
                 [_, _] => broadcast(inputs, "multiplies"),
                 _ => Err(format!("needs two inputs, has {}", inputs.len())),
             },
-            Self::Concat => concatenated(inputs),
+            Self::Concat => concatenated(inputs, 0),
+            Self::Join { axis: 0 } => Err("joins features: that is a Concat".into()),
+            Self::Join { axis } => concatenated(inputs, *axis),
             Self::Slice { ranges } => sliced(one()?, ranges),
             Self::ChannelShuffle { groups } => {
                 let value = one()?;
@@ -100,6 +113,18 @@ impl Op {
             Self::Pad { padding: [left, right, top, bottom], .. } => {
                 let (c, [h, w]) = image()?;
                 Ok(vec![c, h + top + bottom, w + left + right])
+            }
+            Self::Stored { shape } => Ok(shape.clone()),
+            Self::Call { call, shape } => call.check_inputs(inputs.len()).map(|()| shape.clone()),
+            Self::Follow { shape, axis } => {
+                let given = one()?;
+                if *axis >= shape.len() || shape.iter().product::<usize>() != given.iter().product::<usize>() {
+                    return Err(format!("axis {axis} of {shape:?} cannot be followed in {given:?}"));
+                }
+                let mut positions = shape.clone();
+                let features = positions.remove(*axis);
+                positions.insert(0, features);
+                Ok(positions)
             }
         }
     }
@@ -146,14 +171,15 @@ fn broadcast(inputs: &[&[usize]], verb: &str) -> Result<Vec<usize>, String> {
     Ok(shape)
 }
 
-fn concatenated(inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+fn concatenated(inputs: &[&[usize]], axis: usize) -> Result<Vec<usize>, String> {
     let (first, rest) = inputs.split_first().ok_or("needs at least one input")?;
     let mut shape = first.to_vec();
     for other in rest {
-        if other.len() != shape.len() || other[1..] != shape[1..] {
+        let fits = other.len() == shape.len() && (0..shape.len()).all(|i| i == axis || other[i] == shape[i]);
+        if !fits || axis >= shape.len() {
             return Err(format!("concatenates {first:?} and {other:?}"));
         }
-        shape[0] += other[0];
+        shape[axis] += other[axis];
     }
     Ok(shape)
 }
@@ -167,17 +193,27 @@ fn sliced(value: &[usize], ranges: &[[usize; 2]]) -> Result<Vec<usize>, String> 
     Ok(shape)
 }
 
-fn attention(heads: usize, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-    let &[&[q, n_queries], &[k, n_keys], &[v, n_values]] = inputs else {
+fn attention(heads: usize, bias: Option<&[usize; 4]>, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let &[queries, keys, values] = inputs else {
         return Err(format!("needs queries, keys and values [C, T], is given {inputs:?}"));
     };
-    if q != k || n_keys != n_values {
-        return Err(format!(
-            "compares queries [{q}, {n_queries}] with keys [{k}, {n_keys}] of values [{v}, {n_values}]"
-        ));
+    let (&[q, ref windows @ .., n_queries], &[k, ref of_keys @ .., n_keys], &[v, ref of_values @ .., n_values]) =
+        (queries, keys, values)
+    else {
+        return Err(format!("needs queries, keys and values [C, T], is given {inputs:?}"));
+    };
+    if q != k || n_keys != n_values || windows != of_keys || windows != of_values {
+        return Err(format!("compares queries {queries:?} with keys {keys:?} of values {values:?}"));
     }
     if heads == 0 || !q.is_multiple_of(heads) || !v.is_multiple_of(heads) {
         return Err(format!("{heads} heads do not divide {q} and {v} features"));
     }
-    Ok(vec![v, n_queries])
+    let n_windows: usize = windows.iter().product();
+    if let Some(shape) = bias {
+        let fits = |own: usize, wanted: usize| own == wanted || own == 1;
+        if !fits(shape[0], n_windows) || !fits(shape[1], heads) || shape[2..] != [n_queries, n_keys] {
+            return Err(format!("a bias {shape:?} does not fit scores [{n_windows}, {heads}, {n_queries}, {n_keys}]"));
+        }
+    }
+    Ok([&[v], windows, &[n_queries]].concat())
 }

@@ -46,7 +46,7 @@ impl Graph {
         let mut twins = Sets((0..spaces.len()).collect());
         let mut counts: BTreeMap<SpaceId, (usize, &str)> = BTreeMap::new();
         for node in &self.nodes {
-            if node.op.mixes() {
+            if node.op.opens() {
                 let written = &arranged[node.name.as_str()].segments;
                 for segment in written {
                     kin.unite(written[0].space, segment.space);
@@ -112,11 +112,16 @@ fn blocked(node: &Node) -> Option<(usize, Vec<&str>)> {
         | Op::PositionEmbedding { .. }
         | Op::LayerScale { .. }
         | Op::Affine { .. }
+        | Op::Positions { .. }
         | Op::Add
         | Op::Mul
+        | Op::Join { .. }
         | Op::Concat
         | Op::Slice { .. }
         | Op::ChannelShuffle { .. }
-        | Op::Pad { .. } => None,
+        | Op::Pad { .. }
+        | Op::Stored { .. }
+        | Op::Call { .. }
+        | Op::Follow { .. } => None,
     }
 }

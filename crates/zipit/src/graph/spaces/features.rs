@@ -64,6 +64,8 @@ impl Features {
         Ok(match op {
             Op::Conv2d { out_channels, .. } if op.mixes() => self.open(*out_channels),
             Op::Linear { out_features, .. } => self.open(*out_features),
+            Op::Follow { shape, axis } => self.open(shape[*axis]),
+            Op::Stored { .. } | Op::Call { .. } => vec![],
             Op::Conv2d { .. }
             | Op::BatchNorm2d { .. }
             | Op::LayerNorm { .. }
@@ -80,9 +82,10 @@ impl Features {
             | Op::PositionEmbedding { .. }
             | Op::LayerScale { .. }
             | Op::Affine { .. }
+            | Op::Positions { .. }
             | Op::Pad { .. } => read[0].clone(),
             Op::Flatten => read[0].iter().map(|e| Entry { repeat: e.repeat * positions, ..*e }).collect(),
-            Op::Add | Op::Mul => {
+            Op::Add | Op::Mul | Op::Join { .. } => {
                 for other in &read[1..] {
                     self.tie_axes(read[0], other)?;
                 }
