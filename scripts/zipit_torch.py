@@ -107,7 +107,8 @@ def _export_through(
         plain.unlink(missing_ok=True)
     images = random_images(model)
     try:
-        return difference(pipeline.predict(folder, out, model, images), logits(reference, images), "predict")
+        found = model.ended(pipeline.predict(folder, out, model, images))
+        return difference(found, logits(reference, images), "predict")
     except ZipitError:
         out.unlink(missing_ok=True)
         raise

@@ -203,6 +203,13 @@ class Carrying:
             x = self.emit({"name": "expand", "shape": lengths}, [x], lengths, "expand")
         return self.reshaped(x, [_axis_length(axis) for axis in layout.axes])
 
+    def own_axis(self, x: Carried, dim: int) -> int:
+        """An axis along which no two images meet."""
+        dim = self.axis(x, dim)
+        if x.lengths and not isinstance(x.lengths[dim], int):
+            raise self.call.refuse("mixes images of the batch")
+        return dim
+
     def axis(self, x: Carried, dim: int) -> int:
         """A possibly negative axis number, as a number from 0."""
         return dim % max(1, len(x.lengths))
@@ -355,7 +362,9 @@ def _movedim(c: Carrying) -> Carried:
     *("dropout", "feature_dropout", "alpha_dropout", "native_dropout"),
 )
 def _same(c: Carrying) -> Carried:
-    if not c.call.node.meta["val"].dtype.is_floating_point:
+    value = c.call.node.meta["val"]
+    value = value[0] if isinstance(value, (list, tuple)) else value
+    if not value.dtype.is_floating_point:
         raise c.call.refuse("turns numbers into integers or truths")
     if c["train"]:
         raise c.call.refuse("drops at random even in evaluation mode; give it `training=self.training`")
@@ -401,7 +410,7 @@ def _split(c: Carrying) -> list[Carried]:
 @carries("cat", "concat", "concatenate")
 def _cat(c: Carrying) -> Carried:
     parts = [c.raw(x) for x in c["tensors"]]
-    return c.result({"name": "cat", "dim": c.axis(parts[0], c["dim"])}, [x for x in parts if 0 not in x.lengths])
+    return c.result({"name": "cat", "dim": c.own_axis(parts[0], c["dim"])}, [x for x in parts if 0 not in x.lengths])
 
 
 @carries("stack")
@@ -415,13 +424,13 @@ def _stack(c: Carrying) -> Carried:
 @carries("roll")
 def _roll(c: Carrying) -> Carried:
     x = c.raw("self")
-    return c.result({"name": "roll", "shifts": list(c["shifts"]), "dims": [c.axis(x, d) for d in c["dims"]]}, [x])
+    return c.result({"name": "roll", "shifts": list(c["shifts"]), "dims": [c.own_axis(x, d) for d in c["dims"]]}, [x])
 
 
 @carries("flip")
 def _flip(c: Carrying) -> Carried:
     x = c.raw("self")
-    return c.result({"name": "flip", "dims": [c.axis(x, d) for d in c["dims"]]}, [x])
+    return c.result({"name": "flip", "dims": [c.own_axis(x, d) for d in c["dims"]]}, [x])
 
 
 @carries("index", "index_select")
@@ -431,20 +440,21 @@ def _index(c: Carrying) -> Carried:
     if given is None:
         given = [None] * c.axis(x, c["dim"]) + [c["index"]]
     of = [index is not None for index in given]
+    [c.own_axis(x, dim) for dim, there in enumerate(of) if there]
     return c.result({"name": "index", "of": of}, [x, *(c.raw(index) for index in given if index is not None)])
 
 
 @carries("gather")
 def _gather(c: Carrying) -> Carried:
     x = c.raw("self")
-    return c.result({"name": "gather", "dim": c.axis(x, c["dim"])}, [x, c.raw("index")])
+    return c.result({"name": "gather", "dim": c.own_axis(x, c["dim"])}, [x, c.raw("index")])
 
 
 @carries("unfold")
 def _windows(c: Carrying) -> Carried:
     """Overlapping pieces of an axis, which become the last one."""
     x = c.raw("self")
-    dim = c.axis(x, c["dimension"])
+    dim = c.own_axis(x, c["dimension"])
     n = c.lengths[dim]
     starts = torch.arange(n) * c["step"]
     places = (starts[:, None] + torch.arange(c["size"])).float()
@@ -457,7 +467,7 @@ def _windows(c: Carrying) -> Carried:
 @carries("slice_scatter", "select_scatter")
 def _scattered(c: Carrying) -> Carried:
     x, new = c.raw("self"), c.raw("src")
-    dim = c.axis(x, c["dim"])
+    dim = c.own_axis(x, c["dim"])
     n = size_of(x.lengths[dim])
     if c.call.site.op == "select_scatter":
         start = c["index"] % n
@@ -498,7 +508,9 @@ def _pad(c: Carrying) -> Carried:
 @carries("matmul", "bmm", "mm")
 def _matmul(c: Carrying) -> Carried:
     other = next(c[name] for name in ("other", "mat2") if name in c.call.args)
-    return c.result({"name": "matmul"}, [c.raw("self"), c.raw(other)])
+    a, b = c.raw("self"), c.raw(other)
+    c.own_axis(a, -1)
+    return c.result({"name": "matmul"}, [a, b])
 
 
 @carries("addmm", "baddbmm")
@@ -520,6 +532,11 @@ def _times(c: Carrying, x: Carried, factor: Number, shift: Number = 0) -> Carrie
 @carries("einsum")
 def _einsum(c: Carrying) -> Carried:
     parts = [c.raw(x) for x in c["tensors"]]
+    read, _, made = c["equation"].replace(" ", "").partition("->")
+    for term, x in zip(read.split(","), parts, strict=True):
+        gone = [i for i, letter in enumerate(term) if letter not in made]
+        if "." not in term:
+            [c.own_axis(x, i) for i in gone]
     return c.result({"name": "einsum", "equation": c["equation"].replace(" ", "")}, parts)
 
 
@@ -576,7 +593,7 @@ def _attention(c: Carrying) -> Carried:
 @carries("softmax", "_softmax", "log_softmax", "_log_softmax")
 def _softmax(c: Carrying) -> Carried:
     x = c.raw("self")
-    return c.result({"name": c.call.site.op.lstrip("_"), "dim": c.axis(x, c["dim"])}, [x])
+    return c.result({"name": c.call.site.op.lstrip("_"), "dim": c.own_axis(x, c["dim"])}, [x])
 
 
 @carries("lstm")
@@ -652,7 +669,7 @@ def _norm(c: Carrying) -> Carried:
 @carries("cumsum")
 def _cumsum(c: Carrying) -> Carried:
     x = c.raw("self")
-    return c.result({"name": "cumsum", "dim": c.axis(x, c["dim"])}, [x])
+    return c.result({"name": "cumsum", "dim": c.own_axis(x, c["dim"])}, [x])
 
 
 # ---- number by number -----------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from torch import nn
 
 from . import checkpoint as checkpoints
 from . import carry, lower_arithmetic, lower_layers, lower_positions, lower_views, network  # noqa: F401 (they register their handlers)
-from .errors import ZipitError
+from .errors import ZipitError, note
 from .graph import Json, tensor_names
-from .lower import lower
+from .lower import Lowered, lower
 from .model_file import GATE, Model
 from .frozen import thawed
 from .trace import trace
@@ -64,9 +64,23 @@ def convert(
         _tasks(n_logits, classes, tasks or traced.output_names),
         preprocess,
         tensors,
-        versions() | (environment or {}),
+        versions() | _notes(lowered) | (environment or {}),
+        endings=lowered.endings,
     )
     return model, module
+
+
+def _notes(lowered: Lowered) -> dict[str, str]:
+    """What is in the file and not in the network, or the other way round."""
+    notes = {}
+    if lowered.origins:
+        sources = (f"{name} = f({', '.join(own)})" for name, own in sorted(lowered.origins.items()) if own)
+        notes["folded"] = "; ".join(sources)
+    if any(lowered.endings):
+        ends = sorted({end for end in lowered.endings if end})
+        note(f"the network ends in {' and '.join(ends)}: the file has the logits before that")
+        notes["endings"] = ", ".join(end or "none" for end in lowered.endings)
+    return notes
 
 
 def _tasks(n_logits: list[int], classes: Sequence[Sequence[str]], tasks: Sequence[str] | None) -> list[Json]:
@@ -133,4 +147,5 @@ def difference(found: Sequence[torch.Tensor], reference: Sequence[torch.Tensor],
 def check_round_trip(model: Model, module: nn.Module) -> float:
     """max |Δ| between a module and what is built from its model."""
     images = random_images(model)
-    return difference(logits(network.build(model), images), logits(module, images), "the exported graph")
+    found = model.ended(logits(network.build(model), images))
+    return difference(found, logits(module, images), "the exported graph")

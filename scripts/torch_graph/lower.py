@@ -5,7 +5,6 @@ single functions are in `lower_views`, `lower_layers` and `lower_arithmetic`.
 """
 
 from __future__ import annotations
-import os
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -330,6 +329,8 @@ class Lowered:
     """Tensors that are computed from parameters and constants alone, by the name they have in the file."""
     origins: dict[str, list[str]]
     """The parameters that each of those is computed from."""
+    endings: list[str | None]
+    """Of each output, `softmax` or `log_softmax` where the network has that behind its logits."""
 
 
 class Lowering:
@@ -345,6 +346,7 @@ class Lowering:
         self.folded_nodes: dict[fx.Node, Carried] = {}
         self.stored_nodes: dict[str, Carried] = {}
         self.followed: dict[tuple[str, int], str] = {}
+        self._not_carried: LoweringError | None = None
         self._refused: dict[LoweringError, int] = {}
         self._of_image: set[LoweringError] = set()
         self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input_name), Layout.of(shape))}
@@ -359,8 +361,9 @@ class Lowering:
                 self._env[node] = self._call_or_reason(node, position)
             elif node.op != "output":
                 raise ZipitError(f"{node.name}: {node.op} {node.target}: not a plain computation on the image")
-        self._refuse_first(self.trace.outputs)
-        outputs = [self._output(node) for node in self.trace.outputs]
+        ends = [before_softmax(node) for node in self.trace.outputs]
+        self._refuse_first([node for node, _ in ends])
+        outputs = [self._output(node) for node, _ in ends]
         names = [view.base.name for view in outputs]
         if len(set(names)) < len(names):
             raise ZipitError(f"the network returns `{names[0]}` more than once; each output is one task's")
@@ -368,7 +371,8 @@ class Lowering:
         if not all(self.builder.node(name) for name in names):
             raise ZipitError("the network returns its input")
         n_logits = [view.layout.dims[FEATURES] for view in outputs]
-        return Lowered(graph, n_logits, self.builder.repeated, self.folded, self.origins)
+        endings = [ending for _, ending in ends]
+        return Lowered(graph, n_logits, self.builder.repeated, self.folded, self.origins, endings)
 
     def fold(self, tensor: torch.Tensor, wish: str, node: fx.Node | None) -> str:
         """Gives a tensor that is computed now a name of its own in the file, `wish` where that is free."""
@@ -414,8 +418,11 @@ class Lowering:
             result = self._call(node, position)
             return replace(result, node=node) if isinstance(result, View) and result.is_stored else result
         except LoweringError as error:
+            self._not_carried = None
             if (otherwise := self._folded_or_carried(node, position)) is not None:
                 return otherwise
+            if self._not_carried and self.trace.site(node).op not in HANDLERS:
+                error = self._not_carried
             if any(self._is_of_image(given) for given in node.all_input_nodes):
                 self._of_image.add(error)
             self._refused.setdefault(error, position[node])
@@ -449,8 +456,8 @@ class Lowering:
             except (LoweringError, AxesError, KeyError):
                 result = CARRIER.carry(call)
             return self._overwrite(call, result, position) if changes_its_input(node) else result
-        except LoweringError as e:
-            if os.environ.get("ZDEBUG"): print("    carry:", e)
+        except LoweringError as error:
+            self._not_carried = error
             return None
 
     def _refuse_first(self, nodes: list[fx.Node]) -> None:
@@ -566,6 +573,15 @@ def _is_same(a: View | Carried, b: View | Carried) -> bool:
     return a.base == b.base and a.layout == b.layout
 
 
+def before_softmax(node: fx.Node) -> tuple[fx.Node, str | None]:
+    """The logits of an output that is their softmax over classes, or its logarithm."""
+    op = function_name(node).lstrip("_") if node.op == "call_function" else ""
+    value = node.meta.get("val")
+    if op in ("softmax", "log_softmax") and value is not None and value.ndim == 2 and node.args[1] in (1, -1):
+        return before_softmax(node.args[0])[0], op
+    return node, None
+
+
 def changes_its_input(node: fx.Node) -> bool:
     """Whether it is an in-place op, `relu_`."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
@@ -578,6 +594,5 @@ def lower(trace: Trace, arch: str) -> Lowered:
     except ZipitError as error:
         try:
             return Lowering(trace.written_out).run(arch)
-        except ZipitError as e:
-            if os.environ.get("ZDEBUG"): print("    out:", e)
+        except ZipitError:
             raise error from None

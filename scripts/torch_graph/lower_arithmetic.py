@@ -113,6 +113,8 @@ def _with_parameter(call: Call, op: str, x: View, parameter: View) -> View:
     """Aligns a learned tensor's dims with the value's, by PyTorch's broadcasting."""
     if parameter.base.folded:
         parameter = call.settled_parameter(parameter, op)
+    if prod(parameter.layout.dims) == 1:
+        return _with_one_number(call, op, x, parameter)
     stored = parameter.layout.unrepeated()
     missing = x.ndim - len(stored.axes)
     if missing < 0:
@@ -139,6 +141,17 @@ def _with_parameter(call: Call, op: str, x: View, parameter: View) -> View:
         f"the parameter `{parameter.base.name}` {list(stored.dims)} does not have one number per feature, or does not "
         f"align with {list(x.layout.shape)}"
     )
+
+
+def _with_one_number(call: Call, op: str, x: View, parameter: View) -> View:
+    """One learned number for all features is written down once for each: features that are merged must each have one."""
+    n, name = x.layout.dims[FEATURES], parameter.base.name
+    if len(parameter.layout.dims) == 1:
+        call.lowering.builder.repeated[name] = n
+    else:
+        name = call.lowering.fold(call.lowering.numbers_of(name).reshape(1).expand(n), name, parameter.node)
+    made = call.emit({"op": op, "shape": [n], "axis": 0}, [x], x.layout, {"weight": name})
+    return made.seen(x.layout, x.site)
 
 
 def _positions_align(x: View, stored: tuple[int, ...], feature: int, meets: dict[int, int]) -> bool:

@@ -31,6 +31,11 @@ def _weights(call: Call) -> dict[str, str]:
     return _affine(call, "weight", *(["bias"] if call["bias"] is not None else []))
 
 
+def _scales(call: Call, n: int) -> dict[str, str]:
+    """Weight and bias of a norm; where there are none, those that change nothing are written down."""
+    return {"weight": call.filled("weight", n, 1.0), "bias": call.filled("bias", n, 0.0)}
+
+
 def _window(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool) -> Json:
     return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
 
@@ -79,7 +84,7 @@ def _batch_norm(call: Call) -> View:
     if call.args.get("training"):
         raise call.refuse("takes the batch's statistics even in evaluation mode (track_running_stats=False)")
     x = call.vector(call.tensor("input"), 1)
-    params = _affine(call, "weight", "bias", "running_mean", "running_var")
+    params = _scales(call, x.layout.dims[FEATURES]) | _affine(call, "running_mean", "running_var")
     op = {"op": "batch_norm2d", "num_features": x.layout.dims[FEATURES], "eps": call["eps"]}
     made = call.emit(op, [x], x.layout, params, _layer_name(call, params["weight"]))
     return made if call.site.op == "batch_norm" else [made, None, None]
@@ -90,7 +95,7 @@ def _layer_norm(call: Call) -> View:
     if len(call["normalized_shape"]) != 1:
         raise call.refuse(f"normalises over {call['normalized_shape']}; only one axis, the features, can be merged")
     x = call.vector(call.tensor("input"), -1)
-    params = _weights(call)
+    params = _weights(call) if call["weight"] is not None else _scales(call, x.layout.dims[FEATURES])
     op = {
         "op": "layer_norm",
         "num_features": x.layout.dims[FEATURES],
@@ -103,7 +108,7 @@ def _layer_norm(call: Call) -> View:
 @lowers("group_norm")
 def _group_norm(call: Call) -> View:
     x = call.vector(call.tensor("input"), 1)
-    params = _affine(call, "weight", "bias")
+    params = _scales(call, x.layout.dims[FEATURES])
     op = {
         "op": "group_norm",
         "num_groups": call["num_groups"],

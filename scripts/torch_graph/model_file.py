@@ -33,6 +33,14 @@ class Model:
     environment: dict[str, str] = field(default_factory=dict)
     gate: bool = False
     """Whether the last output tells the tasks apart and is none of theirs."""
+    endings: list[str | None] = field(default_factory=list)
+    """Of a network that was just exported: what it has behind each output's logits, and the file has not."""
+
+    def ended(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """What the exported network itself gives, of the file's logits."""
+        if not any(self.endings):
+            return outputs
+        return [x if end is None else getattr(x, end)(1) for x, end in zip(outputs, self.endings, strict=True)]
 
     @property
     def output_names(self) -> list[str]:

@@ -1,0 +1,176 @@
+"""What no op of ours says is computed at export, works along positions, or is carried: the logits are the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
+from conftest import Net, model_of
+from torch import nn
+
+Middle = Callable[[torch.Tensor], torch.Tensor] | nn.Module
+
+
+class Learned(nn.Module):
+    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *shape: int) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.randn(*shape))
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, self.p)
+
+
+class Mixer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(49, 49)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mix(x.flatten(2)).view(x.shape)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x.flatten(2).transpose(1, 2))[0].mean(1)
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, masked: bool = False, windows: bool = False) -> None:
+        super().__init__()
+        self.masked, self.windows = masked, windows
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t = x.flatten(2).transpose(1, 2)
+        if self.windows:
+            t = t.reshape(-1, 7, 8)
+        mask = torch.ones(49, 49, dtype=torch.bool) if self.masked else None
+        t = t.unsqueeze(1)
+        return F.scaled_dot_product_attention(t, t, t, attn_mask=mask).reshape(x.shape[0], 49, 8).mean(1)
+
+
+class Reused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.conv(x))
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight - self.weight.mean(), self.bias)
+
+
+def in_place_through_a_view(x: torch.Tensor) -> torch.Tensor:
+    flat = x.flatten(2)
+    x.relu_()
+    return x + flat.view(x.shape)
+
+
+FOLLOWED: dict[str, Middle] = {
+    "upsampling": nn.Upsample(scale_factor=2),
+    "maximum over positions": lambda x: x.amax((2, 3)),
+    "computed weight": Standardised(8, 8, 1),
+    "norm without affine": nn.BatchNorm2d(8, affine=False),
+    "layer norm without affine": nn.GroupNorm(2, 8, affine=False),
+    "mean over height": lambda x: x.mean(2, keepdim=True) + x,
+    "reflection": nn.ReflectionPad2d(1),
+    "crop": lambda x: F.pad(x, (-1, 0)),
+    "some positions": lambda x: x[:, :, 1:],
+    "positions concatenated": lambda x: torch.cat([x, x], 2),
+    "transposed image": lambda x: F.max_pool2d(x.transpose(2, 3), 2),
+    "one gate for all features": Learned(lambda x, p: x * p, 1),
+    "part of a parameter": Learned(lambda x, p: x + p[:8], 9, 1, 1),
+    "function of a parameter": Learned(lambda x, p: x * p.exp(), 8, 1, 1),
+    "sigmoid of a parameter": Learned(lambda x, p: x * p.sigmoid(), 8, 1, 1),
+    "masked attention": CrossAttention(masked=True),
+    "attention within windows": CrossAttention(windows=True),
+    "in-place op seen through a view": in_place_through_a_view,
+}
+"""Nothing is carried."""
+CARRIED: dict[str, Middle] = {
+    "root": lambda x: x.abs() ** 0.5,
+    "linear over positions": Mixer(),
+    "recurrence": Recurrent(),
+    "unknown op": lambda x: x.cumsum(1),
+    "transposed convolution": nn.ConvTranspose2d(8, 8, 2),
+    "shared layer": Reused(),
+    "instance norm": nn.InstanceNorm2d(8),
+    "layer norm over positions": nn.LayerNorm([8, 7, 7]),
+    "mean over features": lambda x: x.mean(1, keepdim=True) * x,
+    "padded features": lambda x: F.pad(x, (0, 0, 0, 0, 1, 0))[:, :8],
+    "clamp": lambda x: x.clamp(max=x * 2),
+    "the first before a parameter": nn.Sequential(nn.InstanceNorm2d(8), nn.BatchNorm2d(8)),
+    "softmax": lambda x: x.softmax(1),
+    "every other feature": lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1),
+    "division by a parameter": Learned(lambda x, p: x / p, 8, 1, 1),
+    "spatial gate": lambda x: x * x[:, :1].sigmoid(),
+    "constant tensor": lambda x: x + torch.arange(7.0),
+    "product of values": lambda x: x @ x.transpose(2, 3),
+}
+"""Something is, and followed again behind it."""
+
+
+def ops(module: nn.Module, size: int = 16, n_logits: int = 4) -> list[str]:
+    """The ops of a network's graph, which gives the network's logits."""
+    return [node["op"]["op"] for node in model_of(module, size, n_logits=n_logits).graph["nodes"]]
+
+
+@pytest.mark.parametrize("what", FOLLOWED)
+def test_followed(what: str) -> None:
+    assert not {"call", "stored", "follow"} & set(ops(Net(FOLLOWED[what])))
+
+
+@pytest.mark.parametrize("what", CARRIED)
+def test_carried(what: str) -> None:
+    assert {"call", "follow"} <= set(ops(Net(CARRIED[what])))
+
+
+def test_tied_weights() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, 4)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.b(self.a(x)).mean((2, 3)))
+
+    assert "call" in ops(Tied())
+
+
+def test_flatten_with_the_features_last() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.conv(x).permute(0, 2, 3, 1).flatten(1))
+
+    assert "call" not in ops(Last(), 8)
+
+
+@pytest.mark.parametrize("end", [torch.softmax, torch.log_softmax])
+def test_an_end_in_softmax_is_left_to_the_reader(end: Callable[..., torch.Tensor], capsys: pytest.CaptureFixture[str]) -> None:
+    class Ends(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return end(super().forward(x), 1)
+
+    model = model_of(Ends(nn.ReLU()))
+    assert model.graph["outputs"] == ["head"]
+    assert "the file has the logits before that" in capsys.readouterr().err
+    assert model.environment["endings"] in ("softmax", "log_softmax")
+
+
+def test_what_is_folded_says_from_what() -> None:
+    model = model_of(Net(Standardised(8, 8, 1)))
+    assert model.environment["folded"] == "middle.weight = f(middle.weight)"
