@@ -31,16 +31,17 @@ pub(crate) fn compute(call: &Call, inputs: &[&Tensor], n_images: i64) -> Compute
         Call::Matmul => first.f_matmul(inputs[1]),
         Call::Einsum { equation } => Tensor::f_einsum(equation, inputs, None::<&[i64]>),
         Call::Linear { bias } => first.f_linear(inputs[1], optional(2, *bias)),
-        Call::Convolution { stride, padding, dilation, transposed, output_padding, groups, bias } => first.f_convolution(
-            inputs[1],
-            optional(2, *bias),
-            many(stride),
-            many(padding),
-            many(dilation),
-            *transposed,
-            many(output_padding),
-            one(*groups),
-        ),
+        Call::Convolution { stride, padding, dilation, transposed, output_padding, groups, bias } => first
+            .f_convolution(
+                inputs[1],
+                optional(2, *bias),
+                many(stride),
+                many(padding),
+                many(dilation),
+                *transposed,
+                many(output_padding),
+                one(*groups),
+            ),
         Call::Attention { scale, causal, mask, grouped } => Tensor::f_scaled_dot_product_attention(
             first,
             inputs[1],
@@ -66,6 +67,33 @@ pub(crate) fn compute(call: &Call, inputs: &[&Tensor], n_images: i64) -> Compute
         }
         Call::Combine { function } => combined(first, inputs[1], *function),
         Call::Where => inputs[1].f_where_self(&first.f_ne(0.0)?, inputs[2]),
+        Call::LayerNorm { .. } | Call::RmsNorm { .. } | Call::GroupNorm { .. } | Call::BatchNorm { .. } => {
+            normed(call, inputs)
+        }
+        Call::Interpolate { mode, size, align_corners, scales } => {
+            interpolated(first, *mode, &many(size), *align_corners, scales.as_deref())
+        }
+        Call::PixelShuffle { factor } => first.f_pixel_shuffle(one(*factor)),
+        Call::PixelUnshuffle { factor } => first.f_pixel_unshuffle(one(*factor)),
+        Call::Unfold { kernel, dilation, padding, stride } => {
+            first.f_im2col(many(kernel), many(dilation), many(padding), many(stride))
+        }
+        Call::Fold { size, kernel, dilation, padding, stride } => {
+            first.f_col2im(many(size), many(kernel), many(dilation), many(padding), many(stride))
+        }
+        Call::AdaptiveAvgPool { .. } | Call::AdaptiveMaxPool { .. } | Call::AvgPool { .. } | Call::MaxPool { .. } => {
+            pooled(call, first)
+        }
+        Call::Lstm { layers, bias, bidirectional } => lstm(first, &inputs[1..], *layers, *bias, *bidirectional),
+    }
+}
+
+/// # Panics
+/// On a call that is no norm.
+fn normed(call: &Call, inputs: &[&Tensor]) -> Computed {
+    let first = inputs[0];
+    let optional = |at: usize, there: bool| there.then(|| inputs[at]);
+    match call {
         Call::LayerNorm { shape, eps, weight, bias } => {
             let bias = optional(1 + usize::from(*weight), *bias);
             first.f_layer_norm(many(shape), optional(1, *weight), bias, *eps, true)
@@ -84,17 +112,14 @@ pub(crate) fn compute(call: &Call, inputs: &[&Tensor], n_images: i64) -> Compute
             let bias = optional(3 + usize::from(*weight), *bias);
             first.f_batch_norm(optional(3, *weight), bias, Some(inputs[1]), Some(inputs[2]), false, 0.0, *eps, true)
         }
-        Call::Interpolate { mode, size, align_corners, scales } => {
-            interpolated(first, *mode, &many(size), *align_corners, scales.as_deref())
-        }
-        Call::PixelShuffle { factor } => first.f_pixel_shuffle(one(*factor)),
-        Call::PixelUnshuffle { factor } => first.f_pixel_unshuffle(one(*factor)),
-        Call::Unfold { kernel, dilation, padding, stride } => {
-            first.f_im2col(many(kernel), many(dilation), many(padding), many(stride))
-        }
-        Call::Fold { size, kernel, dilation, padding, stride } => {
-            first.f_col2im(many(size), many(kernel), many(dilation), many(padding), many(stride))
-        }
+        other => unreachable!("{other} is no norm"),
+    }
+}
+
+/// # Panics
+/// On a call that does not pool.
+fn pooled(call: &Call, first: &Tensor) -> Computed {
+    match call {
         Call::AdaptiveAvgPool { size } => match size.len() {
             1 => first.f_adaptive_avg_pool1d(many(size)),
             _ => first.f_adaptive_avg_pool2d(many(size)),
@@ -117,7 +142,7 @@ pub(crate) fn compute(call: &Call, inputs: &[&Tensor], n_images: i64) -> Compute
                 _ => first.f_max_pool2d(kernel_size, stride, padding, dilation, *ceil_mode),
             }
         }
-        Call::Lstm { layers, bias, bidirectional } => lstm(first, &inputs[1..], *layers, *bias, *bidirectional),
+        other => unreachable!("{other} does not pool"),
     }
 }
 
@@ -239,7 +264,6 @@ fn lstm(x: &Tensor, params: &[&Tensor], layers: usize, bias: bool, bidirectional
     let n_states = one(layers) << i64::from(bidirectional);
     debug_assert_eq!(params.len(), layers * (per_layer << usize::from(bidirectional)));
     let state = Tensor::f_zeros([n_states, x.size()[0], hidden], (x.kind(), x.device()))?;
-    let (made, ..) =
-        x.f_lstm(&[&state, &state], params, bias, one(layers), 0.0, false, bidirectional, true)?;
+    let (made, ..) = x.f_lstm(&[&state, &state], params, bias, one(layers), 0.0, false, bidirectional, true)?;
     Ok(made)
 }

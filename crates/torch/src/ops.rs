@@ -19,10 +19,7 @@ pub(crate) fn compute(
     in_place: bool,
     n_images: i64,
 ) -> Computed {
-    if let Op::Stored { .. } = op {
-        return Ok(params[0].shallow_clone());
-    }
-    let first = inputs[0];
+    let Some(&first) = inputs.first() else { return Ok(params[0].shallow_clone()) };
     match op {
         Op::Conv2d { window, groups, .. } => conv2d(first, params, window, *groups as i64),
         Op::Linear { .. } => {
@@ -72,7 +69,6 @@ pub(crate) fn compute(
         Op::LayerScale { axis, .. } => first.f_mul(&learned(params[0], *axis, first)?),
         Op::Affine { scale, shift } => first.f_mul_scalar(*scale)?.f_add_scalar(*shift),
         Op::Attention { heads, scale, .. } => attention(inputs, params.first().copied(), *heads as i64, *scale),
-        Op::Positions { call, .. } => calls::compute(call, inputs, n_images),
         Op::Add => {
             let mut sum = first.shallow_clone();
             for (i, other) in inputs[1..].iter().enumerate() {
@@ -98,7 +94,7 @@ pub(crate) fn compute(
             first.f_pad(padding, "constant", *value)
         }
         Op::Stored { .. } => Ok(params[0].shallow_clone()),
-        Op::Call { call, .. } => calls::compute(call, inputs, n_images),
+        Op::Call { call, .. } | Op::Positions { call, .. } => calls::compute(call, inputs, n_images),
         Op::Follow { shape, axis } => {
             let whole: Vec<i64> = std::iter::once(n_images).chain(shape.iter().map(|&n| n as i64)).collect();
             first.f_reshape(whole)?.f_movedim_int(*axis as i64 + 1, 1)

@@ -129,7 +129,8 @@ impl MacModel {
                     push(axis(&node.inputs[2]), Read::Block(1, read), n_keys * positions);
                 }
                 Op::Call { call, .. } => {
-                    let inputs: Vec<&[usize]> = node.inputs.iter().map(|name| shapes[name.as_str()].as_slice()).collect();
+                    let inputs: Vec<&[usize]> =
+                        node.inputs.iter().map(|name| shapes[name.as_str()].as_slice()).collect();
                     self.carried[usize::from(own)] += call.macs(&inputs, &shapes[node.name.as_str()]).unwrap_or(0);
                     for value in node.inputs.iter().filter(|value| crossed.insert(value.as_str())) {
                         let (positions, reorders) = (positions_of(value) as u64, spaces.orders.contains_key(value));
@@ -168,14 +169,14 @@ impl MacModel {
             self.n_models as u64 * own * width(axis) * positions
         });
         let layers = self.layers.iter().map(|layer| {
-                let read = match &layer.read {
-                    Read::Axis(axis) => width(axis),
-                    Read::Block(n, _) => *n,
-                };
-                let once = layer.own || shared(&layer.made) && one_source(layer.read.axis());
-                let copies = if once { 1 } else { self.n_models as u64 };
-                copies * width(&layer.made) * read * layer.unit
-            });
+            let read = match &layer.read {
+                Read::Axis(axis) => width(axis),
+                Read::Block(n, _) => *n,
+            };
+            let once = layer.own || shared(&layer.made) && one_source(layer.read.axis());
+            let copies = if once { 1 } else { self.n_models as u64 };
+            copies * width(&layer.made) * read * layer.unit
+        });
         self.n_models as u64 * self.carried[0] + self.carried[1] + layers.chain(crossings).sum::<u64>()
     }
 

@@ -29,9 +29,11 @@ const LONG: f64 = 8.0;
 const ROUNDS: usize = 6;
 /// What activations take in memory of what they are: the allocator has holes. Measured.
 const SCATTERED: f64 = 1.2;
-/// Bytes per image that it holds beside, and as many at most: between nothing and twice as many, from run to run.
+/// Bytes per image that it holds beside, and as many at most: between nothing and twice as many, from run to run; and not
+/// more than a share of the activations.
 const HELD: f64 = 35e3;
 const MOST_HELD: f64 = 70e6;
+const HELD_SHARE: f64 = 0.25;
 /// How much longer it takes to choose the ridge by held-out images than to solve with a given one: several powers of ten
 /// are tried.
 const CHOOSING: f64 = 3.3;
@@ -91,7 +93,8 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
         (one, few.until(&one))
     };
     let frontier = run.frontier as f64 / run.n_images as f64 * images.len() as f64;
-    let kept = frontier.min(MAX_MEMORY as f64) * SCATTERED + (HELD * images.len() as f64).min(MOST_HELD);
+    let held = (HELD * images.len() as f64).min(MOST_HELD).min(HELD_SHARE * frontier);
+    let kept = frontier.min(MAX_MEMORY as f64) * SCATTERED + held;
     Ok(Taken {
         n_images: images.len(),
         fixed: fixed + (run.took - per_image * run.n_images as f64).at_least_zero() + solving.time(),

@@ -386,13 +386,7 @@ impl<'a> Surgery<'a> {
             let node = Node { module: Some(name.clone()), ..Node::new(&name, op, vec![follow.node.name.clone()]) };
             parts.push(name);
             grafted.push(follow);
-            grafted.push(Graft {
-                node,
-                source,
-                role: Role::Part(i),
-                head: None,
-                crossing: Some(Crossing::Merge),
-            });
+            grafted.push(Graft { node, source, role: Role::Part(i), head: None, crossing: Some(Crossing::Merge) });
         }
         let node = Node::new(&source.name, Op::Add, parts);
         grafted.push(Graft { node, source, role: Role::Shared, head: None, crossing: None });

@@ -4,7 +4,7 @@
 
 use crate::{
     Model,
-    graph::{Activation, Call, Combination, Length, Nature, Op, Reduction, Window},
+    graph::{Activation, Call, Combination, Length, Nature, Node, Op, Reduction, Window},
 };
 use ndarray::{Array3, ArrayD, Axis, Dimension, Ix2, Ix3, Ix4, IxDyn, Slice};
 use std::collections::BTreeMap;
@@ -15,29 +15,13 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
     for node in &model.graph.nodes {
         let inputs: Vec<&ArrayD<f64>> = node.inputs.iter().map(|name| &values[name]).collect();
         let param = |name: &str| -> ArrayD<f64> { model.weights[&node.tensor(name)].mapv(f64::from) };
-        let nothing = ArrayD::zeros(IxDyn(&[]));
-        let x = inputs.first().copied().unwrap_or(&nothing);
-        let is_followed = |name: &String| {
-            let made = model.graph.node(name).map(|node| node.op.nature());
-            made != Some(Nature::Carrying)
-        };
+        if let Op::Stored { .. } | Op::Positions { .. } | Op::Call { .. } | Op::Follow { .. } = node.op {
+            values.insert(node.name.clone(), unfollowed(model, node, &inputs));
+            continue;
+        }
+        let x = inputs[0];
         let value = match &node.op {
-            Op::Stored { .. } => param("weight"),
-            Op::Positions { call, .. } => called(call, &[x.clone().insert_axis(Axis(0))]).index_axis_move(Axis(0), 0),
-            Op::Call { call, .. } => {
-                // One image: the batch is an axis of 1, or is in front of what there is once per image.
-                let with_batch = |(x, name): (&&ArrayD<f64>, &String)| {
-                    if is_followed(name) { (*x).clone().insert_axis(Axis(0)) } else { (*x).clone() }
-                };
-                called(call, &inputs.iter().zip(&node.inputs).map(with_batch).collect::<Vec<_>>())
-            }
-            Op::Follow { shape, axis } => {
-                let mut whole = x.to_shape(IxDyn(shape)).unwrap().to_owned();
-                let mut order: Vec<usize> = (0..shape.len()).filter(|i| i != axis).collect();
-                order.insert(0, *axis);
-                whole = whole.permuted_axes(IxDyn(&order));
-                whole.as_standard_layout().into_owned()
-            }
+            Op::Stored { .. } | Op::Positions { .. } | Op::Call { .. } | Op::Follow { .. } => unreachable!(),
             Op::Conv2d { window, groups, bias, .. } => {
                 let mut y = conv(x, &param("weight"), window, *groups);
                 if *bias {
@@ -56,26 +40,7 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
                 }
                 y
             }
-            Op::LayerNorm { eps, bias, .. } => {
-                let (mean, var) = spread(x, Axis(0));
-                let shift = if *bias { param("bias") } else { ArrayD::zeros(IxDyn(&[x.shape()[0]])) };
-                let weight = param("weight");
-                ArrayD::from_shape_fn(x.raw_dim(), |at| {
-                    let place = IxDyn(&at.slice()[1..]);
-                    (x[&at] - mean[&place]) / (var[&place] + eps).sqrt() * weight[[at[0]]] + shift[[at[0]]]
-                })
-            }
-            Op::GroupNorm { num_groups, eps, .. } => {
-                let width = x.len() / num_groups;
-                let rows = x.to_shape((*num_groups, width)).unwrap().to_owned().into_dyn();
-                let (mean, var) = spread(&rows, Axis(1));
-                let (weight, bias) = (param("weight"), param("bias"));
-                let per_group = x.shape()[0] / num_groups;
-                ArrayD::from_shape_fn(x.raw_dim(), |at| {
-                    let g = at[0] / per_group;
-                    (x[&at] - mean[[g]]) / (var[[g]] + eps).sqrt() * weight[[at[0]]] + bias[[at[0]]]
-                })
-            }
+            Op::LayerNorm { .. } | Op::GroupNorm { .. } => normed(&node.op, x, &param),
             Op::BatchNorm2d { eps, .. } => {
                 let [gamma, beta, mean, var] = ["weight", "bias", "running_mean", "running_var"].map(param);
                 ArrayD::from_shape_fn(x.raw_dim(), |at| {
@@ -179,11 +144,67 @@ fn learned(tensor: &ArrayD<f64>, axis: usize, like: &ArrayD<f64>) -> ArrayD<f64>
     first.broadcast(like.raw_dim()).unwrap().to_owned()
 }
 
+/// By the spread of each sample's own features.
+fn normed(op: &Op, x: &ArrayD<f64>, param: &dyn Fn(&str) -> ArrayD<f64>) -> ArrayD<f64> {
+    match op {
+        Op::LayerNorm { eps, bias, .. } => {
+            let (mean, var) = spread(x, Axis(0));
+            let shift = if *bias { param("bias") } else { ArrayD::zeros(IxDyn(&[x.shape()[0]])) };
+            let weight = param("weight");
+            ArrayD::from_shape_fn(x.raw_dim(), |at| {
+                let place = IxDyn(&at.slice()[1..]);
+                (x[&at] - mean[&place]) / (var[&place] + eps).sqrt() * weight[[at[0]]] + shift[[at[0]]]
+            })
+        }
+        Op::GroupNorm { num_groups, eps, .. } => {
+            let width = x.len() / num_groups;
+            let rows = x.to_shape((*num_groups, width)).unwrap().to_owned().into_dyn();
+            let (mean, var) = spread(&rows, Axis(1));
+            let (weight, bias) = (param("weight"), param("bias"));
+            let per_group = x.shape()[0] / num_groups;
+            ArrayD::from_shape_fn(x.raw_dim(), |at| {
+                let g = at[0] / per_group;
+                (x[&at] - mean[[g]]) / (var[[g]] + eps).sqrt() * weight[[at[0]]] + bias[[at[0]]]
+            })
+        }
+        other => panic!("{other} is no norm"),
+    }
+}
+
+/// What is carried, and what works along positions.
+fn unfollowed(model: &Model, node: &Node, inputs: &[&ArrayD<f64>]) -> ArrayD<f64> {
+    let is_followed = |name: &String| model.graph.node(name).map(|node| node.op.nature()) != Some(Nature::Carrying);
+    match &node.op {
+        Op::Positions { call, .. } => {
+            called(call, &[inputs[0].clone().insert_axis(Axis(0))]).index_axis_move(Axis(0), 0)
+        }
+        Op::Call { call, .. } => {
+            // One image: the batch is an axis of 1, or is in front of what there is once per image.
+            let with_batch = |(x, name): (&&ArrayD<f64>, &String)| {
+                if is_followed(name) { (*x).clone().insert_axis(Axis(0)) } else { (*x).clone() }
+            };
+            called(call, &inputs.iter().zip(&node.inputs).map(with_batch).collect::<Vec<_>>())
+        }
+        Op::Follow { shape, axis } => {
+            let mut order: Vec<usize> = (0..shape.len()).filter(|i| i != axis).collect();
+            order.insert(0, *axis);
+            let whole = inputs[0].to_shape(IxDyn(shape)).unwrap().to_owned();
+            whole.permuted_axes(IxDyn(&order)).as_standard_layout().into_owned()
+        }
+        _ => model.weights[&node.tensor("weight")].mapv(f64::from),
+    }
+}
+
 /// What a call makes of one image's tensors, batch and all. Not every call is modelled.
 fn called(call: &Call, inputs: &[ArrayD<f64>]) -> ArrayD<f64> {
     let x = &inputs[0];
     let lengths = |shape: &[Length]| -> Vec<usize> {
-        shape.iter().map(|n| match n { Length::Fixed(n) | Length::PerImage { per_image: n } => *n }).collect()
+        shape
+            .iter()
+            .map(|n| match n {
+                Length::Fixed(n) | Length::PerImage { per_image: n } => *n,
+            })
+            .collect()
     };
     match call {
         Call::Reshape { shape } => x.to_shape(IxDyn(&lengths(shape))).unwrap().to_owned(),

@@ -241,7 +241,9 @@ fn positions(call: Call, shape: &[usize]) -> Op {
 /// A value `[1, features, …]` of one image.
 fn reshaped(features: usize, positions: &[usize]) -> Call {
     let rest = positions.iter().map(|&n| Length::Fixed(n));
-    Call::Reshape { shape: [Length::PerImage { per_image: 1 }, Length::Fixed(features)].into_iter().chain(rest).collect() }
+    Call::Reshape {
+        shape: [Length::PerImage { per_image: 1 }, Length::Fixed(features)].into_iter().chain(rest).collect(),
+    }
 }
 
 /// A block of a Swin transformer: shifted windows of 2×2 with a bias for every head and a mask for every window, and
@@ -273,7 +275,11 @@ fn windows() -> Graph {
         ("merged", Op::Concat, "even odd"),
         ("norm2", Op::LayerNorm { num_features: 12, eps: 1e-5, bias: true }, "merged"),
         ("reduction", linear(12, 7), "norm2"),
-        ("most", positions(Call::Reduce { function: Reduction::Amax, dims: vec![3], keepdim: true }, &[7, 4, 1]), "reduction"),
+        (
+            "most",
+            positions(Call::Reduce { function: Reduction::Amax, dims: vec![3], keepdim: true }, &[7, 4, 1]),
+            "reduction",
+        ),
         ("joined", Op::Join { axis: 2 }, "reduction most"),
         ("q2", linear(7, 4), "joined"),
         ("attention2", Op::Attention { heads: 2, scale: None, bias: Some([1, 1, 3, 3]) }, "q2 q2 q2"),

@@ -346,9 +346,7 @@ impl Call {
     /// The reason why it does not.
     pub(super) fn check_positions(&self, given: &[usize]) -> Result<(), String> {
         let behind = |dims: &[usize]| dims.iter().all(|&dim| (2..=given.len()).contains(&dim));
-        let kept = |shape: &[Length]| {
-            matches!(shape, [Length::PerImage { per_image: 1 }, Length::Fixed(c), ..] if *c == given[0])
-        };
+        let kept = |shape: &[Length]| matches!(shape, [Length::PerImage { per_image: 1 }, Length::Fixed(c), ..] if *c == given[0]);
         let fits = match self {
             Self::Reshape { shape } | Self::Expand { shape } => kept(shape),
             Self::Permute { dims } => dims.starts_with(&[0, 1]),

@@ -34,9 +34,8 @@ impl Op {
             Self::Slice { .. } => "Slice",
             Self::ChannelShuffle { .. } => "ChannelShuffle",
             Self::Pad { .. } => "Pad",
-            Self::Positions { call, .. } => call.kind(),
             Self::Stored { .. } => "Stored",
-            Self::Call { call, .. } => call.kind(),
+            Self::Call { call, .. } | Self::Positions { call, .. } => call.kind(),
             Self::Follow { .. } => "Follow",
         }
     }

@@ -62,7 +62,12 @@ impl Op {
             Self::SelectToken { index } => vec![*index],
             Self::Join { axis } => vec![*axis],
             Self::PrependTokens { num_tokens, num_features } => vec![*num_tokens, *num_features],
-            Self::PositionEmbedding { shape, .. } | Self::LayerScale { shape, .. } => {
+            Self::PositionEmbedding { shape, .. }
+            | Self::LayerScale { shape, .. }
+            | Self::Stored { shape }
+            | Self::Follow { shape, .. }
+            | Self::Call { shape, .. }
+            | Self::Positions { shape, .. } => {
                 if shape.len() > MAX_RANK {
                     return Err(format!("a tensor of {} axes", shape.len()));
                 }
@@ -78,15 +83,6 @@ impl Op {
             Self::Pad { padding, value } => {
                 finite("the value", *value)?;
                 padding.to_vec()
-            }
-            Self::Stored { shape }
-            | Self::Follow { shape, .. }
-            | Self::Call { shape, .. }
-            | Self::Positions { shape, .. } => {
-                if shape.len() > MAX_RANK {
-                    return Err(format!("a tensor of {} axes", shape.len()));
-                }
-                shape.clone()
             }
             Self::Relu | Self::Mean | Self::Flatten | Self::Tokens | Self::Add | Self::Mul | Self::Concat => vec![],
         };

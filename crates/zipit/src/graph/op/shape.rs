@@ -11,9 +11,6 @@ impl Op {
     /// # Errors
     /// The reason why the inputs do not fit.
     pub fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        if let Self::Stored { shape } = self {
-            return if inputs.is_empty() { Ok(shape.clone()) } else { Err("reads nothing".into()) };
-        }
         let one = || match inputs {
             [only] => Ok(*only),
             _ => Err(format!("needs one input, has {}", inputs.len())),
@@ -86,14 +83,6 @@ impl Op {
                 Ok(value.to_vec())
             }
             Self::Attention { heads, bias, .. } => attention(*heads, bias.as_ref(), inputs),
-            Self::Positions { call, shape } => {
-                let given = one()?;
-                call.check_positions(given)?;
-                if shape.first() != given.first() {
-                    return Err(format!("makes {shape:?} of {given:?}: the features are not the same"));
-                }
-                Ok(shape.clone())
-            }
             Self::Add => broadcast(inputs, "adds"),
             Self::Mul => match inputs {
                 [_, _] => broadcast(inputs, "multiplies"),
@@ -114,10 +103,25 @@ impl Op {
                 let (c, [h, w]) = image()?;
                 Ok(vec![c, h + top + bottom, w + left + right])
             }
-            Self::Stored { shape } => Ok(shape.clone()),
-            Self::Call { call, shape } => call.check_inputs(inputs.len()).map(|()| shape.clone()),
-            Self::Follow { shape, axis } => {
-                let given = one()?;
+            Self::Stored { .. } | Self::Call { .. } | Self::Follow { .. } | Self::Positions { .. } => {
+                self.said_shape(inputs)
+            }
+        }
+    }
+
+    /// Of the ops that say what shape they make.
+    fn said_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        match (self, inputs) {
+            (Self::Stored { shape }, []) => Ok(shape.clone()),
+            (Self::Call { call, shape }, _) => call.check_inputs(inputs.len()).map(|()| shape.clone()),
+            (Self::Positions { call, shape }, [given]) => {
+                call.check_positions(given)?;
+                if shape.first() != given.first() {
+                    return Err(format!("makes {shape:?} of {given:?}: the features are not the same"));
+                }
+                Ok(shape.clone())
+            }
+            (Self::Follow { shape, axis }, [given]) => {
                 if *axis >= shape.len() || shape.iter().product::<usize>() != given.iter().product::<usize>() {
                     return Err(format!("axis {axis} of {shape:?} cannot be followed in {given:?}"));
                 }
@@ -126,6 +130,7 @@ impl Op {
                 positions.insert(0, features);
                 Ok(positions)
             }
+            _ => Err(format!("reads {} values", inputs.len())),
         }
     }
 }
