@@ -100,6 +100,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "timm_efficientnet_lite0": Architecture("timm:efficientnet_lite0", 32),
     "timm_resnet18d": Architecture("timm:resnet18d", 32),
     "timm_convnext_atto": Architecture("timm:convnext_atto", 32),
+    "swin_small": Architecture(
+        "torchvision.models.swin_transformer:SwinTransformer",
+        32,
+        32,
+        (
+            ("patch_size", [2, 2]),
+            ("embed_dim", 24),
+            ("depths", [2, 2]),
+            ("num_heads", [2, 4]),
+            ("window_size", [4, 4]),
+            ("stochastic_depth_prob", 0.0),
+        ),
+    ),
+    "timm_coatnet_nano": Architecture("timm:coatnet_nano_rw_224", 64, 224, (("img_size", 64),)),
+    "timm_convnextv2_atto": Architecture("timm:convnextv2_atto", 32),
+    "timm_mixer_s32": Architecture("timm:mixer_s32_224", 64, 224, (("img_size", 64),)),
 }
 
 

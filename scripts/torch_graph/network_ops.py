@@ -150,11 +150,14 @@ def _attention(op: Json, inputs: list[torch.Tensor], rank: int, bias: torch.Tens
             *(value.transpose(2, 3) for value in by_heads), attn_mask=bias, scale=op.get("scale")
         )
         return attended.transpose(2, 3).flatten(1, 2)
-    # [B, windows, heads, T, h]
-    windows = [value.flatten(3, -2).permute(0, 3, 1, 4, 2) for value in by_heads]
-    attended = F.scaled_dot_product_attention(*windows, attn_mask=bias, scale=op.get("scale"))
     shape = inputs[0].shape
-    return attended.permute(0, 2, 4, 1, 3).reshape(shape[0], -1, *shape[2:])
+    # [B·windows, heads, T, h]
+    windows = [value.flatten(3, -2).permute(0, 3, 1, 4, 2).flatten(0, 1) for value in by_heads]
+    if bias is not None and bias.shape[0] > 1:
+        bias = (bias + torch.zeros_like(inputs[0].flatten(1)[:, :1, None, None, None])).flatten(0, 1)
+    attended = F.scaled_dot_product_attention(*windows, attn_mask=bias, scale=op.get("scale"))
+    apart = attended.unflatten(0, (shape[0], -1)).permute(0, 2, 4, 1, 3)
+    return apart.reshape(shape[0], -1, *shape[2:])
 
 
 def _with_parameters(op: Json, x: torch.Tensor, p: Params) -> torch.Tensor:

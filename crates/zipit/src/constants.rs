@@ -213,13 +213,18 @@ impl Constants {
         r
     }
 
-    /// Puts the correlations by profiles, times what the others' squares are on average, into inner products.
+    /// Puts the correlations by profiles, times what the others' squares are on average, into inner products; with the
+    /// others they have none, or their distances could be negative.
     pub(crate) fn complete(&self, gram: &mut Array2<f64>) {
         let known: Vec<f64> = (0..self.n_joint())
             .filter(|&k| !self.rests(k) && self.profiles[k].is_none())
             .map(|k| gram[[k, k]])
             .collect();
         let scale = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        for k in (0..self.n_joint()).filter(|&k| self.profiles[k].is_some()) {
+            gram.row_mut(k).fill(0.0);
+            gram.column_mut(k).fill(0.0);
+        }
         self.compare_profiles(|i, j, x| gram[[i, j]] = scale * x);
     }
 

@@ -180,10 +180,10 @@ impl Graph {
         std::iter::once(self.input.name.as_str()).chain(self.nodes.iter().map(|node| node.name.as_str()))
     }
 
-    /// What a layer writes must be features of its own, each once and in the layer's order.
+    /// What a layer writes must be features of its own, each once.
     fn check_openings(&self, arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
         for node in self.nodes.iter().filter(|node| node.op.opens()) {
-            let Arranged { segments, order } = &arranged[node.name.as_str()];
+            let Arranged { segments, .. } = &arranged[node.name.as_str()];
             let once: BTreeSet<SpaceId> = segments.iter().map(|s| s.space).collect();
             if once.len() < segments.len() {
                 let place = match self.first_tie(&node.name)? {
@@ -191,9 +191,6 @@ impl Graph {
                     None => "further on".to_owned(),
                 };
                 return Err(node.op.error(&node.name, format!("its features are tied to each other {place}")));
-            }
-            if order.is_some() {
-                return Err(node.op.error(&node.name, "its features are tied to others that stand in another order"));
             }
         }
         Ok(())

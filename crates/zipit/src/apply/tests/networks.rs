@@ -249,7 +249,8 @@ fn reshaped(features: usize, positions: &[usize]) -> Call {
 /// A block of a Swin transformer: shifted windows of 2×2 with a bias for every head and a mask for every window, and
 /// patches that become features; tokens are joined.
 fn windows() -> Graph {
-    let slice = |from, to| Op::Slice { ranges: vec![[from, to]] };
+    // Queries, keys and values of a head stand side by side.
+    let slice = |from, to| Op::Slice { ranges: vec![[from, to], [from + 8, to + 8]] };
     let row = |start| positions(Call::Slice { dim: 3, start, end: Length::Fixed(4), step: 2 }, &[6, 4, 2]);
     let roll = |by| Call::Roll { shifts: vec![by, by], dims: vec![2, 3] };
     let nodes = vec![
@@ -260,9 +261,9 @@ fn windows() -> Graph {
         ("turned", positions(Call::Permute { dims: vec![0, 1, 2, 4, 3, 5] }, &[6, 2, 2, 2, 2]), "apart"),
         ("windows", positions(reshaped(6, &[4, 4]), &[6, 4, 4]), "turned"),
         ("qkv", linear(6, 16), "windows"),
-        ("q", slice(0, 4), "qkv"),
-        ("k", slice(4, 8), "qkv"),
-        ("v", slice(8, 16), "qkv"),
+        ("q", slice(0, 2), "qkv"),
+        ("k", slice(2, 4), "qkv"),
+        ("v", slice(4, 8), "qkv"),
         ("attention", Op::Attention { heads: 2, scale: Some(0.3), bias: Some([4, 2, 4, 4]) }, "q k v"),
         ("projection", linear(8, 6), "attention"),
         ("apart2", positions(reshaped(6, &[2, 2, 2, 2]), &[6, 2, 2, 2, 2]), "projection"),
