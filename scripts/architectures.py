@@ -113,9 +113,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             ("stochastic_depth_prob", 0.0),
         ),
     ),
-    "timm_coatnet_nano": Architecture("timm:coatnet_nano_rw_224", 64, 224, (("img_size", 64),)),
     "timm_convnextv2_atto": Architecture("timm:convnextv2_atto", 32),
-    "timm_mixer_s32": Architecture("timm:mixer_s32_224", 64, 224, (("img_size", 64),)),
 }
 
 
