@@ -125,6 +125,9 @@ fn spaces(prospects: &Prospects, facts: &mut Table) {
         .iter()
         .map(|kept| match &kept.by {
             None => format!("{} {} ({})", kept.why, kept.name, kept.dim),
+            Some(by) if kept.why == "tied" => {
+                format!("{} ({}), features of one layer tied to each other by {by}", kept.name, kept.dim)
+            }
             Some(by) => format!("{} ({}), bound to {} by {by}", kept.name, kept.dim, kept.why),
         })
         .collect();

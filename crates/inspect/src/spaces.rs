@@ -56,6 +56,7 @@ fn word(fixed: Fixed) -> &'static str {
         Fixed::Input => "input",
         Fixed::Output => "output",
         Fixed::Bound => "bound",
+        Fixed::Tied => "tied",
     }
 }
 

@@ -83,6 +83,14 @@ fn kept(graph: &Graph, spaces: &Spaces, id: SpaceId, fixed: Fixed) -> Kept {
     let (why, by) = match fixed {
         Fixed::Input => ("input".to_owned(), None),
         Fixed::Output => ("output".to_owned(), None),
+        Fixed::Tied => {
+            let opens = |node: &&crate::graph::Node| {
+                node.op.opens() && spaces.axes[&node.name].iter().any(|segment| segment.space == id)
+            };
+            let mut layers = graph.nodes.iter().filter(opens);
+            let tie = layers.find_map(|node| graph.first_tie(&node.name).ok().flatten());
+            ("tied".to_owned(), tie.map(|node| node.name.clone()))
+        }
         Fixed::Bound => {
             let other = |s: &&Space| s.kin == space.kin && matches!(s.fixed, Some(Fixed::Input | Fixed::Output));
             let other = spaces.spaces.iter().find(other).map_or_else(String::new, |s| s.name.clone());

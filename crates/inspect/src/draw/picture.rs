@@ -201,6 +201,7 @@ fn space_label(spaces: &Spaces, value: &str, marks: Option<&Marks>) -> (String, 
                 (Some(Fixed::Input), _) => text += ", fixed: input",
                 (Some(Fixed::Output), _) => text += ", fixed: output",
                 (Some(Fixed::Bound), _) => text += ", fixed: its blocks belong to a fixed space's",
+                (Some(Fixed::Tied), _) => text += ", fixed: features of one layer are tied to each other",
                 (None, Some(Some(note))) => {
                     text += &format!(", {note}");
                     border = Border::Thick;

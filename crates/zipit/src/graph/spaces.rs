@@ -38,6 +38,9 @@ pub enum Fixed {
     Output,
     /// In blocks that belong to a fixed space's.
     Bound,
+    /// Of a layer whose features are tied to each other (a gate and what it gates, cheap copies), or merged together with
+    /// such a space: each model keeps its own.
+    Tied,
 }
 
 /// A value, or some of its features, at which a space is measured.
@@ -138,7 +141,6 @@ impl Graph {
                 }
             }
         }
-        self.check_openings(&arranged)?;
         self.measure(&mut spaces, &arranged);
         self.bind(&mut spaces, &arranged)?;
         self.fix(&mut spaces, &arranged)?;
@@ -180,24 +182,22 @@ impl Graph {
         std::iter::once(self.input.name.as_str()).chain(self.nodes.iter().map(|node| node.name.as_str()))
     }
 
-    /// What a layer writes must be features of its own, each once.
-    fn check_openings(&self, arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
-        for node in self.nodes.iter().filter(|node| node.op.opens()) {
-            let Arranged { segments, .. } = &arranged[node.name.as_str()];
-            let once: BTreeSet<SpaceId> = segments.iter().map(|s| s.space).collect();
-            if once.len() < segments.len() {
-                let place = match self.first_tie(&node.name)? {
-                    Some(place) => format!("in `{}` ({})", place.name, place.op.kind()),
-                    None => "further on".to_owned(),
-                };
-                return Err(node.op.error(&node.name, format!("its features are tied to each other {place}")));
-            }
-        }
-        Ok(())
+    /// The spaces of layers that write one twice: a merged one would have to be written alike by both parts.
+    fn tied(&self, arranged: &BTreeMap<&str, Arranged>) -> BTreeSet<SpaceId> {
+        let opened =
+            self.nodes.iter().filter(|node| node.op.opens()).map(|node| &arranged[node.name.as_str()].segments);
+        let spaces = |segments: &[Segment]| segments.iter().map(|s| s.space).collect::<BTreeSet<SpaceId>>();
+        opened
+            .filter(|segments| spaces(segments).len() < segments.len())
+            .flat_map(|segments| spaces(segments))
+            .collect()
     }
 
     /// The node that makes two features of what `layer` writes one.
-    fn first_tie(&self, layer: &str) -> Result<Option<&Node>> {
+    ///
+    /// # Errors
+    /// A graph that is malformed.
+    pub(crate) fn first_tie(&self, layer: &str) -> Result<Option<&Node>> {
         let shapes = self.shapes()?;
         let mut features = Features::default();
         let mut axes: BTreeMap<&str, Axis> =
@@ -278,9 +278,17 @@ impl Graph {
                 space.fixed = Some(Fixed::Output);
             }
         }
-        let fixed: BTreeSet<usize> = spaces.iter().filter(|s| s.fixed.is_some()).map(|s| s.kin).collect();
-        for space in spaces.iter_mut().filter(|s| s.fixed.is_none() && fixed.contains(&s.kin)) {
-            space.fixed = Some(Fixed::Bound);
+        let tied = self.tied(arranged);
+        let kin = |chosen: &dyn Fn(SpaceId, &Space) -> bool| -> BTreeSet<usize> {
+            spaces.iter().enumerate().filter(|(id, s)| chosen(*id, s)).map(|(_, s)| s.kin).collect()
+        };
+        let (bound, tied) = (kin(&|_, s| s.fixed.is_some()), kin(&|id, _| tied.contains(&id)));
+        for space in spaces.iter_mut().filter(|s| s.fixed.is_none()) {
+            space.fixed = match (tied.contains(&space.kin), bound.contains(&space.kin)) {
+                (true, _) => Some(Fixed::Tied),
+                (false, true) => Some(Fixed::Bound),
+                (false, false) => None,
+            };
         }
         Ok(())
     }

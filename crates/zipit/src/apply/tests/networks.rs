@@ -135,7 +135,7 @@ pub fn convolutional() -> Graph {
 /// What newer networks are made of, which no builder makes: groups of channels, attention heads, norms of each sample,
 /// gates, learned tokens and scales, features split and shuffled.
 pub fn modern() -> Vec<Graph> {
-    vec![grouped(), transformer(), shuffled(), windows(), carried()]
+    vec![grouped(), transformer(), shuffled(), windows(), carried(), tied()]
 }
 
 fn network(arch: &str, shape: [usize; 3], nodes: Vec<(&str, Op, &str)>, output: &str) -> Graph {
@@ -317,6 +317,31 @@ fn carried() -> Graph {
         ("head", linear(6, 3), "read"),
     ];
     network("carried", [2, 3, 4], nodes, "head")
+}
+
+/// Cheap copies of features beside them (`GhostNet`) and a gated unit (GLU): features of one layer that are tied to each
+/// other stay every model's own, and what lies between is merged.
+fn tied() -> Graph {
+    let slice = |from, to| Op::Slice { ranges: vec![[from, to]] };
+    let nodes = vec![
+        ("a", conv(2, 4, 3, 1), "x"),
+        ("cheap", conv(4, 4, 3, 4), "a"),
+        ("ghost", Op::Concat, "a cheap"),
+        ("b", conv(2, 8, 1, 1), "x"),
+        ("sum", Op::Add, "ghost b"),
+        ("c", conv(8, 6, 1, 1), "sum"),
+        ("relu", Op::Relu, "c"),
+        ("up", linear(6, 10), "relu"),
+        ("first", slice(0, 5), "up"),
+        ("last", slice(5, 10), "up"),
+        ("gate", activation(Activation::Sigmoid), "last"),
+        ("glu", Op::Mul, "first gate"),
+        ("d", linear(5, 7), "glu"),
+        ("act", activation(Activation::Tanh), "d"),
+        ("mean", Op::Mean, "act"),
+        ("head", linear(7, 3), "mean"),
+    ];
+    network("tied", [2, 3, 4], nodes, "head")
 }
 
 /// Three units of a ShuffleNet: features split, some of them worked on, put together and shuffled.
