@@ -16,6 +16,7 @@ from torch import fx
 from .axes import BATCH, FEATURES, REPEATED, Atom, Layout
 from .graph import Json
 from .lower import CARRIER, Call, Lowering
+from .lower_layers import finite
 from .trace import BATCH_SIZE
 from .values import Carried, Length, Piece, Scores, Stored, Value, View
 
@@ -498,7 +499,7 @@ def _pad(c: Carrying) -> Carried:
     op = c.call.site.op
     mode = {"reflection": "reflect", "replication": "replicate"}.get(op.partition("_")[0], c["mode"] or "constant")
     pads = c["pad"] if c["pad"] is not None else c["padding"]
-    call = {"name": "pad", "pad": list(pads), "mode": mode, "value": float(c["value"] or 0.0)}
+    call = {"name": "pad", "pad": list(pads), "mode": mode, "value": finite(float(c["value"] or 0.0))}
     return c.result(call, [c.raw("self")])
 
 

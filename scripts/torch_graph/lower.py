@@ -386,7 +386,9 @@ class Lowering:
         return name
 
     def numbers_of(self, name: str) -> torch.Tensor:
-        """A parameter or buffer itself."""
+        """A parameter or buffer itself, or what was folded under that name."""
+        if name in self.folded:
+            return self.folded[name]
         return next(self.trace.tensors[place] for place, own in self.trace.stored.items() if own == name)
 
     def _sources(self, node: fx.Node) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from .axes import FEATURES, Layout
 from .graph import Json
 from .lower import Call, lowers
@@ -331,8 +333,15 @@ def _pad(call: Call) -> View:
     return _bordered(call, x, border, float(call["value"] or 0.0), call.site.name)
 
 
+def finite(value: float) -> float:
+    """A border of −∞, in front of a maximum, is a number here."""
+    limit = float(torch.finfo(torch.float32).max)
+    return min(max(value, -limit), limit)
+
+
 def _bordered(call: Call, x: View, border: list[int], value: float, name: str) -> View:
     left, right, top, bottom = border
+    value = finite(value)
     batch, features, height, width = x.layout.dims
     grown = Layout.of((batch, features, height + top + bottom, width + left + right))
     by_axis = {x.layout.whole(d): grown.whole(d) for d in x.positions if x.layout.dims[d] > 1}

@@ -8,6 +8,7 @@ from .axes import FEATURES, Layout
 from .carry import CARRIERS, MODES, Carrying, size_of
 from .graph import Json
 from .lower import POSITIONS, Call
+from .lower_layers import finite
 from .trace import BATCH_SIZE
 from .values import Carried, Length, Piece, Value, View
 
@@ -145,7 +146,7 @@ def _pad(call: Call) -> View:
     flat = [n for d in range(last, min(dims) - 1, -1) for n in border.get(d, [0, 0])]
     kind = {"reflection": "reflect", "replication": "replicate"}.get(call.site.op.partition("_")[0])
     mode = kind or call.args.get("mode", "constant")
-    value = float(call.args.get("value") or 0.0)
+    value = finite(float(call.args.get("value") or 0.0))
     function = {"name": "pad", "pad": flat, "mode": mode, "value": value}
     return View(emit(call, view, function, sizes), resized(view.layout, sizes))
 

@@ -75,28 +75,35 @@ fn another_size_of_images() {
 }
 
 #[test]
-fn features_that_are_tied_to_each_other() {
+fn blocks_that_are_put_together_from_parts() {
     let read = |name: &str| vec![name.to_owned()];
-    let half = |from: usize| Op::Slice { ranges: vec![[from, from + 2]] };
     let layer =
         |name: &str, op: Op, inputs: Vec<String>| Node { module: Some(name.to_owned()), ..Node::new(name, op, inputs) };
-    let window = Window::square(3, 1, 1);
-    let conv = Op::Conv2d { in_channels: 1, out_channels: 4, window, groups: 1, bias: false };
+    let conv = |in_channels, out_channels, groups| Op::Conv2d {
+        in_channels,
+        out_channels,
+        window: Window::square(3, 1, 1),
+        groups,
+        bias: false,
+    };
     let graph = Graph {
-        arch: "tied".to_owned(),
+        arch: "parts".to_owned(),
         input: Input { name: "x".to_owned(), shape: vec![1, 12, 12] },
         nodes: vec![
-            layer("conv1", conv, read("x")),
-            Node::new("low", half(0), read("conv1")),
-            Node::new("high", half(2), read("conv1")),
-            Node::new("sum", Op::Add, vec!["low".to_owned(), "high".to_owned()]),
-            Node::new("mean", Op::Mean, read("sum")),
-            layer("fc", Op::Linear { in_features: 2, out_features: 3, bias: true }, read("mean")),
+            layer("conv1", conv(1, 3, 1), read("x")),
+            layer("conv2", conv(1, 5, 1), read("x")),
+            Node::new("both", Op::Concat, vec!["conv1".to_owned(), "conv2".to_owned()]),
+            layer("grouped", conv(8, 4, 2), read("both")),
+            Node::new("mean", Op::Mean, read("grouped")),
+            layer("fc", Op::Linear { in_features: 4, out_features: 3, bias: true }, read("mean")),
         ],
         outputs: read("fc"),
     };
     let (first, advice) = refused(&network(&graph));
-    assert!(first.starts_with("cannot be merged: model 2: node `conv1` (Conv2d): its features are tied"), "{first}");
+    assert!(
+        first.starts_with("cannot be merged: model 2: node `grouped` (Conv2d): `both` has features in blocks"),
+        "{first}"
+    );
     assert!(advice.contains("docs/ops.md"), "{advice}");
 }
 

@@ -5,7 +5,7 @@ use super::{Activation, Op, Window};
 /// Largest number an op may name. Far beyond any network, and small enough that no size computed from a file overflows.
 const MAX_NUMBER: usize = 1 << 28;
 /// Axes of a learned tensor, at most.
-const MAX_RANK: usize = 8;
+const MAX_RANK: usize = 16;
 
 impl Op {
     /// # Errors
