@@ -157,7 +157,7 @@ fn many(all: &[usize]) -> Vec<i64> {
 fn length(of: &Length, n_images: i64) -> i64 {
     match of {
         Length::Fixed(n) => *n as i64,
-        Length::PerImage { per_image } => *per_image as i64 * n_images,
+        Length::PerImage { per_image } => (*per_image as i64).saturating_mul(n_images),
     }
 }
 
@@ -259,11 +259,29 @@ fn interpolated(x: &Tensor, mode: Resampling, size: &[i64], corners: bool, scale
 }
 
 fn lstm(x: &Tensor, params: &[&Tensor], layers: usize, bias: bool, bidirectional: bool) -> Computed {
-    let per_layer = if bias { 4 } else { 2 };
-    let hidden = params[1].size()[1];
+    // The hidden state is as wide as the second weight of a layer; LibTorch says what else does not fit.
+    let hidden = params.get(1).and_then(|weight| weight.size().last().copied()).unwrap_or(0);
+    let n_sequences = x.size().first().copied().unwrap_or(0);
     let n_states = one(layers) << i64::from(bidirectional);
-    debug_assert_eq!(params.len(), layers * (per_layer << usize::from(bidirectional)));
-    let state = Tensor::f_zeros([n_states, x.size()[0], hidden], (x.kind(), x.device()))?;
+    let state = Tensor::f_zeros([n_states, n_sequences, hidden], (x.kind(), x.device()))?;
     let (made, ..) = x.f_lstm(&[&state, &state], params, bias, one(layers), 0.0, false, bidirectional, true)?;
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let x = Tensor::zeros([2, 3, 4], (Kind::Float, tch::Device::Cpu));
+        let calls = [
+            Call::Reshape { shape: vec![Length::PerImage { per_image: 7 }, Length::Fixed(usize::MAX >> 1)] },
+            Call::Permute { dims: vec![0, 1] },
+            Call::Einsum { equation: "no formula".into() },
+        ];
+        for call in calls {
+            assert!(compute(&call, &[&x], 2).is_err(), "{call}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-use super::{Activation, Fixed, Graph, Input, Node, Op, Window};
+use super::{Activation, Call, Fixed, Graph, Input, Node, Op, Window};
 use crate::StateDict;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
@@ -96,6 +96,18 @@ fn adding_concatenations_ties_them_part_by_part() {
         ("head", linear(112, 2), "flat"),
     ]);
     assert_eq!(spaces(&net)[1..3], ["c: 3 @ a c ab cd add flat", "d: 4 @ b d ab cd add flat"]);
+}
+
+#[test]
+fn a_call_says_what_it_cannot_read() {
+    let of = |layers: usize, inputs: &[&[usize]]| {
+        let call = Call::Lstm { layers, bias: false, bidirectional: false };
+        Op::Call { call, shape: vec![1] }.output_shape(inputs)
+    };
+    assert!(of(0, &[&[2, 3]]).is_err_and(|e| e.contains("0 layers")));
+    assert!(of(1, &[&[2, 3], &[4], &[4]]).is_err_and(|e| e.contains("two axes")));
+    assert!(of(usize::MAX, &[&[2, 3], &[4, 3], &[4, 1]]).is_err_and(|e| e.contains("tensors, has 3")));
+    assert!(of(1, &[&[2, 3], &[4, 3], &[4, 1]]).is_ok());
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub enum Call {
     Activate { function: Activation },
     /// `x · scale + shift` with constants.
     Affine { scale: f64, shift: f64 },
-    /// |x|^exponent with x's sign where that has one.
+    /// x^exponent.
     Power { exponent: f64 },
     /// Cut off at bounds.
     Clamp { min: Option<f64>, max: Option<f64> },
@@ -299,15 +299,24 @@ impl Call {
             Self::BatchNorm { weight, bias, .. } => (3 + usize::from(*weight) + usize::from(*bias), false),
             Self::Lstm { layers, bias, bidirectional } => {
                 let per_layer = if *bias { 4 } else { 2 };
-                (1 + layers.saturating_mul(per_layer << usize::from(*bidirectional)), false)
+                (layers.saturating_mul(per_layer << usize::from(*bidirectional)).saturating_add(1), false)
             }
         }
     }
 
     /// # Errors
-    /// Where it cannot read so many tensors.
-    pub fn check_inputs(&self, found: usize) -> Result<(), String> {
+    /// Where it cannot read so many tensors, or weights of such shapes.
+    pub fn check_inputs(&self, inputs: &[&[usize]]) -> Result<(), String> {
         let (n, more) = self.n_inputs();
+        let found = inputs.len();
+        if let (Self::Lstm { .. }, [_, weight, recurrent, ..]) = (self, inputs)
+            && (weight.len(), recurrent.len()) != (2, 2)
+        {
+            return Err(format!("the weights {weight:?} and {recurrent:?} of an LSTM must have two axes each"));
+        }
+        if let Self::Lstm { layers: 0, .. } = self {
+            return Err("an LSTM of 0 layers".into());
+        }
         if found == n || more && found > n {
             return Ok(());
         }

@@ -113,7 +113,7 @@ impl Op {
     fn said_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match (self, inputs) {
             (Self::Stored { shape }, []) => Ok(shape.clone()),
-            (Self::Call { call, shape }, _) => call.check_inputs(inputs.len()).map(|()| shape.clone()),
+            (Self::Call { call, shape }, _) => call.check_inputs(inputs).map(|()| shape.clone()),
             (Self::Positions { call, shape }, [given]) => {
                 call.check_positions(given)?;
                 if shape.first() != given.first() {
