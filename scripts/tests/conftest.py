@@ -95,6 +95,18 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)) if x.ndim == 4 else x)
 
 
+class Learned(nn.Module):
+    """What is computed of the image and one parameter of this shape."""
+
+    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *shape: int) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.randn(*shape))
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, self.p)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -7,20 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
-from conftest import Net, model_of
+from conftest import Learned, Net, model_of
 from torch import nn
 
 Middle = Callable[[torch.Tensor], torch.Tensor] | nn.Module
-
-
-class Learned(nn.Module):
-    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *shape: int) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.randn(*shape))
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x, self.p)
 
 
 class Mixer(nn.Module):

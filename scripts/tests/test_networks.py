@@ -12,8 +12,6 @@ from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
-from torch_graph.errors import LoweringError
-
 NO_AUX = {"aux_logits": False, "transform_input": False, "init_weights": False}
 
 # Family, image size, arguments, number of nodes.

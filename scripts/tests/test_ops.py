@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
-from conftest import Net, graph_of, kinds, model_of, randomise
+from conftest import Learned, Net, graph_of, kinds, model_of, randomise
 from torch import nn
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -342,16 +342,6 @@ def test_slices_of_a_cut_axis() -> None:
 def test_channel_shuffle(function: Function) -> None:
     ops = middle(lambda x: function(x) + x)
     assert ops == [{"op": "channel_shuffle", "groups": 4}, {"op": "add"}]
-
-
-class Learned(nn.Module):
-    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *shape: int) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.randn(*shape))
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x, self.p)
 
 
 @pytest.mark.parametrize(

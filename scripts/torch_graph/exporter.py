@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 from . import checkpoint as checkpoints
-from . import carry, lower_arithmetic, lower_layers, lower_positions, lower_views, network  # noqa: F401 (they register their handlers)
+from . import (  # noqa: F401 (they register their handlers)
+    carry_numbers,
+    carry_shapes,
+    lower_arithmetic,
+    lower_layers,
+    lower_positions,
+    lower_views,
+    network,
+)
 from .errors import ZipitError, note
 from .graph import Json, tensor_names
 from .lower import Lowered, lower
@@ -49,10 +57,8 @@ def convert(
     traced = trace(thawed(module), (channels, *preprocess["size"]))
     lowered = lower(traced, arch)
     graph, n_logits = lowered.graph, lowered.n_logits
-    tensors = {
-        name: lowered.folded[name] if name in lowered.folded else original[name] if name in original else module.get_buffer(name)
-        for name in tensor_names(graph)
-    }
+    known = original | lowered.folded
+    tensors = {name: known[name] if name in known else module.get_buffer(name) for name in tensor_names(graph)}
     tensors |= {name: tensors[name].expand(n) for name, n in lowered.repeated.items() if name in tensors}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():

@@ -17,7 +17,7 @@ from torch import fx
 from .axes import BATCH, FEATURES, REPEATED, AxesError, Axis, Layout, axis_size
 from .errors import LoweringError, ZipitError
 from .graph import GraphBuilder, Json, Site
-from .trace import BATCH_SIZE, Trace, function_name
+from .trace import BATCH_SIZE, Trace, before_softmax, function_name
 from .static import Static
 from .values import Carried, Piece, Scores, Stored, Value, View
 
@@ -292,6 +292,11 @@ class Call:
         value = self._moved(value, "reshape", [a.size for a in pieces], list(dims[2:]), view)
         return View(value, Layout(dims, tuple(axes)), view.site)
 
+    def along(self, value: Value, function: Json, shape: list[int], name: str) -> Value:
+        """Adds a function of the positions of a value; what it makes has `shape`, the batch left out."""
+        op = {"op": "positions", "call": function, "shape": shape}
+        return Value(self.lowering.builder.emit(name, op, [value.name]))
+
     def _moved(self, value: Value, name: str, before: list[int], after: list[int], view: View) -> Value:
         if before == after:
             return value
@@ -300,8 +305,7 @@ class Call:
         return self._positions(value, call, after, view, name)
 
     def _positions(self, value: Value, call: Json, positions: list[int], view: View, part: str) -> Value:
-        op = {"op": "positions", "call": call, "shape": [view.layout.dims[FEATURES], *positions]}
-        return Value(self.lowering.builder.emit((view.site or self.site).part(part), op, [value.name]))
+        return self.along(value, call, [view.layout.dims[FEATURES], *positions], (view.site or self.site).part(part))
 
     def image(self, name: str = "self") -> View:
         """An argument that must be [B, C, H, W], the axes of a value."""
@@ -573,15 +577,6 @@ def _is_same(a: View | Carried, b: View | Carried) -> bool:
     if isinstance(a, Carried) or isinstance(b, Carried):
         return isinstance(a, Carried) and isinstance(b, Carried) and a.name == b.name
     return a.base == b.base and a.layout == b.layout
-
-
-def before_softmax(node: fx.Node) -> tuple[fx.Node, str | None]:
-    """The logits of an output that is their softmax over classes, or its logarithm."""
-    op = function_name(node).lstrip("_") if node.op == "call_function" else ""
-    value = node.meta.get("val")
-    if op in ("softmax", "log_softmax") and value is not None and value.ndim == 2 and node.args[1] in (1, -1):
-        return before_softmax(node.args[0])[0], op
-    return node, None
 
 
 def changes_its_input(node: fx.Node) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .axes import FEATURES, Layout
@@ -42,6 +44,16 @@ def _window(kernel: list[int], stride: list[int], padding: list[int], dilation: 
     return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
 
 
+def padded(padding: str, dilation: Sequence[int], kernel: Sequence[int]) -> list[int]:
+    """By how much each axis grows with a padding that has a name."""
+    return [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+
+
+def border_of(spans: list[int]) -> list[int]:
+    """From the last axis, before and behind: the larger half behind."""
+    return [n for span in reversed(spans) for n in (span // 2, span - span // 2)]
+
+
 @lowers("conv2d")
 def _conv2d(call: Call) -> View:
     x = call.image("input")
@@ -50,10 +62,9 @@ def _conv2d(call: Call) -> View:
     kernel, dilation = list(weight[2:]), call.pair("dilation")
     name = _layer_name(call, params["weight"])
     if isinstance(call["padding"], str):
-        spans = [d * (k - 1) if call["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        spans = padded(call["padding"], dilation, kernel)
         if any(span % 2 for span in spans):
-            border = [n for span in reversed(spans) for n in (span // 2, span - span // 2)]
-            x = _bordered(call, x, border, 0.0, f"{name}.pad")
+            x = _bordered(call, x, border_of(spans), 0.0, f"{name}.pad")
             spans = [0, 0]
         padding = [span // 2 for span in spans]
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .axes import FEATURES, Layout
-from .carry import CARRIERS, MODES, Carrying, size_of
+from .carry import CARRIERS, Carrying, size_of
+from .carry_shapes import MODES
 from .graph import Json
 from .lower import POSITIONS, Call
 from .lower_layers import finite
@@ -24,10 +25,8 @@ def along(*functions: str) -> Any:
 
 
 def emit(call: Call, view: View, function: Json, dims: tuple[int, ...], part: str | None = None) -> Value:
-    """Adds a function of the positions of a value; `dims` are those of what it makes."""
-    op = {"op": "positions", "call": function, "shape": list(dims[1:])}
-    name = call.site.part(part or call.site.op)
-    return Value(call.lowering.builder.emit(name, op, [view.base.name]))
+    """Adds a function of the positions of a view's value; `dims` are those of what it makes."""
+    return call.along(view.base, function, list(dims[1:]), call.site.part(part or call.site.op))
 
 
 def placed(call: Call, view: View, axes: list[int]) -> tuple[View, list[int]]:
@@ -165,9 +164,9 @@ class _OfImage(Carrying):
         self, call: Json, inputs: list[Carried], lengths: list[Length], part: str | None = None, memory: object = None
     ) -> Carried:
         del part, memory
-        op = {"op": "positions", "call": call, "shape": [size_of(n) for n in lengths[1:]]}
-        name = self.lowering.builder.emit(self.call.site.part(self.call.site.op), op, [inputs[0].name])
-        return Carried(name, tuple(lengths))
+        shape = [size_of(n) for n in lengths[1:]]
+        made = self.call.along(Value(inputs[0].name), call, shape, self.call.site.part(self.call.site.op))
+        return Carried(made.name, tuple(lengths))
 
 
 def _of_image(call: Call) -> Any:

@@ -103,9 +103,7 @@ def apply(call: Json, inputs: list[torch.Tensor], n_images: Any) -> torch.Tensor
             return F.group_norm(x, call["groups"], *given("weight", "bias"), call["eps"])
         case "batch_norm":
             mean, var, *rest = rest
-            left = iter(rest)
-            weight, bias = (next(left) if call[name] else None for name in ("weight", "bias"))
-            return F.batch_norm(x, mean, var, weight, bias, False, 0.0, call["eps"])
+            return F.batch_norm(x, mean, var, *given("weight", "bias"), False, 0.0, call["eps"])
         case "interpolate":
             return _interpolated(x, call)
         case "pixel_shuffle":
@@ -127,8 +125,8 @@ def apply(call: Json, inputs: list[torch.Tensor], n_images: Any) -> torch.Tensor
             pool = F.max_pool1d if len(call["kernel"]) == 1 else F.max_pool2d
             return pool(x, *(call[n] for n in ("kernel", "stride", "padding", "dilation", "ceil_mode")))
         case _:
-            state = x.new_zeros(call["layers"] * (2 if call["bidirectional"] else 1), n_images, rest[1].shape[1])
-            state = state.expand(-1, x.shape[0], -1) if n_images == 1 else x.new_zeros(state.shape[0], x.shape[0], state.shape[2])
+            n_states = call["layers"] * (2 if call["bidirectional"] else 1)
+            state = x.new_zeros(n_states, x.shape[0], rest[1].shape[1])
             return torch.lstm(
                 x, (state, state), rest, call["bias"], call["layers"], 0.0, False, call["bidirectional"], True
             )[0]

@@ -69,11 +69,6 @@ class Static:
         other = (other if value is None else other[value]).shape
         return [self.length(a, b) for a, b in zip(own, other, strict=True)]
 
-    def argument(self, node: fx.Node, index: int | str, place: int | None = None) -> tuple[Any, Any]:
-        """An argument in both traces."""
-        own, other = node, self._twins[node]
-        return tuple(_given(n, index, place) for n in (own, other))
-
     @staticmethod
     def length(own: int, other: int) -> int | dict[str, int]:
         """One that grows with the batch, or does not."""
@@ -83,11 +78,6 @@ class Static:
         if own != per_image * BATCH_SIZE:
             raise ValueError(f"a length of {own} for {BATCH_SIZE} images is {other} for {OTHER_BATCH_SIZE}")
         return {"per_image": per_image}
-
-
-def _given(node: fx.Node, index: int | str, place: int | None) -> Any:
-    value = node.kwargs.get(index) if isinstance(index, str) else node.args[index]
-    return value if place is None else value[place]
 
 
 def _evaluated(trace: Trace) -> dict[fx.Node, Any]:

@@ -75,6 +75,15 @@ def function_name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
+def before_softmax(node: fx.Node) -> tuple[fx.Node, str | None]:
+    """The logits of an output that is their softmax over classes, or its logarithm."""
+    op = function_name(node).lstrip("_") if node.op == "call_function" else ""
+    value = node.meta.get("val")
+    if op in ("softmax", "log_softmax") and value is not None and value.ndim == 2 and node.args[1] in (1, -1):
+        return before_softmax(node.args[0])[0], op
+    return node, None
+
+
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """Runs the module once, in evaluation mode, on a random batch, and writes down what it calls."""
 
