@@ -24,12 +24,13 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch_graph import factory, model_file, network, onnx_file, pipeline
-from torch_graph.exporter import difference, logits
+from torch_graph.compare import check_images, difference, smooth
 
 import zipit_torch
 
 N_CLASSES = 10
 HIDDEN = 64
+MEAN, STD = 0.5, 0.25
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def centre(module: nn.Module, size: int) -> None:
     for layer in norms:
         layer.train()
         layer.momentum = 0.0
-    module(smooth((64, 3, size, size)))
+    module((smooth((64, 3, size, size)) - MEAN) / STD)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     module.eval()
@@ -196,7 +197,7 @@ def centre(module: nn.Module, size: int) -> None:
 def export(name: str, folder: Path, binaries: Path, full: bool) -> None:
     """Two networks of different seeds through `import`; each is compared with PyTorch on the way."""
     size = ARCHITECTURES[name].full if full else ARCHITECTURES[name].small
-    preprocess = {"size": [size, size], "mean": [0.5] * 3, "std": [0.25] * 3}
+    preprocess = {"size": [size, size], "mean": [MEAN] * 3, "std": [STD] * 3}
     deltas = []
     for seed, (file, task) in enumerate([("one", "first"), ("two", "second")], start=1):
         delta = zipit_torch.export(
@@ -212,22 +213,11 @@ def export(name: str, folder: Path, binaries: Path, full: bool) -> None:
     print(json.dumps({"forward": max(deltas), "size": size}))
 
 
-def smooth(shape: tuple[int, int, int, int]) -> torch.Tensor:
-    """Sums of plane waves, the images that the tests measure statistics on: on noise, deep features leave their range and
-    rounding with them."""
-    n, channels, *size = shape
-    y, x = torch.meshgrid(*(torch.arange(side) / side for side in size), indexing="ij")
-    waves = 2 * torch.rand(4, 4, n, channels, 1, 1, generator=torch.Generator().manual_seed(0)) - 1
-    value = sum(d * torch.sin(3 * (4 * a * y + 4 * b * x + c)) for a, b, c, d in waves)
-    return ((127 + 60 * value).clamp(0, 255) / 255 - 0.5) / 0.25
-
-
 def check(file: Path, binaries: Path) -> None:
     """max |Δ| of the loaded module and of the ONNX file, from the pipeline's own logits and from each other."""
     model = model_file.read(file)
-    images = smooth((4, *model.graph["input"]["shape"]))
-    loaded = logits(network.build(model), images)
-    back = difference(pipeline.predict(binaries, file, model, images), loaded, "predict")
+    images = check_images(model)
+    back = difference(pipeline.predict(binaries, file, model, images), network.build(model), images, "predict")
     with tempfile.TemporaryDirectory() as folder:
         onnx = onnx_file.write(model, Path(folder) / "network.onnx")
     print(json.dumps({"load": back, "onnx": onnx}))

@@ -25,7 +25,8 @@ from torch_graph import factory as factories
 from torch_graph import model_file, network, onnx_file, pipeline, request
 from torch_graph import preprocess as preprocessing
 from torch_graph.errors import ZipitError
-from torch_graph.exporter import check_round_trip, convert, difference, logits, random_images
+from torch_graph.compare import check_images, difference
+from torch_graph.exporter import check_round_trip, convert
 from torch_graph.graph import Json
 from torch_graph.network import Network
 
@@ -105,10 +106,10 @@ def _export_through(
         pipeline.import_model(folder, plain, [Path(checkpoint)] if checkpoint else [], out)
     finally:
         plain.unlink(missing_ok=True)
-    images = random_images(model)
+    images = check_images(model)
     try:
         found = model.ended(pipeline.predict(folder, out, model, images))
-        return difference(found, logits(reference, images), "predict")
+        return difference(found, reference, images, "predict")
     except ZipitError:
         out.unlink(missing_ok=True)
         raise
@@ -159,9 +160,9 @@ def _onnx(args: argparse.Namespace, _: list[str]) -> None:
 
 def _check(args: argparse.Namespace, _: list[str]) -> None:
     model = model_file.read(args.model)
-    images = random_images(model)
+    images = check_images(model)
     found = pipeline.predict(args.bin, args.model, model, images)
-    print(f"max |Δ| {difference(found, logits(network.build(model), images), 'predict'):.1e}")
+    print(f"max |Δ| {difference(found, network.build(model), images, 'predict'):.1e}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
 from torch import nn
 
 from . import checkpoint as checkpoints
@@ -20,21 +19,13 @@ from . import (  # noqa: F401 (they register their handlers)
     lower_views,
     network,
 )
+from .compare import check_images, difference, logits
 from .errors import ZipitError, note
 from .graph import Json, tensor_names
 from .lower import Lowered, lower
 from .model_file import GATE, Model
 from .frozen import thawed
 from .trace import trace
-
-TOLERANCE = 1e-4
-CHECK_IMAGES = 4
-
-
-def tolerance(reference: torch.Tensor) -> float:
-    """The largest acceptable difference from these logits."""
-    return TOLERANCE * max(1.0, float(reference.abs().max()))
-
 
 def convert(
     module: nn.Module,
@@ -124,34 +115,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-@torch.no_grad()
-def logits(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Every output of a module, in order."""
-    leaves = torch.utils._pytree.tree_leaves(module.eval()(images))
-    return [leaf.float() for leaf in leaves]
-
-
-def random_images(model: Model, n: int = CHECK_IMAGES) -> torch.Tensor:
-    """Images as the network sees them, the same every time."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(n, *model.graph["input"]["shape"], generator=generator)
-
-
-def difference(found: Sequence[torch.Tensor], reference: Sequence[torch.Tensor], what: str) -> float:
-    """max |Δ| over all outputs; too large a one is an error."""
-    worst = 0.0
-    for a, b in zip(found, reference, strict=True):
-        if a.shape != b.shape:
-            raise ZipitError(f"{what} gives {list(a.shape)} where PyTorch gives {list(b.shape)}")
-        delta = float((a - b).abs().max())
-        worst = max(worst, delta)
-        if not delta <= tolerance(b):
-            raise ZipitError(f"{what} differs from PyTorch by max |Δ| {delta:.1e}, more than {tolerance(b):.1e}")
-    return worst
-
-
 def check_round_trip(model: Model, module: nn.Module) -> float:
     """max |Δ| between a module and what is built from its model."""
-    images = random_images(model)
+    images = check_images(model)
     found = model.ended(logits(network.build(model), images))
-    return difference(found, logits(module, images), "the exported graph")
+    return difference(found, module, images, "the exported graph")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .errors import ZipitError
-from .exporter import difference, logits, random_images
+from .compare import check_images, difference
 from .graph import op_params, param_names
 from .model_file import Model, replacing
 from .network import build
@@ -63,7 +63,7 @@ def _plainly_named(model: Model) -> tuple[Model, dict[str, str]]:
 
 
 def _export(module: nn.Module, model: Model, path: Path) -> None:
-    images = random_images(model, 2)
+    images = check_images(model, 2)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -123,10 +123,10 @@ def _check(path: Path, images_name: str, model: Model, network: nn.Module, n: in
         raise ZipitError("the check needs ONNX Runtime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    images = random_images(model, n)
+    images = check_images(model, n)
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         found = session.run(model.output_names, {images_name: images.numpy()})
     except Exception as error:  # ONNX Runtime's own, of any class
         raise ZipitError(f"ONNX Runtime cannot run what torch.onnx wrote: {str(error).splitlines()[0]}") from error
-    return difference([torch.from_numpy(array) for array in found], logits(network, images), "the ONNX file")
+    return difference([torch.from_numpy(array) for array in found], network, images, "the ONNX file")

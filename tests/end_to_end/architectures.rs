@@ -4,12 +4,10 @@
 //!
 //! Needs the full PyTorch (`make setup-python`); without it the tests say so and pass. `ZIPIT_FULL=1` takes full-size images.
 
-use crate::support::{max_difference, tensors, write};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
-use zipit_artifact::model;
-use zipit_tests::{Workplace, binary, permuted, repository, write_cifar};
+use zipit_tests::{Workplace, binary, repository, write_cifar};
 
 /// |Δlogit| relative to the largest logit.
 const TOLERANCE: f32 = 1e-3;
@@ -54,36 +52,15 @@ fn architecture(name: &str) {
     }
     let mut row = python(&place, &arguments);
 
-    // Statistics of the images, as in a trained network: otherwise deep features are dead, and no twin can be told.
-    place.ok("recalibrate", "one.safetensors --data data --images 120 -o a.safetensors");
-    let a = model::read(&place.path("a.safetensors")).unwrap().model;
-    let mut copy = permuted(&a, 7);
-    "copy".clone_into(&mut copy.tasks[0].name);
-    write(&place, "copy", &copy);
-    place.ok("collect", "a.safetensors copy.safetensors --data data --images 120 -o copies.h5");
-    place.ok("match", "copies.h5 --method permute --unmerge pinv -o copies.bin");
-    place.ok("apply", "copies.bin a.safetensors copy.safetensors -o same.safetensors");
-    place.ok(
-        "eval",
-        "a.safetensors same.safetensors --data data --split train --images 120 --logits logits.safetensors",
-    );
-    let logits = tensors(&place, "logits.safetensors");
-    let original = &logits["a/first"];
-    let size = original.iter().fold(0_f32, |m, x| m.max(x.abs()));
-    let mut worst = 0_f32;
-    for head in ["same/first", "same/copy"] {
-        worst = worst.max(max_difference(original, &logits[head]) / size);
-    }
+    let same = place.merge_with_copy("one", 120).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let worst = same.difference;
     assert!(worst <= TOLERANCE, "{name}: merged with its permuted copy it is off by {worst} of its largest logit");
 
-    place.ok("collect", "one.safetensors two.safetensors --data data --images 120 -o stats.h5");
-    place.ok("match", "stats.h5 -o plan.bin");
-    place.ok("apply", "plan.bin one.safetensors two.safetensors -o zipped.safetensors");
+    place.merge_two(120).unwrap_or_else(|why| panic!("{name}: {why}"));
     // Before statistics are measured anew: those of a few small images are so narrow in places that rounding would decide.
     let back = python(&place, &["check", "zipped.safetensors"]);
-    place.ok("recalibrate", "zipped.safetensors --data data --images 120 -o merged.safetensors");
-    place.ok("predict", "merged.safetensors --data data -o predictions.csv");
 
+    let a = same.network;
     let spaces = a.graph.spaces().unwrap();
     row["nodes"] = a.graph.nodes.len().into();
     row["spaces"] = a.graph.merge_points(&spaces).len().into();

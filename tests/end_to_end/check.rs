@@ -75,7 +75,7 @@ fn another_size_of_images() {
 }
 
 #[test]
-fn blocks_that_are_put_together_from_parts() {
+fn blocks_that_are_put_together_from_shuffled_parts() {
     let read = |name: &str| vec![name.to_owned()];
     let layer =
         |name: &str, op: Op, inputs: Vec<String>| Node { module: Some(name.to_owned()), ..Node::new(name, op, inputs) };
@@ -87,13 +87,12 @@ fn blocks_that_are_put_together_from_parts() {
         bias: false,
     };
     let graph = Graph {
-        arch: "parts".to_owned(),
+        arch: "shuffled".to_owned(),
         input: Input { name: "x".to_owned(), shape: vec![1, 12, 12] },
         nodes: vec![
-            layer("conv1", conv(1, 3, 1), read("x")),
-            layer("conv2", conv(1, 5, 1), read("x")),
-            Node::new("both", Op::Concat, vec!["conv1".to_owned(), "conv2".to_owned()]),
-            layer("grouped", conv(8, 4, 2), read("both")),
+            layer("conv1", conv(1, 8, 1), read("x")),
+            Node::new("shuffled", Op::ChannelShuffle { groups: 2 }, read("conv1")),
+            layer("grouped", conv(8, 4, 2), read("shuffled")),
             Node::new("mean", Op::Mean, read("grouped")),
             layer("fc", Op::Linear { in_features: 4, out_features: 3, bias: true }, read("mean")),
         ],
@@ -101,7 +100,7 @@ fn blocks_that_are_put_together_from_parts() {
     };
     let (first, advice) = refused(&network(&graph));
     assert!(
-        first.starts_with("cannot be merged: model 2: node `grouped` (Conv2d): `both` has features in blocks"),
+        first.starts_with("cannot be merged: model 2: node `grouped` (Conv2d): `shuffled` has features in blocks"),
         "{first}"
     );
     assert!(advice.contains("docs/ops.md"), "{advice}");

@@ -89,6 +89,15 @@ impl Workplace {
         self.run(name, args).code(0).stdout()
     }
 
+    /// Runs a stage that may fail; its stdout.
+    ///
+    /// # Errors
+    /// The stage and what it said, where it did not end well.
+    pub fn attempt(&self, name: &str, args: &str) -> Result<String, String> {
+        let ran = self.run(name, args);
+        if ran.output.status.success() { Ok(ran.stdout()) } else { Err(format!("{name}: {}", ran.stderr().trim())) }
+    }
+
     /// Runs a stage that must fail with exit code 1 and say all of `words`.
     ///
     /// # Panics

@@ -128,6 +128,9 @@ fn spaces(prospects: &Prospects, facts: &mut Table) {
             Some(by) if kept.why == "tied" => {
                 format!("{} ({}), features of one layer tied to each other by {by}", kept.name, kept.dim)
             }
+            Some(by) if kept.why == "blocks" => {
+                format!("{} ({}), blocks from parts or of two sizes at {by}", kept.name, kept.dim)
+            }
             Some(by) => format!("{} ({}), bound to {} by {by}", kept.name, kept.dim, kept.why),
         })
         .collect();

@@ -57,6 +57,7 @@ fn word(fixed: Fixed) -> &'static str {
         Fixed::Output => "output",
         Fixed::Bound => "bound",
         Fixed::Tied => "tied",
+        Fixed::Blocks => "blocks",
     }
 }
 

@@ -69,7 +69,7 @@ impl MacModel {
         let mut model = Self {
             layers: vec![],
             dims: spaces.spaces.iter().map(|space| space.dim).collect(),
-            fixed: spaces.spaces.iter().map(|space| space.fixed.is_some_and(|fixed| fixed != Fixed::Tied)).collect(),
+            fixed: spaces.spaces.iter().map(|space| space.fixed.is_some_and(|fixed| !fixed.is_own())).collect(),
             n_models,
             one: first.cost()?.macs,
             carried: [0; 2],

@@ -42,7 +42,7 @@ pub struct Kept {
     pub name: String,
     /// Its features.
     pub dim: usize,
-    /// `input`, `output`, or the space that it is bound to.
+    /// `input`, `output`, `tied`, `blocks`, or the space that it is bound to.
     pub why: String,
     /// The node that binds it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +91,7 @@ fn kept(graph: &Graph, spaces: &Spaces, id: SpaceId, fixed: Fixed) -> Kept {
             let tie = layers.find_map(|node| graph.first_tie(&node.name).ok().flatten());
             ("tied".to_owned(), tie.map(|node| node.name.clone()))
         }
+        Fixed::Blocks => ("blocks".to_owned(), graph.blocked_by(spaces, id).map(|node| node.name.clone())),
         Fixed::Bound => {
             let other = |s: &&Space| s.kin == space.kin && matches!(s.fixed, Some(Fixed::Input | Fixed::Output));
             let other = spaces.spaces.iter().find(other).map_or_else(String::new, |s| s.name.clone());

@@ -202,6 +202,7 @@ fn space_label(spaces: &Spaces, value: &str, marks: Option<&Marks>) -> (String, 
                 (Some(Fixed::Output), _) => text += ", fixed: output",
                 (Some(Fixed::Bound), _) => text += ", fixed: its blocks belong to a fixed space's",
                 (Some(Fixed::Tied), _) => text += ", fixed: features of one layer are tied to each other",
+                (Some(Fixed::Blocks), _) => text += ", fixed: its blocks are from parts or of two sizes",
                 (None, Some(Some(note))) => {
                     text += &format!(", {note}");
                     border = Border::Thick;

@@ -193,11 +193,11 @@ impl View<'_> {
 
     /// What an attention has for every head: it moves with its head, and is the mean of those that become one.
     fn per_head(&self, node: &Node, param: &Param, heads: usize, role: Role) -> ArrayD<f32> {
-        let [segment] = self.spaces.axes[&node.name][..] else {
-            unreachable!("an attention's values are one space in blocks")
+        // Values that are put together from parts are each model's own.
+        let (width, map) = match self.spaces.axes[&node.name][..] {
+            [segment] => (self.maps.dim(segment.space) / heads, self.maps.get(segment.space)),
+            _ => (0, None),
         };
-        let (dim, map) = (self.maps.dim(segment.space), self.maps.get(segment.space));
-        let width = dim / heads;
         let mut sum: ArrayD<f64> = ArrayD::zeros(IxDyn(&param.shape));
         let mut counts = vec![0_u32; param.shape[1]];
         for i in self.contributors(role, map.is_some()) {

@@ -41,6 +41,16 @@ pub enum Fixed {
     /// Of a layer whose features are tied to each other (a gate and what it gates, cheap copies), or merged together with
     /// such a space: each model keeps its own.
     Tied,
+    /// In blocks that are put together from parts of several spaces, or that are of two sizes: each model keeps its own.
+    Blocks,
+}
+
+impl Fixed {
+    /// Whether every model keeps features of its own, with no meaning that they share.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Tied | Self::Blocks)
+    }
 }
 
 /// A value, or some of its features, at which a space is measured.
@@ -142,8 +152,8 @@ impl Graph {
             }
         }
         self.measure(&mut spaces, &arranged);
-        self.bind(&mut spaces, &arranged)?;
-        self.fix(&mut spaces, &arranged)?;
+        let blocks = self.bind(&mut spaces, &arranged)?;
+        self.fix(&mut spaces, &arranged, &blocks)?;
         let (axes, orders, carried_in_heads) = Default::default();
         let mut derived = Spaces { spaces, axes, orders, carried_in_heads, picks };
         for (name, found) in arranged {
@@ -260,8 +270,9 @@ impl Graph {
         }
     }
 
-    /// Marks the spaces of the input and of the outputs, and those whose blocks are bound to them.
-    fn fix(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
+    /// Marks the spaces of the input and of the outputs, those whose blocks are bound to them, and those that every model
+    /// keeps: `blocks` have blocks that no merge could respect.
+    fn fix(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>, blocks: &BTreeSet<SpaceId>) -> Result<()> {
         for segment in &arranged[self.input.name.as_str()].segments {
             spaces[segment.space].fixed = Some(Fixed::Input);
         }
@@ -282,13 +293,18 @@ impl Graph {
         let kin = |chosen: &dyn Fn(SpaceId, &Space) -> bool| -> BTreeSet<usize> {
             spaces.iter().enumerate().filter(|(id, s)| chosen(*id, s)).map(|(_, s)| s.kin).collect()
         };
-        let (bound, tied) = (kin(&|_, s| s.fixed.is_some()), kin(&|id, _| tied.contains(&id)));
-        for space in spaces.iter_mut().filter(|s| s.fixed.is_none()) {
-            space.fixed = match (tied.contains(&space.kin), bound.contains(&space.kin)) {
-                (true, _) => Some(Fixed::Tied),
-                (false, true) => Some(Fixed::Bound),
-                (false, false) => None,
-            };
+        let bound = kin(&|_, s| s.fixed.is_some());
+        let (tied, blocks) = (kin(&|id, _| tied.contains(&id)), kin(&|id, _| blocks.contains(&id)));
+        for space in spaces.iter_mut() {
+            let kin = &space.kin;
+            if blocks.contains(kin) {
+                space.blocks = None;
+            }
+            space.fixed = space.fixed.or(match () {
+                () if tied.contains(kin) => Some(Fixed::Tied),
+                () if blocks.contains(kin) => Some(Fixed::Blocks),
+                () => bound.contains(kin).then_some(Fixed::Bound),
+            });
         }
         Ok(())
     }

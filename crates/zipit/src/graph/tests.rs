@@ -1,4 +1,4 @@
-use super::{Activation, Call, Fixed, Graph, Input, Node, Op, Window};
+use super::{Activation, Call, Fixed, Graph, Input, Node, Op, Space, Window};
 use crate::StateDict;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
@@ -83,6 +83,29 @@ fn concat_stacks_and_flatten_repeats() {
 }
 
 #[test]
+fn blocks_from_parts_and_of_two_sizes_are_every_models_own() {
+    let net = graph([
+        ("a", conv(2, 3, 1), "x"),
+        ("b", conv(2, 5, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("parts", conv(8, 4, 2), "ab"),
+        ("c", conv(4, 6, 1), "parts"),
+        ("d", conv(6, 8, 1), "c"),
+        ("four", conv(8, 8, 4), "d"),
+        ("two", conv(8, 8, 2), "four"),
+        ("e", conv(8, 5, 1), "two"),
+        ("f", conv(5, 3, 1), "e"),
+        ("mean", Op::Mean, "f"),
+    ]);
+    let all = net.spaces().unwrap();
+    let own = |space: &Space| space.fixed == Some(Fixed::Blocks) && space.blocks.is_none();
+    let kept: Vec<&str> = all.spaces.iter().filter(|s| own(s)).map(|s| s.name.as_str()).collect();
+    assert_eq!(kept, ["a", "b", "parts", "d", "four", "two"]);
+    let merged: Vec<String> = net.merge_points(&all).into_iter().map(|point| point.name).collect();
+    assert_eq!(merged, ["c", "e"]);
+}
+
+#[test]
 fn adding_concatenations_ties_them_part_by_part() {
     let net = graph([
         ("a", conv(2, 3, 1), "x"),
@@ -113,23 +136,13 @@ fn a_call_says_what_it_cannot_read() {
 #[test]
 fn what_cannot_be_analysed_is_refused_by_name() {
     let refused = |net: &Graph| net.spaces().unwrap_err().to_string();
-    let parts = graph([
-        ("a", conv(2, 3, 1), "x"),
-        ("b", conv(2, 5, 1), "x"),
-        ("ab", Op::Concat, "a b"),
-        ("g", conv(8, 4, 2), "ab"),
+    let shuffled = graph([
+        ("a", conv(2, 8, 1), "x"),
+        ("s", Op::ChannelShuffle { groups: 2 }, "a"),
+        ("g", conv(8, 4, 2), "s"),
         ("f", Op::Flatten, "g"),
     ]);
-    assert!(
-        refused(&parts).contains("node `g` (Conv2d): `ab` has features in blocks that are put together from parts")
-    );
-    let unequal = graph([
-        ("a", conv(2, 8, 1), "x"),
-        ("g", conv(8, 8, 4), "a"),
-        ("h", conv(8, 8, 2), "g"),
-        ("f", Op::Flatten, "h"),
-    ]);
-    assert!(refused(&unequal).contains("node `h` (Conv2d): `g` is in 2 blocks here and in 4 at `g`"));
+    assert!(refused(&shuffled).contains("node `g` (Conv2d): `s` has features in blocks"));
     let mixed = graph([
         ("a", conv(2, 3, 1), "x"),
         ("b", conv(2, 4, 1), "x"),

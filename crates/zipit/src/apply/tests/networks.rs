@@ -135,7 +135,7 @@ pub fn convolutional() -> Graph {
 /// What newer networks are made of, which no builder makes: groups of channels, attention heads, norms of each sample,
 /// gates, learned tokens and scales, features split and shuffled.
 pub fn modern() -> Vec<Graph> {
-    vec![grouped(), transformer(), shuffled(), windows(), carried(), tied()]
+    vec![grouped(), transformer(), shuffled(), windows(), carried(), tied(), uneven()]
 }
 
 fn network(arch: &str, shape: [usize; 3], nodes: Vec<(&str, Op, &str)>, output: &str) -> Graph {
@@ -317,6 +317,37 @@ fn carried() -> Graph {
         ("head", linear(6, 3), "read"),
     ];
     network("carried", [2, 3, 4], nodes, "head")
+}
+
+/// Blocks that are put together from parts, and features in blocks of two sizes, stay every model's own; what lies between
+/// is merged.
+fn uneven() -> Graph {
+    let nodes = vec![
+        ("a", conv(2, 3, 1, 1), "x"),
+        ("b", conv(2, 5, 3, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("parts", conv(8, 4, 3, 2), "ab"),
+        ("c", conv(4, 6, 1, 1), "parts"),
+        ("relu", Op::Relu, "c"),
+        ("d", conv(6, 8, 1, 1), "relu"),
+        ("four", conv(8, 8, 1, 4), "d"),
+        ("two", conv(8, 8, 3, 2), "four"),
+        ("norm", Op::GroupNorm { num_groups: 4, num_features: 8, eps: 1e-3 }, "two"),
+        ("q", conv(8, 4, 1, 1), "norm"),
+        ("k", conv(8, 4, 1, 1), "norm"),
+        ("v", conv(8, 2, 1, 1), "norm"),
+        ("w", conv(8, 4, 1, 1), "norm"),
+        ("vw", Op::Concat, "v w"),
+        ("qt", Op::Tokens, "q"),
+        ("kt", Op::Tokens, "k"),
+        ("vt", Op::Tokens, "vw"),
+        ("attend", Op::Attention { heads: 2, scale: Some(0.7), bias: Some([1, 2, 12, 12]) }, "qt kt vt"),
+        ("e", linear(6, 5), "attend"),
+        ("act", activation(Activation::Tanh), "e"),
+        ("mean", Op::Mean, "act"),
+        ("head", linear(5, 3), "mean"),
+    ];
+    network("uneven", [2, 3, 4], nodes, "head")
 }
 
 /// Cheap copies of features beside them (`GhostNet`) and a gated unit (GLU): features of one layer that are tied to each

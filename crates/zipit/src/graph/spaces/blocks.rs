@@ -4,10 +4,10 @@
 //! freely. No merge crosses a block's boundary.
 
 use super::arrange::Arranged;
-use super::{Segment, Space, SpaceId};
+use super::{Segment, Space, SpaceId, Spaces};
 use crate::Result;
 use crate::graph::{Graph, Node, Op};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The blocks of a space: block b holds its features `b·d/count` to `(b + 1)·d/count`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,18 @@ impl Sets {
 }
 
 impl Graph {
-    /// Finds blocks, and which spaces are merged together or not at all.
-    pub(super) fn bind(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
+    /// Finds blocks, and which spaces are merged together or not at all. Gives the spaces whose blocks no merge could
+    /// respect: they are put together from parts, or are of two sizes.
+    pub(super) fn bind(
+        &self,
+        spaces: &mut [Space],
+        arranged: &BTreeMap<&str, Arranged>,
+    ) -> Result<BTreeSet<SpaceId>> {
         let mut kin = Sets((0..spaces.len()).collect());
         let mut families = Sets((0..spaces.len()).collect());
         let mut twins = Sets((0..spaces.len()).collect());
-        let mut counts: BTreeMap<SpaceId, (usize, &str)> = BTreeMap::new();
+        let mut counts: BTreeMap<SpaceId, usize> = BTreeMap::new();
+        let mut kept = BTreeSet::new();
         for node in &self.nodes {
             if node.op.opens() {
                 let written = &arranged[node.name.as_str()].segments;
@@ -56,18 +62,17 @@ impl Graph {
             let mut found = Vec::new();
             for value in values {
                 let Arranged { segments, order } = &arranged[value];
-                let (&[Segment { space, repeat: 1 }], None) = (&segments[..], order) else {
-                    let parts = "has features in blocks that are put together from parts, which cannot be analysed";
-                    return Err(node.op.error(&node.name, format!("`{value}` {parts}")));
-                };
-                if let Some((other, by)) = counts.insert(space, (count, &node.name))
-                    && other != count
-                {
-                    return Err(node
-                        .op
-                        .error(&node.name, format!("`{value}` is in {count} blocks here and in {other} at `{by}`")));
+                if order.is_some() {
+                    let shuffled = "has features in blocks that are put together from shuffled parts, which cannot be analysed";
+                    return Err(node.op.error(&node.name, format!("`{value}` {shuffled}")));
                 }
-                found.push(space);
+                let whole = matches!(segments[..], [Segment { repeat: 1, .. }]);
+                for &Segment { space, .. } in segments {
+                    if !whole || *counts.entry(space).or_insert(count) != count {
+                        kept.insert(space);
+                    }
+                    found.push(space);
+                }
             }
             for &space in &found[1..] {
                 kin.unite(found[0], space);
@@ -80,9 +85,15 @@ impl Graph {
         for (id, space) in spaces.iter_mut().enumerate() {
             space.kin = kin.root(id);
             space.blocks =
-                counts.get(&id).map(|&(count, _)| Blocks { count, family: families.root(id), twin: twins.root(id) });
+                counts.get(&id).map(|&count| Blocks { count, family: families.root(id), twin: twins.root(id) });
         }
-        Ok(())
+        Ok(kept)
+    }
+
+    /// The first node whose blocks hold features of a space.
+    pub(crate) fn blocked_by(&self, spaces: &Spaces, id: SpaceId) -> Option<&Node> {
+        let holds = |value: &&str| spaces.axes[*value].iter().any(|segment| segment.space == id);
+        self.nodes.iter().find(|node| blocked(node).is_some_and(|(_, values)| values.iter().any(holds)))
     }
 }
 
