@@ -373,7 +373,7 @@ runs/data/noise: scripts/noise.py
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-full architectures lint docs deny bench clean
+.PHONY: test test-full architectures zoo lint docs deny bench clean
 test: build .venv-python/ready ## Run all tests
 	cargo nextest run --release --locked --workspace
 	cargo test --release --locked --workspace --doc
@@ -381,6 +381,10 @@ test: build .venv-python/ready ## Run all tests
 
 test-full: build .venv-python/ready ## Every promised architecture at its full image size
 	ZIPIT_FULL=1 cargo nextest run --release --locked --workspace -E 'test(/^architectures::/)'
+
+zoo: build .venv-python/ready ## Survey timm's and torchvision's networks (hours; stop and start it as you like): docs/zoo.md
+	cargo run --release --locked -p zipit-tests --example zoo -- $(NAMES)
+	.venv-python/bin/python scripts/zoo.py table runs/zoo > docs/zoo.md
 
 architectures: ## Print the table of architectures that the last tests took through everything
 	@.venv-python/bin/python scripts/architectures.py table runs/architectures/small

@@ -213,14 +213,14 @@ def export(name: str, folder: Path, binaries: Path, full: bool) -> None:
     print(json.dumps({"forward": max(deltas), "size": size}))
 
 
-def check(file: Path, binaries: Path) -> None:
+def compared(file: Path, binaries: Path) -> dict[str, float]:
     """max |Δ| of the loaded module and of the ONNX file, from the pipeline's own logits and from each other."""
     model = model_file.read(file)
     images = check_images(model)
     back = difference(pipeline.predict(binaries, file, model, images), network.build(model), images, "predict")
     with tempfile.TemporaryDirectory() as folder:
         onnx = onnx_file.write(model, Path(folder) / "network.onnx")
-    print(json.dumps({"load": back, "onnx": onnx}))
+    return {"load": back, "onnx": onnx}
 
 
 def table(folder: Path) -> None:
@@ -258,7 +258,7 @@ def main() -> int:
         case "export":
             export(args.name, args.folder, args.bin, args.full)
         case "check":
-            check(args.file, args.bin)
+            print(json.dumps(compared(args.file, args.bin)))
         case "table":
             table(args.folder)
     return 0

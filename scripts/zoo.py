@@ -2,10 +2,11 @@
 """The model zoo: which networks it is, what the survey asks of each in PyTorch, and its table.
 
     zoo.py names > scripts/zoo_names.json     chooses the networks (minutes: every network of timm's is made without weights)
-    zoo.py list                               NAME whole|single, one a line
-    zoo.py export NAME FOLDER [--two]         one.safetensors (and two.safetensors), compared with PyTorch
-    zoo.py check FILE                         load and ONNX compared with the file's own logits
-    zoo.py table FOLDER                       the rows of the survey as Markdown
+    zoo.py list                               NAME whole|single, one a line, small networks first
+    zoo.py serve                              answers lines of JSON on stdin, one line each:
+                                              {"export": NAME, "folder": F, "two": false}: F/one.safetensors (and two), compared
+                                              with PyTorch; {"check": FILE}: load and ONNX compared with the file's own logits
+    zoo.py table FOLDER                       the rows of the survey as Markdown, docs/zoo.md
 
 `make zoo` runs the survey (tests/zoo) and writes docs/zoo.md. Weights are random, with all that starts as a constant moved
 away from it. Every network is at its own image size, with ten classes.
@@ -26,7 +27,7 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
-from architectures import MEAN, STD, check, randomise
+from architectures import MEAN, STD, compared, randomise
 from timm.models import model_entrypoint
 from torch import nn
 from torch_graph import compare, model_file, pipeline
@@ -65,7 +66,8 @@ def names() -> dict[str, object]:
         "torchvision": torchvision.__version__.partition("+")[0],
         "modules": modules,
         "builders": torchvision.models.list_models(module=torchvision.models),
-        "sample": sorted(random.Random(0).sample(small, SAMPLE)),
+        "sample": (sample := sorted(random.Random(0).sample(small, SAMPLE))),
+        "parameters": {name: sizes[name] for name in sorted({*modules.values(), *sample})},
         "sampled from": len(small),
         "of": len(timm.list_models()),
         "not made without weights": refused,
@@ -77,15 +79,24 @@ def listed() -> dict[str, bool]:
     known = json.loads(NAMES.read_text())
     whole = dict.fromkeys(known["modules"].values(), True)
     builders = {TORCHVISION + name: name in smallest_builders(known["builders"]) for name in known["builders"]}
-    return whole | builders | {name: False for name in known["sample"] if name not in whole}
+    found = whole | builders | {name: False for name in known["sample"] if name not in whole}
+
+    def size(name: str) -> int:
+        return known["parameters"].get(name) or n_parameters(name.removeprefix(TORCHVISION))
+
+    return {name: found[name] for name in sorted(found, key=size)}
+
+
+def n_parameters(builder: str) -> int:
+    """Of a torchvision network with ImageNet's classes."""
+    return next(iter(torchvision.models.get_model_weights(builder))).meta["num_params"]
 
 
 def smallest_builders(builders: list[str]) -> set[str]:
     """One builder of each of torchvision's families: the one with the fewest parameters."""
     best: dict[str, tuple[int, str]] = {}
     for name in builders:
-        weights = torchvision.models.get_model_weights(name)
-        size = next(iter(weights)).meta["num_params"]
+        size = n_parameters(name)
         family = torchvision.models.get_model_builder(name).__module__
         best[family] = min(best.get(family, (size, name)), (size, name))
     return {name for _, name in best.values()}
@@ -122,22 +133,21 @@ def _unsettle(module: nn.Module) -> None:
             parameter += 0.1 * torch.randn_like(parameter)
 
 
-def export(name: str, folder: Path, binaries: Path, two: bool) -> None:
+def export(name: str, folder: Path, binaries: Path, two: bool) -> dict[str, object]:
     """Networks of different seeds through `import`, each compared with PyTorch on the way."""
     row: dict[str, object] = {}
     for seed, (file, task) in enumerate([("one", "first"), ("two", "second")][: 1 + two], start=1):
         module, size = make(name, seed)
         out = folder / f"{file}.safetensors"
-        with contextlib.redirect_stderr(io.StringIO()):
-            delta = zipit_torch.export(
-                module,
-                out=out,
-                classes=[str(c) for c in range(N_CLASSES)],
-                tasks=task,
-                preprocess={"size": list(size), "mean": [MEAN] * 3, "std": [STD] * 3},
-                arch=name.rpartition(":")[2],
-                bin_folder=binaries,
-            )
+        delta = zipit_torch.export(
+            module,
+            out=out,
+            classes=[str(c) for c in range(N_CLASSES)],
+            tasks=task,
+            preprocess={"size": list(size), "mean": [MEAN] * 3, "std": [STD] * 3},
+            arch=name.rpartition(":")[2],
+            bin_folder=binaries,
+        )
         if seed == 1:
             model = model_file.read(out)
             images = compare.check_images(model)
@@ -151,17 +161,114 @@ def export(name: str, folder: Path, binaries: Path, two: bool) -> None:
             }
             if delta > compare.TOLERANCE * largest:
                 row["spread"] = max(compare.spread(module, images)) / largest
-    print(json.dumps(row))
+    return row
+
+
+def serve(binaries: Path) -> None:
+    """One answer a request: what was found, or the error."""
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                if "check" in wanted:
+                    answer = compared(Path(wanted["check"]), binaries)
+                else:
+                    answer = export(wanted["export"], Path(wanted["folder"]), binaries, wanted["two"])
+        except ZipitError as error:
+            answer = {"error": str(error)}
+        except Exception as error:  # whatever a network's own code raises is a row of the table
+            answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        print(json.dumps(answer), flush=True)
 
 
 def _function(node: dict) -> str:
     call = node["op"]["call"]
-    return call if isinstance(call, str) else call.get("function") or next(iter(call))
+    return call["name"]
 
 
-def table(folder: Path) -> None:
+EXACT = 1e-3
+"""Up to this part of the largest logit, a merge with a permuted copy is the network."""
+
+INTRODUCTION = f"""# The model zoo
+
+Made by `make zoo`, which takes every network below through the binaries, in this order, and can be stopped and started
+again: exported from PyTorch (torch {torch.__version__.partition("+")[0]}, torchvision {{torchvision}}, timm {{timm}}) at its \
+own image size with {N_CLASSES} classes and random
+weights, and compared with PyTorch through `predict`; analysed; merged with a permuted copy of itself, which must give the
+network back; and the smallest of every family merged with another one, which must run, load in PyTorch and run as ONNX.
+BatchNorm's statistics are those of 12 smooth random images.
+
+- **Δ**: the largest difference from PyTorch's logits on smooth images, relative to the larger of 1 and the largest logit.
+  More than 1e-4 is refused, unless PyTorch in f32 is as far from PyTorch in f64 (then both are given).
+- **spaces**: feature spaces that are merged; in brackets those that every model keeps (features of one layer tied to each
+  other, blocks from parts or of two sizes).
+- **carried**: nodes that are run as PyTorch does and whose features are not followed ([ops.md](ops.md)): every model has its own.
+- **FLOPs**: of the network merged with its copy, in those of one (an ensemble has 2).
+- **permuted copy**: the largest difference of that merge's logits, relative to the largest logit; exact is at most {EXACT:.0e}.
+- **load**, **ONNX**: the largest differences of the merge of two networks from the file's own logits.
+"""
+
+
+def table(folder: Path) -> str:
     """The three sets, each with a count and its rows."""
-    raise NotImplementedError
+    known = json.loads(NAMES.read_text())
+    rows = {row["name"]: row for row in map(json.loads, (path.read_text() for path in sorted(folder.glob("*.json"))))}
+    builders = [TORCHVISION + name for name in known["builders"]]
+    sampled = f"a random sample of {len(known['sample'])} of timm's {known['of']} names"
+    sets = {
+        f"timm: the smallest network of each of {len(known['modules'])} modules": list(known["modules"].values()),
+        f"torchvision: the {len(builders)} builders of classifiers": builders,
+        f"timm: {sampled} (of the {known['sampled from']} of at most {LARGEST // 10**6} million parameters)": known["sample"],
+    }
+    modules = {name: module for module, name in known["modules"].items()}
+    parts = [INTRODUCTION.format_map(known)]
+    for title, names in sets.items():
+        parts += [f"## {title}\n", _count([rows.get(name, {}) for name in names])]
+        parts.append(
+            "| network | image | parameters | Δ | spaces | carried | FLOPs | permuted copy | load | ONNX |\n|---|---|---|---|---|---|---|---|---|---|"
+        )
+        for name in names:
+            label = f"{modules[name]}: {name}" if names is sets[next(iter(sets))] else name.removeprefix(TORCHVISION)
+            parts.append(_row(label, rows.get(name)))
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _count(rows: list[dict]) -> str:
+    n = len(rows)
+    exported = sum("forward" in row for row in rows)
+    analysed = sum("spaces" in row for row in rows)
+    tried = [row for row in rows if "permuted" in row]
+    exact = sum(row["permuted"] <= EXACT and row["spaces"] > 0 for row in tried)
+    whole = sum("onnx" in row for row in rows)
+    merged = sum(row.get("spaces", 0) > 0 for row in rows)
+    return (
+        f"Of {n}: {exported} exported and within the limit, {analysed} analysed, {merged} with spaces that are merged. Merged with a "
+        f"permuted copy so far: {len(tried)}, of which {exact} have merged spaces and are exact. Merged with another network, "
+        f"loaded and run as ONNX: {whole}.\n"
+    )
+
+
+def _row(label: str, row: dict | None) -> str:
+    if row is None:
+        return f"| {label} | not run | | | | | | | | |"
+    cells = [label, "", "", "", "", "", "", "", "", ""]
+    if "forward" in row:
+        height, width = row["size"]
+        spread = f" (PyTorch's own {row['spread']:.1e})" if "spread" in row else ""
+        cells[1:4] = [f"{height}×{width}", f"{row['parameters'] / 1e6:.1f} M", f"{row['forward']:.1e}{spread}"]
+        cells[5] = f"{sum(row['carried'].values())} of {row['nodes']}"
+    if "spaces" in row:
+        cells[4] = str(row["spaces"]) + (f" ({row['kept']})" if row["kept"] else "")
+    if "permuted" in row:
+        cells[6:8] = [f"{row['flops']:.2f}", f"{row['permuted']:.1e}"]
+    if "onnx" in row:
+        cells[8:] = [f"{row['load']:.1e}", f"{row['onnx']:.1e}"]
+    if "error" in row:
+        first = row["error"].splitlines()[0].replace("|", "\\|")
+        empty = next(i for i, cell in enumerate(cells) if not cell)
+        cells[empty] = f"**{first}**"
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> int:
@@ -169,31 +276,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("names")
-    add = {name: commands.add_parser(name) for name in ("list", "export", "check", "table")}
-    for sub in add.values():
-        sub.add_argument("--bin", type=Path, default=pipeline.DEFAULT_BIN)
-    add["export"].add_argument("name")
-    add["export"].add_argument("folder", type=Path)
-    add["export"].add_argument("--two", action="store_true")
-    add["check"].add_argument("file", type=Path)
-    add["table"].add_argument("folder", type=Path)
+    commands.add_parser("list")
+    commands.add_parser("serve").add_argument("--bin", type=Path, default=pipeline.DEFAULT_BIN)
+    commands.add_parser("table").add_argument("folder", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    try:
-        match args.command:
-            case "names":
-                print(json.dumps(names(), indent=1))
-            case "list":
-                print("\n".join(f"{name} {'whole' if whole else 'single'}" for name, whole in listed().items()))
-            case "export":
-                export(args.name, args.folder, args.bin, args.two)
-            case "check":
-                check(args.file, args.bin)
-            case "table":
-                table(args.folder)
-    except ZipitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    match args.command:
+        case "names":
+            print(json.dumps(names(), indent=1))
+        case "list":
+            print("\n".join(f"{name} {'whole' if whole else 'single'}" for name, whole in listed().items()))
+        case "serve":
+            serve(args.bin)
+        case "table":
+            print(table(args.folder))
     return 0
 
 

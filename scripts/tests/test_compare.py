@@ -1,0 +1,63 @@
+"""What an export is compared on, and how far apart it may be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from torch_graph import compare
+from torch_graph.errors import ZipitError
+
+
+class Cancelling(nn.Module):
+    """x, behind a large number that f32 loses much of x to."""
+
+    def __init__(self, large: float) -> None:
+        super().__init__()
+        self.large = nn.Parameter(torch.tensor(large))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x + self.large) - self.large).flatten(1)
+
+
+class InSingle(Cancelling):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float()) if x.dtype == torch.float32 else x.new_zeros(3, dtype=torch.int32) @ x
+
+
+IMAGES = compare.smooth((2, 1, 8, 8))
+
+
+def test_images_are_smooth_and_the_same_every_time() -> None:
+    assert torch.equal(IMAGES, compare.smooth((2, 1, 8, 8)))
+    assert 0 <= IMAGES.min() < IMAGES.max() <= 1
+    large = compare.smooth((1, 1, 64, 64))
+    assert (large[..., 1:] - large[..., :-1]).abs().max() < 0.25 * (large.max() - large.min())
+
+
+def test_a_difference_is_held_against_the_networks_own_rounding() -> None:
+    rough, exact = Cancelling(1e5), Cancelling(0.0)
+    own = max(compare.spread(rough, IMAGES))
+    assert own > 10 * compare.TOLERANCE
+    assert compare.spread(exact, IMAGES) == [0.0]
+    (truth,) = compare.logits(rough, IMAGES)
+    assert compare.difference([truth + 2 * own], rough, IMAGES, "it") == pytest.approx(2 * own, rel=1e-2)
+    with pytest.raises(ZipitError, match="it differs from PyTorch by max"):
+        compare.difference([truth + 5 * own], rough, IMAGES, "it")
+    (truth,) = compare.logits(exact, IMAGES)
+    with pytest.raises(ZipitError, match="more than 1.0e-04"):
+        compare.difference([truth + 2 * own], exact, IMAGES, "it")
+
+
+def test_a_network_that_cannot_run_in_double_has_no_rounding_of_its_own() -> None:
+    assert compare.spread(InSingle(1e5), IMAGES) == [0.0]
+
+
+def test_numbers_that_are_none_and_other_shapes_are_refused() -> None:
+    exact = Cancelling(0.0)
+    (truth,) = compare.logits(exact, IMAGES)
+    with pytest.raises(ZipitError, match="nan"):
+        compare.difference([truth * float("nan")], exact, IMAGES, "it")
+    with pytest.raises(ZipitError, match=r"gives \[2, 63\] where PyTorch gives \[2, 64\]"):
+        compare.difference([truth[:, 1:]], exact, IMAGES, "it")
