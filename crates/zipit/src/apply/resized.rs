@@ -51,7 +51,10 @@ impl View<'_> {
                 Op::Attention { heads: merged, scale, bias }
             }
             // The merged graph holds features space after space, so shuffling is picking.
-            Op::Slice { .. } | Op::ChannelShuffle { .. } => Op::Slice { ranges: self.picked(node) },
+            op @ (Op::Slice { .. } | Op::ChannelShuffle { .. }) => match self.spaces.picks.get(&node.name) {
+                Some(picks) => Op::Slice { ranges: self.picked(node, picks) },
+                None => op,
+            },
             op @ (Op::Relu
             | Op::Activation { .. }
             | Op::MaxPool2d { .. }
@@ -74,13 +77,13 @@ impl View<'_> {
     }
 
     /// The ranges that a Slice or ChannelShuffle takes in the merged graph.
-    fn picked(&self, node: &Node) -> Vec<[usize; 2]> {
+    fn picked(&self, node: &Node, picks: &[usize]) -> Vec<[usize; 2]> {
         let mut starts = vec![0];
         for segment in &self.spaces.axes[&node.inputs[0]] {
             starts.push(starts[starts.len() - 1] + self.maps.width(segment.space) * segment.repeat);
         }
         let mut ranges: Vec<[usize; 2]> = Vec::new();
-        for &segment in &self.spaces.picks[&node.name] {
+        for &segment in picks {
             match ranges.last_mut() {
                 Some(last) if last[1] == starts[segment] => last[1] = starts[segment + 1],
                 _ => ranges.push([starts[segment], starts[segment + 1]]),

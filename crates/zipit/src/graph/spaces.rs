@@ -14,7 +14,7 @@ pub use blocks::Blocks;
 use super::{Graph, Nature, Node, Op};
 use crate::{Error, Result};
 use arrange::Arranged;
-use features::{Axis, Features};
+use features::{Axis, Classes, Features};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Index of a space in [`Spaces::spaces`].
@@ -99,7 +99,8 @@ pub struct Spaces {
     pub orders: BTreeMap<String, Vec<usize>>,
     /// Carried values that are computed from a head's, and tensors that only such are computed from.
     pub carried_in_heads: BTreeSet<String>,
-    /// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is.
+    /// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is; none where each model
+    /// takes of its own features.
     pub picks: BTreeMap<String, Vec<usize>>,
 }
 
@@ -123,25 +124,15 @@ impl Graph {
         let in_order: Vec<&Axis> = names.iter().map(|name| &axes[name]).collect();
         let classes = features.classes(&in_order);
         let mut spaces: Vec<Space> = classes.sizes.iter().map(|&dim| Space::new(dim)).collect();
-        let mut arranged: BTreeMap<&str, Arranged> = BTreeMap::new();
-        let image = Arranged::of(in_order[0], &features, &classes).map_err(Error::Graph)?;
-        arranged.insert(names[0], image);
-        let mut picks = BTreeMap::new();
-        for (node, axis) in self.nodes.iter().zip(&in_order[1..]) {
-            let read: Vec<&Arranged> = node.inputs.iter().map(|name| &arranged[name.as_str()]).collect();
-            let found = match node.op.nature() {
-                Nature::Mixing | Nature::Opening | Nature::Carrying => Arranged::of(axis, &features, &classes),
-                Nature::Keeping if matches!(node.op, Op::Flatten) => Ok(read[0].flattened(positions(&shapes, node))),
-                Nature::Keeping => Ok(read[0].clone()),
-                Nature::Attending => Ok(read[2].clone()),
-                Nature::Tying => Arranged::tied(&read),
-                Nature::Arranging if matches!(node.op, Op::Concat) => Ok(Arranged::concatenated(&read, &classes)),
-                Nature::Arranging => Arranged::of(axis, &features, &classes).and_then(|found| {
-                    picks.insert(node.name.clone(), found.picked(read[0], &node.op, &classes)?);
-                    Ok(found)
-                }),
-            };
-            arranged.insert(&node.name, found.map_err(|reason| node.op.error(&node.name, reason))?);
+        let arrange = |own: &BTreeSet<SpaceId>| self.arrange(&in_order, &features, &classes, own, &shapes);
+        let (mut arranged, mut picks) = arrange(&BTreeSet::new())?;
+        let (blocks, tied) = (self.bind(&mut spaces, &arranged)?, self.tied(&arranged));
+        let kin: BTreeSet<usize> = blocks.union(&tied).map(|&id| spaces[id].kin).collect();
+        let own: BTreeSet<SpaceId> = (0..spaces.len()).filter(|&id| kin.contains(&spaces[id].kin)).collect();
+        // What every model keeps need not be brought into any order, and must not where it is read in blocks.
+        if let Err(why) = self.check_blocks(&arranged) {
+            (arranged, picks) = arrange(&own).map_err(|_| why)?;
+            self.check_blocks(&arranged)?;
         }
         for name in &names {
             for segment in &arranged[name].segments {
@@ -152,7 +143,6 @@ impl Graph {
             }
         }
         self.measure(&mut spaces, &arranged);
-        let blocks = self.bind(&mut spaces, &arranged)?;
         self.fix(&mut spaces, &arranged, &blocks)?;
         let (axes, orders, carried_in_heads) = Default::default();
         let mut derived = Spaces { spaces, axes, orders, carried_in_heads, picks };
@@ -164,6 +154,44 @@ impl Graph {
         }
         derived.carried_in_heads = self.carried_in_heads(&derived.heads());
         Ok(derived)
+    }
+
+    /// Every value's axis as whole spaces, and what each Slice and ChannelShuffle picks. Values that hold nothing but `own`
+    /// features have them as the model does.
+    fn arrange<'a>(
+        &'a self,
+        axes: &[&Axis],
+        features: &Features,
+        classes: &Classes,
+        own: &BTreeSet<SpaceId>,
+        shapes: &BTreeMap<&str, Vec<usize>>,
+    ) -> Result<(BTreeMap<&'a str, Arranged>, BTreeMap<String, Vec<usize>>)> {
+        let is_own = |found: &Arranged| found.segments.iter().all(|segment| own.contains(&segment.space));
+        let opened = |axis: &Axis| {
+            let found = Arranged::of(axis, features, classes)?;
+            Ok(if is_own(&found) { found.as_it_stands() } else { found })
+        };
+        let mut arranged: BTreeMap<&str, Arranged> = BTreeMap::new();
+        arranged.insert(&self.input.name, opened(axes[0]).map_err(Error::Graph)?);
+        let mut picks = BTreeMap::new();
+        for (node, axis) in self.nodes.iter().zip(&axes[1..]) {
+            let read: Vec<&Arranged> = node.inputs.iter().map(|name| &arranged[name.as_str()]).collect();
+            let found = match node.op.nature() {
+                Nature::Mixing | Nature::Opening | Nature::Carrying => opened(axis),
+                Nature::Keeping if matches!(node.op, Op::Flatten) => Ok(read[0].flattened(positions(shapes, node))),
+                Nature::Keeping => Ok(read[0].clone()),
+                Nature::Attending => Ok(read[2].clone()),
+                Nature::Tying => Arranged::tied(&read),
+                Nature::Arranging if matches!(node.op, Op::Concat) => Ok(Arranged::concatenated(&read, classes)),
+                Nature::Arranging if is_own(read[0]) => opened(axis),
+                Nature::Arranging => Arranged::of(axis, features, classes).and_then(|found| {
+                    picks.insert(node.name.clone(), found.picked(read[0], &node.op, classes)?);
+                    Ok(found)
+                }),
+            };
+            arranged.insert(&node.name, found.map_err(|reason| node.op.error(&node.name, reason))?);
+        }
+        Ok((arranged, picks))
     }
 
     /// Carried values on the way from a head's values, and the tensors that they alone read.

@@ -137,12 +137,20 @@ fn a_call_says_what_it_cannot_read() {
 fn what_cannot_be_analysed_is_refused_by_name() {
     let refused = |net: &Graph| net.spaces().unwrap_err().to_string();
     let shuffled = graph([
-        ("a", conv(2, 8, 1), "x"),
-        ("s", Op::ChannelShuffle { groups: 2 }, "a"),
-        ("g", conv(8, 4, 2), "s"),
-        ("f", Op::Flatten, "g"),
+        ("a", conv(2, 4, 1), "x"),
+        ("b", conv(2, 4, 1), "x"),
+        ("ab", Op::Concat, "a b"),
+        ("s", Op::ChannelShuffle { groups: 2 }, "ab"),
+        ("c", conv(2, 3, 1), "x"),
+        ("sc", Op::Concat, "s c"),
+        ("first", Op::Slice { ranges: vec![[0, 8]] }, "sc"),
+        ("g", conv(8, 4, 2), "first"),
+        ("h", conv(11, 4, 1), "sc"),
+        ("add", Op::Add, "g h"),
+        ("f", Op::Flatten, "add"),
     ]);
-    assert!(refused(&shuffled).contains("node `g` (Conv2d): `s` has features in blocks"));
+    let why = refused(&shuffled);
+    assert!(why.contains("node `g` (Conv2d): `first` has features in blocks"), "{why}");
     let mixed = graph([
         ("a", conv(2, 3, 1), "x"),
         ("b", conv(2, 4, 1), "x"),

@@ -22,6 +22,11 @@ impl Arranged {
         arrange(axis, features, classes)
     }
 
+    /// The numbers in the order in which the value has them.
+    pub fn as_it_stands(self) -> Self {
+        Self { order: None, ..self }
+    }
+
     /// After Flatten over so many positions.
     pub fn flattened(&self, positions: usize) -> Self {
         let segments = self.segments.iter().map(|s| Segment { repeat: s.repeat * positions, ..*s }).collect();

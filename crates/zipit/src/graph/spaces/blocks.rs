@@ -62,11 +62,7 @@ impl Graph {
             let mut found = Vec::new();
             for value in values {
                 let Arranged { segments, order } = &arranged[value];
-                if order.is_some() {
-                    let shuffled = "has features in blocks that are put together from shuffled parts, which cannot be analysed";
-                    return Err(node.op.error(&node.name, format!("`{value}` {shuffled}")));
-                }
-                let whole = matches!(segments[..], [Segment { repeat: 1, .. }]);
+                let whole = matches!(segments[..], [Segment { repeat: 1, .. }]) && order.is_none();
                 for &Segment { space, .. } in segments {
                     if !whole || *counts.entry(space).or_insert(count) != count {
                         kept.insert(space);
@@ -88,6 +84,18 @@ impl Graph {
                 counts.get(&id).map(|&count| Blocks { count, family: families.root(id), twin: twins.root(id) });
         }
         Ok(kept)
+    }
+
+    /// Blocks are runs of features as they stand.
+    pub(super) fn check_blocks(&self, arranged: &BTreeMap<&str, Arranged>) -> Result<()> {
+        for node in &self.nodes {
+            let values = blocked(node).map(|(_, values)| values).unwrap_or_default();
+            if let Some(value) = values.iter().find(|value| arranged[**value].order.is_some()) {
+                let reason = format!("`{value}` has features in blocks that are put together from parts of others");
+                return Err(node.op.error(&node.name, format!("{reason}, which cannot be analysed")));
+            }
+        }
+        Ok(())
     }
 
     /// The first node whose blocks hold features of a space.
