@@ -150,8 +150,9 @@ def randomise(module: nn.Module) -> None:
             layer.running_mean.normal_(0.0, 0.1)
             layer.running_var.uniform_(0.8, 1.2)
         if isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
-            layer.weight.uniform_(0.8, 1.2)
-            layer.bias.normal_(0.0, 0.1)
+            for parameter, draw in ((layer.weight, lambda p: p.uniform_(0.8, 1.2)), (layer.bias, lambda p: p.normal_(0.0, 0.1))):
+                if parameter is not None:
+                    draw(parameter)
     for name, parameter in module.named_parameters():
         leaf = name.rpartition(".")[2]
         if leaf in ("layer_scale", "gamma"):

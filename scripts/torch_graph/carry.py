@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from .axes import BATCH, FEATURES, REPEATED, Atom, Layout
+from .errors import UNKNOWN
 from .graph import Json
 from .lower import CARRIER, Call, Lowering
 from .trace import BATCH_SIZE
@@ -241,7 +242,7 @@ def carry(call: Call) -> Any:
     """The call as it stands, of tensors as PyTorch has them."""
     carrier = CARRIERS.get(call.site.op)
     if carrier is None:
-        raise call.refuse("no op of a model file does this")
+        raise call.refuse(UNKNOWN)
     try:
         return carrier(Carrying(call))
     except ValueError as error:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+UNKNOWN = "no op of a model file does this"
+"""Of a function that nothing here knows."""
+
 
 def note(text: str) -> None:
     """Tells people what was assumed."""

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from .axes import BATCH, FEATURES, REPEATED, AxesError, Axis, Layout, axis_size
-from .errors import LoweringError, ZipitError
+from .errors import UNKNOWN, LoweringError, ZipitError
 from .graph import GraphBuilder, Json, Site
 from .trace import BATCH_SIZE, Trace, before_softmax, function_name
 from .static import Static
@@ -427,8 +427,10 @@ class Lowering:
             self._not_carried = None
             if (otherwise := self._folded_or_carried(node, position)) is not None:
                 return otherwise
-            if self._not_carried and self.trace.site(node).op not in HANDLERS:
-                error = self._not_carried
+            if (why := self._not_carried) and self.trace.site(node).op not in HANDLERS:
+                error = why
+            elif why and why.reason != UNKNOWN:
+                error = LoweringError(error.node, error.op, f"{error.reason}; it cannot be carried either: {why.reason}")
             if any(self._is_of_image(given) for given in node.all_input_nodes):
                 self._of_image.add(error)
             self._refused.setdefault(error, position[node])
@@ -510,7 +512,7 @@ class Lowering:
             return "makes a constant tensor (a mask, a grid), which no op of a model file takes"
         if parameter and not any(isinstance(v, View) and not v.is_stored for v in inputs):
             return f"computes something from the parameter `{parameter}` alone; parameters must be stored as used"
-        return "no op of a model file does this"
+        return UNKNOWN
 
     def _arguments(self, call: Call) -> dict[str, Any]:
         given = list(call.node.args)
