@@ -25,7 +25,8 @@ pub fn gate(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             &joined
         }
     };
-    let classifying = classifier(args.models[0].display(), network, "a gate tells tasks of classes apart")?.tasks.clone();
+    let classifying =
+        classifier(args.models[0].display(), network, "a gate tells tasks of classes apart")?.tasks.clone();
     ensure!(
         classifying.len() > 1,
         "{} has one head that classifies images: there is nothing to choose between; give a merged network, or several networks",

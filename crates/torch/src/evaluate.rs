@@ -13,7 +13,8 @@ use zipit::watch::Watch;
 /// # Errors
 /// As [`outputs`], and an output that is no vector.
 pub fn logits(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<Array2<f32>>> {
-    let no_vector = |array: &ArrayD<f32>| zipit::Error::Request(format!("an output is {:?}, no vector", &array.shape()[1..]));
+    let no_vector =
+        |array: &ArrayD<f32>| zipit::Error::Request(format!("an output is {:?}, no vector", &array.shape()[1..]));
     let vector = |array: ArrayD<f32>| {
         let error = no_vector(&array);
         array.into_dimensionality::<Ix2>().map_err(|_| Error::from(error))

@@ -172,7 +172,8 @@ impl MacModel {
         }
         let ordered = graph.outputs.iter().filter(|output| spaces.orders.contains_key(*output));
         let ordered = ordered.filter_map(|output| Some((output, own(output)?)));
-        self.crossings.extend(ordered.filter(|&(value, own)| cross(value, own)).map(|(value, own)| crossing(value, own)));
+        self.crossings
+            .extend(ordered.filter(|&(value, own)| cross(value, own)).map(|(value, own)| crossing(value, own)));
         Ok(())
     }
 

@@ -65,7 +65,8 @@ impl Model {
         for (i, (output, task)) in self.graph.outputs.iter().zip(&self.tasks).enumerate() {
             let n_features = shapes[i].first().copied().unwrap_or(0);
             if !task.classes.is_empty() && n_features != task.classes.len() {
-                let what = if shapes[i].len() == 1 { "logits".to_owned() } else { format!("features: it is {:?}", shapes[i]) };
+                let what =
+                    if shapes[i].len() == 1 { "logits".to_owned() } else { format!("features: it is {:?}", shapes[i]) };
                 return Err(Error::Graph(format!(
                     "task `{}` names {} classes but output `{output}` has {n_features} {what}",
                     task.name,

@@ -224,8 +224,8 @@ fn free_name(graph: &Graph) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::graph::Input;
     use crate::Preprocess;
+    use crate::graph::Input;
 
     /// Two heads: a Linear layer on the pooled image, and one on the image's every number.
     fn network() -> Model {

@@ -4,9 +4,9 @@ use super::networks::{
     convolutional, dense, duplicated, duplication, identity, image, model, modern, oddities, plan, rng, thicken,
     with_heads, zoo,
 };
+use crate::Model;
 use crate::apply::{Heads, apply, permuted, random_orders, reference::logits};
 use crate::budget::MacModel;
-use crate::Model;
 use crate::graph::{Graph, Space, Spaces};
 use crate::plan::Plan;
 use proptest::prelude::*;

@@ -24,7 +24,8 @@ impl Graph {
         let readers = self.readers();
         let mut heads: BTreeSet<String> = BTreeSet::new();
         for node in self.nodes.iter().rev() {
-            let mut reads = readers.get(node.name.as_str()).into_iter().flatten().map(|&i| &self.nodes[i].name).peekable();
+            let mut reads =
+                readers.get(node.name.as_str()).into_iter().flatten().map(|&i| &self.nodes[i].name).peekable();
             let stored_for_them = matches!(node.op, Op::Stored { .. }) && reads.peek().is_some();
             if (found.contains(node.name.as_str()) || stored_for_them) && reads.all(|name| heads.contains(name)) {
                 heads.insert(node.name.clone());
@@ -42,7 +43,8 @@ impl Graph {
         // Carried values from which nothing but outputs is computed.
         let mut ends: BTreeSet<&str> = BTreeSet::new();
         for node in self.nodes.iter().rev().filter(|node| node.op.nature() == Nature::Carrying) {
-            let mut reads = readers.get(node.name.as_str()).into_iter().flatten().map(|&i| &self.nodes[i].name).peekable();
+            let mut reads =
+                readers.get(node.name.as_str()).into_iter().flatten().map(|&i| &self.nodes[i].name).peekable();
             let needed = outputs.contains(node.name.as_str()) || reads.peek().is_some();
             if needed && reads.all(|name| ends.contains(name.as_str()) || heads.contains(name)) {
                 ends.insert(&node.name);
