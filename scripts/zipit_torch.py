@@ -38,7 +38,8 @@ def export(
     checkpoint: PathLike | None = None,
     *,
     out: PathLike,
-    classes: Sequence[str] | Sequence[Sequence[str]],
+    classes: Sequence[str] | Sequence[Sequence[str] | None] = (),
+    known_classes: Sequence[str] = (),
     tasks: str | Sequence[str] | None = None,
     input_size: int | tuple[int, int] | None = None,
     preprocess: Json | None = None,
@@ -48,9 +49,10 @@ def export(
     environment: dict[str, str] | None = None,
     bin_folder: PathLike | None = None,
 ) -> float:
-    """Writes a network as a model file; gives max |Δ| of the file's logits from the network's, which is below 1e-4.
+    """Writes a network as a model file; gives max |Δ| of the file's outputs from the network's, which is below 1e-4.
 
-    `classes` (one list, or one per output) are in logit order. `preprocess` is {"size": [h, w], "mean": [...],
+    `classes` (one list; or one per output, or per output that is a vector; `None` for one without) are in the order of the
+    output's features; where none are given, `known_classes` are those of every output with as many features. `preprocess` is {"size": [h, w], "mean": [...],
     "std": [...]} and whatever else `torch_graph.preprocess` knows (resize, interpolation, crop, fill); if it is left
     out, what timm or torchvision say holds. With `bin_folder`, `import` makes the file of the pipeline and `predict` is
     compared with the network; without, the file is a plain one, which `import` takes, and `load` is compared."""
@@ -60,12 +62,13 @@ def export(
     else:
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         preprocess = request.choose_preprocess(name, module, said=request.Said(size))
-    per_output = [list(classes)] if classes and isinstance(classes[0], str) else [list(own) for own in classes]
+    per_output = [list(classes)] if classes and isinstance(classes[0], str) else [own and list(own) for own in classes]
     model, reference = convert(
         module,
         arch=arch or name.rpartition(":")[2],
         preprocess=preprocess,
         classes=per_output,
+        known_classes=known_classes,
         tasks=[tasks] if isinstance(tasks, str) else tasks,
         checkpoint=checkpoint,
         key=key,
@@ -79,12 +82,12 @@ def export(
 
 
 def load(path: PathLike) -> Network:
-    """Any model file as a torch.nn.Module: forward gives {task: logits}; its state dict has the file's names."""
+    """Any model file as a torch.nn.Module: forward gives {task: output}; its state dict has the file's names."""
     return network.build(model_file.read(path))
 
 
 def export_onnx(path: PathLike, out: PathLike) -> float:
-    """Writes a model file as ONNX; gives max |Δ| of ONNX Runtime's logits from PyTorch's, which is below 1e-4."""
+    """Writes a model file as ONNX; gives max |Δ| of ONNX Runtime's outputs from PyTorch's, which is below 1e-4."""
     return onnx_file.write(model_file.read(path), out)
 
 
@@ -144,6 +147,7 @@ def _export(args: argparse.Namespace, argv: list[str]) -> None:
         wanted.checkpoint,
         out=args.out,
         classes=wanted.classes,
+        known_classes=wanted.known_classes,
         tasks=args.task,
         preprocess=wanted.preprocess,
         key=args.key,
@@ -197,14 +201,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--fill", type=request.parse_fill, metavar="B[,B,B]", help="colour of borders, in bytes [the mean]")
     add("--mean", type=request.parse_numbers, help="mean per channel of pixels in 0…1")
     add("--std", type=request.parse_numbers, help="standard deviation per channel")
-    add("--task", action="append", help="name of the task, once per output [task; the forward's dict keys; task1, …]")
-    add("--classes", action="append", type=request.parse_classes, help="class names in logit order; 5-9 is a range")
+    add("--task", action="append", help="name of the task, once per output [task; the keys of dicts; task1, …]")
+    add("--classes", action="append", type=request.parse_classes, help="class names in the order of the output's features; 5-9 is a range, - says that they are no classes")
     add(
         "--classes-file",
         dest="classes",
         action="append",
         type=request.parse_classes_file,
-        help="a text file with one class a line; --classes and --classes-file are given once per output in order",
+        help="a text file with one class a line; --classes and --classes-file are given once per output in order, or once per "
+        "output that is a vector: maps and tokens need none",
     )
     add("--no-import", action="store_true", help="write the plain file, for `import`, without the binaries")
     add("--bin", **bin_option)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,16 @@ def model_of(
     classes = [[str(i) for i in range(n_logits)]]
     model, reference = convert(module, arch="test", preprocess=preprocess, classes=classes)
     assert check_round_trip(model, reference) <= 1e-4 * 1e3
+    return model
+
+
+def outputs_of(
+    module: nn.Module, classes: Sequence[Sequence[str] | None] = (), size: int = 16, tasks: Sequence[str] | None = None
+) -> Model:
+    """The module's model, of whatever outputs, which are the module's."""
+    preprocess = {"size": [size, size], "mean": [0.5] * 3, "std": [0.25] * 3}
+    model, reference = convert(module, arch="test", preprocess=preprocess, classes=classes, tasks=tasks)
+    assert check_round_trip(model, reference) <= 1e-4
     return model
 
 

@@ -93,7 +93,7 @@ def test_several_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "tasks", "reason"),
     [
-        ([["a", "b"]], None, "2 outputs, but classes are named for 1"),
+        ([["a", "b"]], None, r"outputs are left \[2\], right \[3\], and classes are named for 1: give --classes"),
         ([["a", "b"], ["c"]], None, "`right` has 3 logits, but 1 classes"),
         ([["a", "b"], ["c", "d", "c"]], None, "task `right` lists class `c` twice"),
         ([["a", "b"], ["c", "d", "e"]], ["t", "t"], "different task names"),
@@ -216,7 +216,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "reason"),
     [
         (["torchvision.models:resnet18", "--size", "32", "--classes", "a,b"], "the preprocessing is not known"),
-        (["torchvision.models:resnet18"], "the classes are not named"),
+        (["torchvision.models:resnet18"], "the outputs are task [1000], and classes are named for 0: give --classes a,b,c"),
         (["torchvision.models:resnet17", "--classes", "a,b"], "has no function `resnet17`"),
         (["nothing.here:build", "--classes", "a,b"], "`nothing.here` cannot be imported"),
         (["nothing.py:build", "--classes", "a,b"], "nothing.py: no such file"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
-from conftest import Net, graph_of, model_of
+from conftest import Learned, Net, graph_of, model_of, outputs_of
 from torch import nn
 
 from torch_graph.errors import LoweringError, ZipitError
@@ -48,30 +48,22 @@ def test_control_flow_that_depends_on_the_image() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("module", "shape"),
-    [
-        (nn.Conv2d(3, 4, 3), r"\[2, 4, 14, 14\]"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)), r"\[2, 4, 1, 1\]"),
-    ],
-)
-def test_outputs_that_are_no_logits(module: nn.Module, shape: str) -> None:
-    with pytest.raises(ZipitError, match=rf"an output is {shape}; each must be logits \[B, classes\]"):
-        model_of(module, n_logits=4)
+NO_OUTPUTS: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], object], str]] = {
+    "batch last": (lambda x, p: x.transpose(0, 1), r"an output is \[3, 2, 16, 16\] for 2 images; its first axis must be"),
+    "batch mixed with positions": (lambda x, p: x.reshape(-1, 3), r"an output is \[512, 3\] for 2 images"),
+    "a parameter": (lambda x, p: (x.relu(), p), "an output is not computed from the images"),
+    "the image": (lambda x, p: (x.relu(), x), "the network returns its input"),
+    "nothing": (lambda x, p: (x.relu(), None), "returns something that is not a tensor"),
+    "a number": (lambda x, p: {"map": x.relu(), "n": 3}, "returns something that is not a tensor"),
+}
 
 
-def test_an_output_returned_twice() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(3, 2)
-
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            y = self.fc(x.mean((2, 3)))
-            return y, y
-
-    with pytest.raises(ZipitError, match="returns `fc` more than once"):
-        model_of(Twice(), n_logits=2)
+@pytest.mark.parametrize("what", NO_OUTPUTS)
+def test_what_is_no_output(what: str) -> None:
+    function, reason = NO_OUTPUTS[what]
+    with pytest.raises(ZipitError, match=reason) as error:
+        outputs_of(Learned(function, 3))
+    assert "\n" not in str(error.value)
 
 
 def test_two_images_go_in() -> None:

@@ -286,4 +286,13 @@ def feature_axis(view: View) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-CARRIER.carry, CARRIER.take, CARRIER.follow, CARRIER.feature_axis = carry, take, follow, feature_axis
+def raw(call: Call, value: Any) -> Carried:
+    """A tensor as PyTorch has it."""
+    try:
+        return Carrying(call).raw(value)
+    except ValueError as error:
+        raise call.refuse(str(error)) from error
+
+
+CARRIER.carry, CARRIER.raw, CARRIER.take = carry, raw, take
+CARRIER.follow, CARRIER.feature_axis = follow, feature_axis

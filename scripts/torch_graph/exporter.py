@@ -22,9 +22,9 @@ from . import (  # noqa: F401 (they register their handlers)
 from .compare import check_images, difference, logits
 from .errors import ZipitError, note
 from .graph import Json, tensor_names
-from .lower import Lowered, lower
 from .model_file import GATE, Model
 from .frozen import thawed
+from .outputs import Lowered, lower
 from .trace import trace
 
 def convert(
@@ -32,14 +32,18 @@ def convert(
     *,
     arch: str,
     preprocess: Json,
-    classes: Sequence[Sequence[str]],
+    classes: Sequence[Sequence[str] | None] = (),
+    known_classes: Sequence[str] = (),
     tasks: Sequence[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     key: str | None = None,
     environment: dict[str, str] | None = None,
 ) -> tuple[Model, nn.Module]:
     """A module (with a checkpoint's weights, if one is given) as a model, and the f32 module in evaluation mode that it
-    was made from."""
+    was made from.
+
+    `classes` are those of each output, or of each that is a vector; none are `None`. `known_classes` go, where none are
+    given, with every output that has as many features."""
     original = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     module = copy.deepcopy(module).cpu().float()
     if checkpoint is not None:
@@ -47,7 +51,7 @@ def convert(
     channels = len(preprocess["mean"])
     traced = trace(thawed(module), (channels, *preprocess["size"]))
     lowered = lower(traced, arch)
-    graph, n_logits = lowered.graph, lowered.n_logits
+    graph = lowered.graph
     known = original | lowered.folded
     tensors = {name: known[name] if name in known else module.get_buffer(name) for name in tensor_names(graph)}
     tensors |= {name: tensors[name].expand(n) for name, n in lowered.repeated.items() if name in tensors}
@@ -58,7 +62,7 @@ def convert(
             raise ZipitError(f"{name}: has numbers that are not finite")
     model = Model(
         graph,
-        _tasks(n_logits, classes, tasks or traced.output_names),
+        _tasks(lowered.shapes, classes, known_classes, tasks or traced.output_names),
         preprocess,
         tensors,
         versions() | _notes(lowered) | (environment or {}),
@@ -80,10 +84,13 @@ def _notes(lowered: Lowered) -> dict[str, str]:
     return notes
 
 
-def _tasks(n_logits: list[int], classes: Sequence[Sequence[str]], tasks: Sequence[str] | None) -> list[Json]:
-    n = len(n_logits)
-    if len(classes) != n:
-        raise ZipitError(f"the network has {n} output{'s' * (n > 1)}, but classes are named for {len(classes)}")
+def _tasks(
+    shapes: list[list[int]],
+    classes: Sequence[Sequence[str] | None],
+    known_classes: Sequence[str],
+    tasks: Sequence[str] | None,
+) -> list[Json]:
+    n = len(shapes)
     names = list(tasks) if tasks else ["task"] if n == 1 else [f"task{i + 1}" for i in range(n)]
     if len(names) != n or len(set(names)) != n:
         raise ZipitError(f"{n} different task names are needed, one per output in order; given: {', '.join(names)}")
@@ -92,16 +99,42 @@ def _tasks(n_logits: list[int], classes: Sequence[Sequence[str]], tasks: Sequenc
             raise ZipitError("a task has no name: outputs are called after their tasks")
         if name == GATE:
             raise ZipitError(f"a task is called `{GATE}`, as the output of a gate is: give it another name (--task)")
-    for name, logits, own in zip(names, n_logits, classes, strict=True):
-        if len(own) != logits:
-            raise ZipitError(
-                f"task `{name}` has {logits} logits, but {len(own)} classes are named: one per logit, in order"
-            )
+    own_classes = _classes(shapes, classes, known_classes, names)
+    for name, shape, own in zip(names, shapes, own_classes, strict=True):
+        n = shape[0] if shape else 0
+        if own and len(own) != n:
+            what = f"{n} logits" if len(shape) == 1 else f"{n} features: it is {shape}"
+            raise ZipitError(f"task `{name}` has {what}, but {len(own)} classes are named: one for each, in order")
         if twice := next((c for i, c in enumerate(own) if c in own[:i]), None):
             raise ZipitError(f"task `{name}` lists class `{twice}` twice")
         if not all(own):
-            raise ZipitError(f"task `{name}`: class {list(own).index('')} has no name")
-    return [{"name": name, "classes": list(own)} for name, own in zip(names, classes, strict=True)]
+            raise ZipitError(f"task `{name}`: class {own.index('')} has no name")
+    return [{"name": name, "classes": own} for name, own in zip(names, own_classes, strict=True)]
+
+
+def _classes(
+    shapes: list[list[int]],
+    classes: Sequence[Sequence[str] | None],
+    known_classes: Sequence[str],
+    names: list[str],
+) -> list[list[str]]:
+    """Of every output: named for each, or for those that are vectors, which alone must be."""
+    vectors = [i for i, shape in enumerate(shapes) if len(shape) == 1]
+    if not classes and known_classes:
+        found = [list(known_classes) if shape[:1] == [len(known_classes)] else [] for shape in shapes]
+        if all(found[i] for i in vectors):
+            return found
+    if len(classes) == len(shapes):
+        return [list(own or ()) for own in classes]
+    if len(classes) == len(vectors):
+        own = dict(zip(vectors, classes, strict=True))
+        return [list(own.get(i) or ()) for i in range(len(shapes))]
+    told = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+    once = f"for each of them{f' or of the vectors, {len(vectors)}' if 0 < len(vectors) < len(shapes) else ''}"
+    raise ZipitError(
+        f"the outputs are {told}, and classes are named for {len(classes)}: give --classes a,b,c or --classes-file FILE once "
+        f"{once}, in order; --classes - where the numbers are no classes"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from torch import fx
 from .axes import BATCH, FEATURES, REPEATED, AxesError, Axis, Layout, axis_size
 from .errors import UNKNOWN, LoweringError, ZipitError
 from .graph import GraphBuilder, Json, Site
-from .trace import BATCH_SIZE, Trace, before_softmax, function_name
+from .trace import Trace, function_name
 from .static import Static
 from .values import Carried, Piece, Scores, Stored, Value, View
 
@@ -29,6 +29,7 @@ class Carrier:
     """How what no op of ours says is run as PyTorch does; `carry` fills it in."""
 
     carry: Callable[[Call], Any]
+    raw: Callable[[Call, Any], Carried]
     take: Callable[[Call, Piece], Carried]
     follow: Callable[[Call, Carried, int], View]
     feature_axis: Callable[[View], int | None]
@@ -320,23 +321,6 @@ class Call:
         return view
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
-    """A traced network as a graph of ours."""
-
-    graph: Json
-    n_logits: list[int]
-    """Of each output."""
-    repeated: dict[str, int]
-    """State-dict name of one number that stands for all features → how many they are."""
-    folded: dict[str, torch.Tensor]
-    """Tensors that are computed from parameters and constants alone, by the name they have in the file."""
-    origins: dict[str, list[str]]
-    """The parameters that each of those is computed from."""
-    endings: list[str | None]
-    """Of each output, `softmax` or `log_softmax` where the network has that behind its logits."""
-
-
 class Lowering:
     """The traced graph's tensors, and our graph as it grows."""
 
@@ -355,7 +339,7 @@ class Lowering:
         self._of_image: set[LoweringError] = set()
         self._env: dict[fx.Node, Any] = {trace.input: View(Value(trace.input_name), Layout.of(shape))}
 
-    def run(self, arch: str) -> Lowered:
+    def run(self) -> None:
         """Goes through the trace once."""
         position = {node: i for i, node in enumerate(self.trace.graph.nodes)}
         for node in self.trace.graph.nodes:
@@ -365,18 +349,10 @@ class Lowering:
                 self._env[node] = self._call_or_reason(node, position)
             elif node.op != "output":
                 raise ZipitError(f"{node.name}: {node.op} {node.target}: not a plain computation on the image")
-        ends = [before_softmax(node) for node in self.trace.outputs]
-        self._refuse_first([node for node, _ in ends])
-        outputs = [self._output(node) for node, _ in ends]
-        names = [view.base.name for view in outputs]
-        if len(set(names)) < len(names):
-            raise ZipitError(f"the network returns `{names[0]}` more than once; each output is one task's")
-        graph = self.builder.finish(arch, names)
-        if not all(self.builder.node(name) for name in names):
-            raise ZipitError("the network returns its input")
-        n_logits = [view.layout.dims[FEATURES] for view in outputs]
-        endings = [ending for _, ending in ends]
-        return Lowered(graph, n_logits, self.builder.repeated, self.folded, self.origins, endings)
+
+    def found(self, node: fx.Node) -> Any:
+        """What a call's result is to us."""
+        return self._env.get(node)
 
     def fold(self, tensor: torch.Tensor, wish: str, node: fx.Node | None) -> str:
         """Gives a tensor that is computed now a name of its own in the file, `wish` where that is free."""
@@ -468,7 +444,7 @@ class Lowering:
             self._not_carried = error
             return None
 
-    def _refuse_first(self, nodes: list[fx.Node]) -> None:
+    def refuse_first(self, nodes: list[fx.Node]) -> None:
         """Of what these are computed from, what was refused first is the cause."""
         found = [self._env[node] for node in nodes if isinstance(self._env.get(node), LoweringError)]
         if found:
@@ -483,16 +459,16 @@ class Lowering:
         site = self.trace.site(node)
         call = Call(self, node, site, {})
         if function_name(node) == "getitem":
-            self._refuse_first(node.all_input_nodes)
+            self.refuse_first(node.all_input_nodes)
             call.site = self.trace.site(node.args[0])
             call.args = {"piece": self._known(call, node.args[0])[node.args[1]]}
             handler: Handler = HANDLERS["getitem"]
         else:
             found = HANDLERS.get(site.op) if isinstance(node.target, torch._ops.OpOverload) else None
             if found is None:
-                self._refuse_first([given for given in node.all_input_nodes if self._is_of_image(given)])
+                self.refuse_first([given for given in node.all_input_nodes if self._is_of_image(given)])
                 raise call.refuse(self._unknown(node))
-            self._refuse_first(node.all_input_nodes)
+            self.refuse_first(node.all_input_nodes)
             handler = found
             call.args = self._arguments(call)
         self._follow(call)
@@ -558,18 +534,6 @@ class Lowering:
                     if isinstance(x, Carried) and len(x.lengths) == beside.ndim:
                         call.args[name] = CARRIER.follow(call, x, axis)
 
-    def _output(self, node: fx.Node) -> View:
-        view = self._env.get(node)
-        if isinstance(view, Carried) and len(view.lengths) == 2:
-            view = CARRIER.follow(Call(self, node, self.trace.site(node), {}), view, 1)
-        shape = list(node.meta["val"].shape)
-        if isinstance(view, View) and not view.is_stored and view.ndim == 2 and shape[0] == BATCH_SIZE:
-            call = Call(self, node, self.trace.site(node), {})
-            view = call.vector(view, 1)
-            if view.layout.is_identity:
-                return view
-        raise ZipitError(f"{self.trace.site(node).name}: an output is {shape}; each must be logits [B, classes]")
-
 
 def _is_computed(found: Any) -> bool:
     return isinstance(found, (Carried, Scores, list)) or (isinstance(found, View) and not found.is_stored)
@@ -584,14 +548,3 @@ def _is_same(a: View | Carried, b: View | Carried) -> bool:
 def changes_its_input(node: fx.Node) -> bool:
     """Whether it is an in-place op, `relu_`."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def lower(trace: Trace, arch: str) -> Lowered:
-    """Our graph of a traced network."""
-    try:
-        return Lowering(trace).run(arch)
-    except ZipitError as error:
-        try:
-            return Lowering(trace.written_out).run(arch)
-        except ZipitError:
-            raise error from None

@@ -15,7 +15,7 @@ from .preprocess import transform
 
 class Network(nn.Module):
     """A model file as a module: trainable, and its state dict has the file's tensor names. Forward takes images
-    [B, C, H, W] and gives {task: logits}; a gate's are under `gate`.
+    [B, C, H, W] and gives {task: output}, logits [B, classes] or whatever it is; a gate's are under `gate`.
 
     The file's parts are entered where PyTorch keeps parts, whatever they are called: no code is written from their
     names, and what this class defines (`tasks`, `transform`, …) is never looked for among them."""
@@ -38,7 +38,7 @@ class Network(nn.Module):
             _register(self, node, _rank(ranks, node), model.tensors)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The logits of every output."""
+        """Every output, [B, …]."""
         graph = self._zipit["graph"]
         values = {graph["input"]["name"]: images}
         for node, released in zip(graph["nodes"], self._zipit["released"], strict=True):

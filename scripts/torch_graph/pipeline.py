@@ -45,7 +45,7 @@ def import_model(folder: Path, exported: Path, sources: list[Path], out: Path) -
 
 
 def predict(folder: Path, path: Path, model: Model, images: torch.Tensor) -> list[torch.Tensor]:
-    """The logits of each output of a model file, computed by the Rust side."""
+    """Each output of a model file, [B, …], computed by the Rust side."""
     with tempfile.TemporaryDirectory() as temporary:
         given, made = Path(temporary, "images.npy"), Path(temporary, "logits.npz")
         np.save(given, images.numpy())

@@ -33,6 +33,9 @@ class Request:
     arch: str
     checkpoint: Path | None
     classes: list[list[str]]
+    """Named for each output, or for each that is a vector; an empty list says that its numbers are no classes."""
+    known_classes: list[str]
+    """Those that the network's source names."""
     preprocess: Json
 
 
@@ -46,20 +49,20 @@ def from_command(args: argparse.Namespace) -> Request:
         checkpoint = cards.weights_in(checkpoint)
     card = cards.beside(checkpoint) if checkpoint is not None else None
     classes = list(args.classes or [])
+    known_classes: list[str] = []
     if not classes and weights is not None:
-        classes = [list(weights.meta["categories"])]
-    if not classes and card and card.classes:
+        known_classes = list(weights.meta["categories"])
+    elif not classes and card and card.classes:
         note(f"the classes are those of {card.path}")
-        classes = [card.classes]
-    if not classes and not factories.is_hub(args.factory):
-        raise ZipitError("the classes are not named: --classes a,b,c or --classes-file FILE, once per output")
+        known_classes = card.classes
+    n_classes = len(classes[0] if len(classes) == 1 else known_classes)
     factory = factories.resolve(args.factory)
     has_own_head = (folder or factories.is_hub(args.factory)) and args.checkpoint is None
     if weights is not None and checkpoint is None:
         arguments["weights"] = weights
-    elif len(classes) == 1 and "num_classes" not in arguments and not has_own_head:
+    elif n_classes and "num_classes" not in arguments and not has_own_head:
         if factories.takes_num_classes(args.factory, factory):
-            arguments["num_classes"] = len(classes[0])
+            arguments["num_classes"] = n_classes
     if checkpoint is None and factories.is_hub(args.factory):
         arguments.setdefault("pretrained", True)
     known = is_program or "weights" in arguments or arguments.get("pretrained")
@@ -68,10 +71,8 @@ def from_command(args: argparse.Namespace) -> Request:
         torch.manual_seed(args.seed)
     module = factories.make(factory, arguments)
     config = getattr(module, "pretrained_cfg", None) or {}
-    if not classes and config.get("label_names"):
-        classes = [[str(name) for name in config["label_names"]]]
-    if not classes:
-        raise ZipitError("the classes are not named, and the hub's config.json does not name them: --classes a,b,c")
+    if not classes and not known_classes:
+        known_classes = [str(name) for name in config.get("label_names") or []]
     arch = Path(args.factory).stem if is_program else args.factory.rpartition(":")[2]
     if folder or factories.is_hub(args.factory):
         arch = config.get("architecture") or Path(arch).name
@@ -87,7 +88,7 @@ def from_command(args: argparse.Namespace) -> Request:
         args.std,
     )
     spec = choose_preprocess(args.factory, module, weights, said, card.pretrained_cfg if card else None)
-    return Request(module, arch, checkpoint, classes, spec)
+    return Request(module, arch, checkpoint, classes, known_classes, spec)
 
 
 @dataclass
@@ -190,7 +191,9 @@ def parse_numbers(text: str) -> list[float]:
 
 
 def parse_classes(text: str) -> list[str]:
-    """`cat,dog`; `5-9` stands for 5, 6, 7, 8, 9."""
+    """`cat,dog`; `5-9` stands for 5, 6, 7, 8, 9, and `-` for none."""
+    if text == "-":
+        return []
     classes = []
     for part in text.split(","):
         first, dash, last = part.partition("-")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from .errors import ZipitError
 from .graph import Site
@@ -35,7 +36,7 @@ class Trace:
     input_name: str
     outputs: list[fx.Node]
     output_names: list[str] | None
-    """Keys, where the forward returns a dict."""
+    """Of each output the keys on the way to it, where the forward returns a dict, or one in what it returns."""
     shared: dict[str, str]
     """State-dict name → another name of the same tensor (tied weights)."""
     _leaves: set[str]
@@ -76,10 +77,11 @@ def function_name(node: fx.Node) -> str:
 
 
 def before_softmax(node: fx.Node) -> tuple[fx.Node, str | None]:
-    """The logits of an output that is their softmax over classes, or its logarithm."""
+    """The logits [B, classes, …] of an output that is their softmax over classes, or its logarithm."""
     op = function_name(node).lstrip("_") if node.op == "call_function" else ""
     value = node.meta.get("val")
-    if op in ("softmax", "log_softmax") and value is not None and value.ndim == 2 and node.args[1] in (1, -1):
+    is_value = isinstance(value, torch.Tensor) and value.ndim >= 2
+    if op in ("softmax", "log_softmax") and is_value and node.args[1] % value.ndim == 1:
         return before_softmax(node.args[0])[0], op
     return node, None
 
@@ -148,7 +150,6 @@ def _read(
         for name, child in module.named_modules()
         if type(child).__module__.startswith("torch.nn.") and not any(True for _ in child.children())
     }
-    returned_as = exported.call_spec.out_spec
     return Trace(
         exported.graph,
         stored,
@@ -157,12 +158,22 @@ def _read(
         inputs[0],
         module.input_name if isinstance(module, Program) else inputs[0].name,
         outputs,
-        [str(key) for key in returned_as.context] if returned_as.type is dict else None,
+        _names(exported.call_spec.out_spec),
         _shared(module),
         leaves,
         _becoming_images(exported.graph),
         again,
     )
+
+
+def _names(returned_as: pytree.TreeSpec) -> list[str] | None:
+    """Of what is returned; None, where it is a tensor or in lists and tuples."""
+    numbers = pytree.tree_unflatten(list(range(returned_as.num_leaves)), returned_as)
+    paths = [path for path, _ in pytree.tree_flatten_with_path(numbers)[0]]
+    if all(isinstance(key, pytree.SequenceKey) for path in paths for key in path):
+        return None
+    keys = [[getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))) for key in path] for path in paths]
+    return [".".join(map(str, own)) for own in keys]
 
 
 def _shared(module: nn.Module) -> dict[str, str]:

@@ -13,7 +13,7 @@ use zipit_tests::{Workplace, binary, repository, write_cifar};
 const TOLERANCE: f32 = 1e-3;
 
 /// `scripts/architectures.py ARGS…`; the JSON it prints.
-fn python(place: &Workplace, args: &[&str]) -> Value {
+pub fn python(place: &Workplace, args: &[&str]) -> Value {
     let binaries = binary("import").parent().expect("a folder").to_owned();
     let ran = Command::new(interpreter())
         .arg(repository().join("scripts/architectures.py"))
@@ -29,12 +29,13 @@ fn python(place: &Workplace, args: &[&str]) -> Value {
     serde_json::from_str(said.lines().last().unwrap_or_default()).expect("a line of JSON")
 }
 
-fn interpreter() -> PathBuf {
+/// Of the full PyTorch.
+pub fn interpreter() -> PathBuf {
     repository().join(".venv-python/bin/python")
 }
 
 #[allow(clippy::print_stderr, reason = "a test that does nothing says so")]
-fn say_skipped(name: &str) {
+pub fn say_skipped(name: &str) {
     eprintln!("skipped: {name} needs the full PyTorch; `make setup-python` installs it");
 }
 

@@ -58,7 +58,7 @@ fn several_tasks_are_renamed_one_after_the_other() {
         1,
         &[
             ("import", "two.safetensors --task x -o out.safetensors", &["2 task(s)", "names 1"]),
-            ("import", "two.safetensors --classes a,b,c -o out.safetensors", &["6 logits", "names 3"]),
+            ("import", "two.safetensors --classes a,b,c -o out.safetensors", &["6 classes", "names 3"]),
         ],
     );
 }

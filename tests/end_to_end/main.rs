@@ -5,6 +5,7 @@ mod architectures;
 mod bad_input;
 mod check;
 mod checkpoints;
+mod dense;
 mod drawings;
 mod embeddings;
 mod experiments;

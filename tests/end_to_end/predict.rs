@@ -23,7 +23,7 @@ fn npy(images: &Array4<f32>) -> Vec<u8> {
 }
 
 /// The arrays of an archive.
-fn npz(place: &Workplace, name: &str) -> BTreeMap<String, ArrayD<f32>> {
+pub fn npz(place: &Workplace, name: &str) -> BTreeMap<String, ArrayD<f32>> {
     let mut archive = ZipArchive::new(Cursor::new(place.bytes(name))).unwrap();
     let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
     names

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 /// Format version of a model. New ops and optional metadata come without a new version: a reader refuses an op it does
-/// not know by its name.
+/// not know by its name. So do outputs that are no vectors of logits: readers before them refuse them by their shape.
 ///
 /// - 1: first.
 /// - 2: preprocessing may name an interpolation, a crop mode, a fill, and two sides to resize to. What a file of version 1

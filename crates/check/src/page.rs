@@ -91,10 +91,11 @@ fn facts_of(answers: &Answers<'_>, facts: &mut Table) {
     for (model, tasks) in (1..).zip(&answers.tasks) {
         for task in *tasks {
             let classes = match task.classes.len() {
-                1 => "1 class".to_owned(),
-                n => format!("{n} classes"),
+                0 => "no classes".to_owned(),
+                1 => format!("1 class: {}", some(&task.classes)),
+                n => format!("{n} classes: {}", some(&task.classes)),
             };
-            facts.row([format!("task of model {model}"), format!("{}: {classes}: {}", task.name, some(&task.classes))]);
+            facts.row([format!("task of model {model}"), format!("{}: {classes}", task.name)]);
         }
     }
     facts.row(["classes in common".to_owned(), some(&answers.classes_in_common)]);

@@ -1,7 +1,8 @@
-//! NumPy's files: images that somebody else preprocessed come in as `.npy`, logits go out as `.npz`.
+//! NumPy's files: images that somebody else preprocessed come in as `.npy`, what a
+//! network says of them goes out as `.npz`.
 
 use crate::{Error, Result, error};
-use ndarray::{Array2, Array4, Axis, ShapeBuilder};
+use ndarray::{Array, Array4, Axis, Dimension, ShapeBuilder};
 use npyz::{DType, NpyFile, NpyHeader, Order, TypeChar, WriterBuilder};
 use std::io::{self, Cursor};
 use std::path::Path;
@@ -84,12 +85,12 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes arrays `[n, m]` under their names into an `.npz` archive, wholly or not at all. The same arrays give the same
+/// Writes arrays `[n, …]` under their names into an `.npz` archive, wholly or not at all. The same arrays give the same
 /// bytes: nothing is compressed, and every entry is from 1980.
 ///
 /// # Errors
 /// A file that cannot be written, or a name that stands twice.
-pub fn write_npz(path: &Path, arrays: &[(String, Array2<f32>)]) -> Result<()> {
+pub fn write_npz<D: Dimension>(path: &Path, arrays: &[(String, Array<f32, D>)]) -> Result<()> {
     if let Some(i) = (1..arrays.len()).find(|&i| arrays[..i].iter().any(|(name, _)| *name == arrays[i].0)) {
         return Err(Error::content(path, format!("cannot hold two arrays called `{}`", arrays[i].0)));
     }
@@ -98,7 +99,7 @@ pub fn write_npz(path: &Path, arrays: &[(String, Array2<f32>)]) -> Result<()> {
     Ok(zipit_artifact::atomic::write(path, |file| file.write_all(&archive))?)
 }
 
-fn pack(arrays: &[(String, Array2<f32>)], archive: &mut Vec<u8>) -> io::Result<()> {
+fn pack<D: Dimension>(arrays: &[(String, Array<f32, D>)], archive: &mut Vec<u8>) -> io::Result<()> {
     let mut zip = ZipWriter::new(Cursor::new(archive));
     for (name, array) in arrays {
         let options = SimpleFileOptions::default()

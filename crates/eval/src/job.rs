@@ -14,15 +14,19 @@ use zipit_artifact::model::{self, ModelFile};
 use zipit_artifact::report::{self as report_file, ReportFile};
 use zipit_data::Split;
 use zipit_stage::images::{ImageSet, tasks_of};
-use zipit_stage::{Format, Stage};
+use zipit_stage::{Format, Stage, classifier};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, batch_size, evaluate};
 
-/// A network that was run: its file and the logits of each head, `[n, classes]`.
+/// A network that was run: its file, what classifies images of it, and the logits of each such head, `[n, classes]`.
 struct Ran {
     file: ModelFile,
+    tasks: Vec<Task>,
     logits: Vec<Array2<f32>>,
 }
+
+/// What to do with a network that classifies nothing.
+const NO_ACCURACY: &str = "it has no accuracy; predict -o FILE.npz writes such outputs as arrays";
 
 pub fn eval(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let (mut models, mut reports) = (Vec::new(), Vec::new());
@@ -102,15 +106,16 @@ fn run(files: Vec<ModelFile>, set: &ImageSet, args: &Args, stage: &Stage) -> any
     files
         .into_iter()
         .map(|file| {
-            let batch_size = args
-                .images
-                .batch_size
-                .map_or_else(|| batch_size(&file.model.graph, args.device), |n| Ok(n as usize))?;
-            let batches = set.batches(&file.model.preprocess, batch_size, None);
-            let logits = Network::folded(&file.model, &BTreeSet::new(), args.device)
+            let model = classifier(file.path.display(), &file.model, NO_ACCURACY)?;
+            let batch_size =
+                args.images.batch_size.map_or_else(|| batch_size(&model.graph, args.device), |n| Ok(n as usize))?;
+            let batches = set.batches(&model.preprocess, batch_size, None);
+            let logits = Network::folded(&model, &BTreeSet::new(), args.device)
                 .and_then(|network| evaluate::logits(&network, &batches, &progress))
                 .with_context(|| format!("{}", file.path.display()))?;
-            Ok(Ran { file, logits })
+            let tasks = model.tasks.clone();
+            drop(model);
+            Ok(Ran { file, tasks, logits })
         })
         .collect()
 }
@@ -126,12 +131,12 @@ fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::R
         })
         .collect();
     let row = |members: &[&Ran], model: String, kind: RowKind| -> anyhow::Result<Row> {
-        let tasks: Vec<Task> = members.iter().flat_map(|r| r.file.model.tasks.clone()).collect();
+        let tasks: Vec<Task> = members.iter().flat_map(|r| r.tasks.clone()).collect();
         let meanings: Vec<Vec<Option<u32>>> =
             tasks.iter().map(|t| t.classes.iter().map(|c| ids.get(c.as_str()).copied()).collect()).collect();
         let heads: Vec<Head> = members
             .iter()
-            .flat_map(|r| &r.logits[..r.file.model.tasks.len()])
+            .flat_map(|r| &r.logits[..r.tasks.len()])
             .zip(&meanings)
             .map(|(logits, labels)| Head { logits: logits.view(), labels })
             .collect();
@@ -228,7 +233,7 @@ fn order_and_relate(report: &mut Report) {
 fn named_logits(ran: &[Ran]) -> BTreeMap<String, Tensor> {
     ran.iter()
         .flat_map(|r| {
-            let tasks = r.file.model.tasks.iter().zip(&r.logits);
+            let tasks = r.tasks.iter().zip(&r.logits);
             tasks.map(|(task, logits)| {
                 (format!("{}/{}", stem(&r.file.path), task.name), Tensor::F32(logits.clone().into_dyn()))
             })

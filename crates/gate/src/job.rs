@@ -9,8 +9,8 @@ use zipit::images::{ImageBatches, n_different};
 use zipit::joint::{Features, gate as fit};
 use zipit_artifact::model::{self, ModelFile};
 use zipit_data::Split;
-use zipit_stage::Stage;
 use zipit_stage::images::tell_copies;
+use zipit_stage::{Stage, classifier};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::images::contents;
 use zipit_torch::{Network, batch_size, evaluate};
@@ -25,19 +25,21 @@ pub fn gate(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             &joined
         }
     };
+    let classifying =
+        classifier(args.models[0].display(), network, "a gate tells tasks of classes apart")?.tasks.clone();
     ensure!(
-        network.tasks.len() > 1,
-        "{} has one head: there is nothing to choose between; give a merged network, or several networks",
+        classifying.len() > 1,
+        "{} has one head that classifies images: there is nothing to choose between; give a merged network, or several networks",
         args.models[0].display()
     );
     let features = Features::of(network)?;
-    let set = args.images.choose(&network.tasks.iter().collect::<Vec<_>>(), Split::Train)?;
-    let tasks = set.tasks_of_images(&network.tasks)?;
+    let set = args.images.choose(&classifying.iter().collect::<Vec<_>>(), Split::Train)?;
+    let tasks = set.tasks_of_images(&classifying)?;
     let mut inputs: Vec<_> = files.iter().map(ModelFile::input_ref).collect();
     inputs.extend(set.inputs());
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
-    let told = format!("{} heads told apart on {} {} images", network.tasks.len(), set.len(), set.split);
+    let told = format!("{} heads told apart on {} {} images", classifying.len(), set.len(), set.split);
     if args.common.dry_run {
         return stage.print(&format!("would fit a gate: {told}; would write {}\n", args.out.display()));
     }
@@ -59,7 +61,7 @@ pub fn gate(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let (gated, solution) = fit(&features, &logits, &tasks, &contents)?;
     model::write_as(&args.out, &gated, args.precision.given(files[0].precision), &provenance)?;
     stage.record(&args.out);
-    let heads = gated.joint.iter().flat_map(|joint| &joint.heads).zip(&gated.tasks);
+    let heads = gated.joint.iter().flat_map(|joint| &joint.heads).zip(&classifying);
     let heads: Vec<String> =
         heads.map(|(h, task)| format!("{}: T {:.3}, b {:.3}", task.name, h.temperature, h.bias)).collect();
     stage.print(&format!(

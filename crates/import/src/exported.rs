@@ -25,6 +25,9 @@ pub fn model(args: &Args, exported: Exported, file: Foreign) -> anyhow::Result<M
     Ok(model)
 }
 
+/// Stands for no classes at all.
+const NONE: &str = "-";
+
 /// New names for all tasks, or for all classes of all tasks in the order of the outputs.
 fn rename(tasks: &mut [Task], names: &[String], classes: &[String]) -> anyhow::Result<()> {
     if !names.is_empty() {
@@ -36,11 +39,13 @@ fn rename(tasks: &mut [Task], names: &[String], classes: &[String]) -> anyhow::R
         );
         tasks.iter_mut().zip(names).for_each(|(task, name)| task.name.clone_from(name));
     }
-    if !classes.is_empty() {
+    if classes == [NONE] {
+        tasks.iter_mut().for_each(|task| task.classes.clear());
+    } else if !classes.is_empty() {
         let n_logits: usize = tasks.iter().map(|task| task.classes.len()).sum();
         ensure!(
             classes.len() == n_logits,
-            "the network has {n_logits} logits but --classes names {}: give one name per logit, in order",
+            "the network has {n_logits} classes but --classes names {}: give one name for each, in order",
             classes.len()
         );
         let mut rest = classes.iter();

@@ -15,6 +15,7 @@ use imported::Imported;
 use preprocess::PreprocessArgs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use zipit::Task;
 use zipit::graph::Arch;
 use zipit_artifact::header::{InputRef, hash_file};
 use zipit_artifact::model;
@@ -35,8 +36,8 @@ struct Args {
     /// [default: the graph in the file]
     #[arg(long)]
     arch: Option<Arch>,
-    /// Class names in logit order, or indices such as 5-9, as the data set spells them; of several tasks one after the
-    /// other [default for an exported network: its own]
+    /// Class names in logit order, or indices such as 5-9, as the data set spells them; of several tasks with classes one
+    /// after the other; `-`: an exported network's outputs have none [default for an exported network: its own]
     #[arg(long, value_delimiter = ',')]
     classes: Vec<String>,
     /// A text file with one class name a line
@@ -80,10 +81,12 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
-    let tasks: Vec<String> = model
-        .tasks
-        .iter()
-        .map(|task| format!("task `{}` with {} classes ({})", task.name, task.classes.len(), task.classes.join(", ")))
+    let shapes = model.graph.output_shapes()?;
+    let tasks: Vec<String> = (model.tasks.iter().zip(shapes))
+        .map(|(Task { name, classes }, shape)| match classes.len() {
+            0 => format!("task `{name}`, {shape:?}"),
+            n => format!("task `{name}` with {n} classes ({})", classes.join(", ")),
+        })
         .collect();
     let told = format!(
         "{}, {} parameters, input {:?}, {}",

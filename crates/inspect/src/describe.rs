@@ -86,11 +86,17 @@ fn spaces_table(graph: &Graph) -> anyhow::Result<Table> {
     Ok(table)
 }
 
+fn classes(names: &[String]) -> String {
+    if names.is_empty() { "no classes".to_owned() } else { names.join(", ") }
+}
+
 fn network(path: &Path) -> anyhow::Result<Description> {
     let file = model::read(path)?;
     let mut facts = graph_facts(&file.model.graph)?;
-    for (task, output) in file.model.tasks.iter().zip(&file.model.graph.outputs) {
-        facts.push(("task", format!("{} at `{output}`: {}", task.name, task.classes.join(", "))));
+    let shapes = file.model.graph.output_shapes()?;
+    for ((task, output), shape) in file.model.tasks.iter().zip(&file.model.graph.outputs).zip(shapes) {
+        let shape = if shape.len() == 1 && !task.classes.is_empty() { String::new() } else { format!(", {shape:?}") };
+        facts.push(("task", format!("{} at `{output}`{shape}: {}", task.name, classes(&task.classes))));
     }
     if let Some(joint) = &file.model.joint {
         let heads = joint.heads.iter().map(|h| format!("T {:.3}, b {:.3}", h.temperature, h.bias));
@@ -140,7 +146,7 @@ fn stats(path: &Path) -> anyhow::Result<Description> {
         facts.push(("unfinished", format!("{} of {} batches", header.batches_done, header.n_batches)));
     }
     facts.extend(
-        header.tasks.iter().flatten().map(|task| ("task", format!("{}: {}", task.name, task.classes.join(", ")))),
+        header.tasks.iter().flatten().map(|task| ("task", format!("{}: {}", task.name, classes(&task.classes)))),
     );
     let known = spaces::by_name(&header.graph)?;
     let mut table = Table::new([&["merge point"][..], &spaces::HEADERS, &["joint features", "samples"]].concat());

@@ -1,21 +1,19 @@
-//! Logits of images in an array.
+//! What a network says of images, as arrays.
 
 use crate::Args;
 use anyhow::bail;
-use ndarray::Array2;
+use ndarray::ArrayD;
 use std::path::Path;
+use zipit::images::ImageBatches;
 use zipit::joint::GATE;
 use zipit_artifact::model::ModelFile;
 use zipit_data::numpy;
 use zipit_stage::Stage;
 use zipit_torch::images::InMemory;
 
-pub fn predict(args: &Args, stage: &Stage, file: &ModelFile, images: &Path, out: &Path) -> anyhow::Result<()> {
+/// Of images in an array.
+pub fn of_array(args: &Args, stage: &Stage, file: &ModelFile, images: &Path, out: &Path) -> anyhow::Result<()> {
     let model = &file.model;
-    let mut names: Vec<String> = model.tasks.iter().map(|task| task.name.clone()).collect();
-    if model.graph.outputs.len() > names.len() {
-        names.push(GATE.to_owned());
-    }
     let array = numpy::read_images(images)?;
     let (n, found, expected) = (array.shape()[0], &array.shape()[1..], &model.graph.input.shape[..]);
     if found != expected {
@@ -27,14 +25,34 @@ pub fn predict(args: &Args, stage: &Stage, file: &ModelFile, images: &Path, out:
             if last_first == expected { ": bring the channels to the front" } else { "" }
         );
     }
+    write(args, stage, file, &InMemory::new(array, args.batch_size(model)?), &format!("{n} images"), out)
+}
+
+/// Of a data set's, in its order.
+pub fn of_data(args: &Args, stage: &Stage, file: &ModelFile, out: &Path) -> anyhow::Result<()> {
+    let set = args.set()?;
+    let batches = set.batches(&file.model.preprocess, args.batch_size(&file.model)?, None);
+    write(args, stage, file, &batches, &format!("{} {} images", set.len(), set.split), out)
+}
+
+fn write(
+    args: &Args,
+    stage: &Stage,
+    file: &ModelFile,
+    images: &dyn ImageBatches,
+    told: &str,
+    out: &Path,
+) -> anyhow::Result<()> {
     if args.common.dry_run {
-        return stage.print(&format!("would predict {n} images; would write {}\n", out.display()));
+        return stage.print(&format!("would predict {told}; would write {}\n", out.display()));
     }
-    let batches = InMemory::new(array, args.batch_size(file)?);
-    let logits = args.logits(stage, file, &batches)?;
-    let told: Vec<String> = names.iter().zip(&logits).map(|(name, z)| format!("{name} {:?}", z.shape())).collect();
-    let arrays: Vec<(String, Array2<f32>)> = names.into_iter().zip(logits).collect();
+    let model = &file.model;
+    let outputs = args.outputs(stage, (&file.path, model), images)?;
+    let gate = (model.graph.outputs.len() > model.tasks.len()).then(|| GATE.to_owned());
+    let names = model.tasks.iter().map(|task| task.name.clone()).chain(gate);
+    let arrays: Vec<(String, ArrayD<f32>)> = names.zip(outputs).collect();
+    let shapes: Vec<String> = arrays.iter().map(|(name, array)| format!("{name} {:?}", array.shape())).collect();
     numpy::write_npz(out, &arrays)?;
     stage.record(out);
-    stage.print(&format!("{}: logits of {n} images: {}\n", out.display(), told.join(", ")))
+    stage.print(&format!("{}: outputs for {told}: {}\n", out.display(), shapes.join(", ")))
 }

@@ -1,31 +1,23 @@
 //! A line for every image of a data set.
 
 use crate::{Args, choice};
+use ndarray::{Array2, ArrayD};
 use std::collections::BTreeSet;
 use zipit::Task;
 use zipit_artifact::atomic;
 use zipit_artifact::model::ModelFile;
-use zipit_data::Split;
-use zipit_stage::images::ImageArgs;
-use zipit_stage::{Format, Stage, Table};
+use zipit_stage::{Format, Stage, Table, classifier};
 
 pub fn predict(args: &Args, stage: &Stage, file: &ModelFile) -> anyhow::Result<()> {
-    let model = &file.model;
-    let chosen = ImageArgs {
-        data: args.data.clone(),
-        split: args.split,
-        images: None,
-        classes: vec![],
-        seed: 0,
-        batch_size: args.batch_size,
-    };
-    // Of whichever class: what an image shows is what is asked for.
-    let set = chosen.choose(&[], Split::Test)?.as_stored();
+    let model = classifier(file.path.display(), &file.model, "write arrays, -o FILE.npz")?;
+    let set = args.set()?;
     let told = format!("{} {} images", set.len(), set.split);
     if args.common.dry_run {
         return stage.print(&format!("would predict {told}\n"));
     }
-    let logits = args.logits(stage, file, &set.batches(&model.preprocess, args.batch_size(file)?, None))?;
+    let batches = set.batches(&model.preprocess, args.batch_size(&model)?, None);
+    let logits = args.outputs(stage, (&file.path, &model), &batches)?;
+    let logits = logits.into_iter().map(ArrayD::into_dimensionality).collect::<Result<Vec<Array2<f32>>, _>>()?;
     let mut table = Table::new(headers(&model.tasks, model.joint.is_some()));
     for (i, (name, class)) in set.names().zip(set.class_names()).enumerate() {
         let mut row = vec![name, class.to_owned()];
@@ -33,7 +25,7 @@ pub fn predict(args: &Args, stage: &Stage, file: &ModelFile) -> anyhow::Result<(
             let (best, probability) = choice::best(logits.row(i));
             row.extend([task.classes[best].clone(), format!("{probability:.6}")]);
         }
-        if let Some((head, class)) = choice::joint(model, &logits, i) {
+        if let Some((head, class)) = choice::joint(&model, &logits, i) {
             let task = &model.tasks[head];
             row.extend([task.name.clone(), task.classes[class].clone()]);
         }

@@ -1,4 +1,4 @@
-//! `predict`: a network and images in; logits, or what it takes the images for, out.
+//! `predict`: a network and images in; what it says of them, or what it takes them for, out.
 
 mod arrays;
 mod choice;
@@ -6,22 +6,25 @@ mod dataset;
 
 use anyhow::Context;
 use clap::Parser;
-use ndarray::Array2;
+use ndarray::ArrayD;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use zipit::Model;
 use zipit::images::ImageBatches;
-use zipit_artifact::model::{self, ModelFile};
+use zipit_artifact::model;
 use zipit_data::Split;
+use zipit_stage::images::{ImageArgs, ImageSet};
 use zipit_stage::{Common, HasCommon, Stage, Usage};
 use zipit_torch::{Device, Network, batch_size, evaluate};
 
-/// Run a network on images: logits of arrays, or predictions for a data set.
+/// Run a network on images: its outputs as arrays, or predictions for a data set.
 ///
-/// With --images, an array [B, C, H, W] of preprocessed images, the logits of every task go under its name into an .npz
-/// archive that NumPy opens (a gate's as `gate`). With --data, every image of the data set, read as in the other stages,
-/// gets a line of CSV: its class as the data set has it, for each task the likeliest class and its probability, and the
-/// joint choice over all tasks if the network has a rule for it (see `gate`).
+/// With --images, an array [B, C, H, W] of preprocessed images, the output of every task, of whatever shape, goes under its
+/// name into an .npz archive that NumPy opens (a gate's as `gate`). With --data, every image of the data set, read as in the
+/// other stages, gets a line of CSV: its class as the data set has it, for each task that classifies images the likeliest
+/// class and its probability, and the joint choice over them if the network has a rule for it (see `gate`); if the output
+/// is called .npz, the arrays are written instead, images in the data set's order.
 ///
 /// Example: predict network.safetensors --data data/fashion-mnist -o predictions.csv
 #[derive(Debug, Parser)]
@@ -44,7 +47,7 @@ struct Args {
     /// Where the network runs: cpu, cuda or cuda:i
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// The .npz file to write, or with --data the .csv file [default: stdout]
+    /// The .npz file to write, or with --data the .csv file, or .npz for arrays [default: CSV to stdout]
     #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -70,21 +73,42 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         stage.may_replace(out)?;
     }
     match (&args.images, &args.out) {
-        (Some(images), Some(out)) => arrays::predict(args, stage, &file, images, out),
+        (Some(images), Some(out)) => arrays::of_array(args, stage, &file, images, out),
+        (None, Some(out)) if out.extension().is_some_and(|ending| ending == "npz") => {
+            arrays::of_data(args, stage, &file, out)
+        }
         _ => dataset::predict(args, stage, &file),
     }
 }
 
 impl Args {
-    fn batch_size(&self, file: &ModelFile) -> anyhow::Result<usize> {
-        Ok(self.batch_size.map_or_else(|| batch_size(&file.model.graph, self.device), |n| Ok(n as usize))?)
+    fn batch_size(&self, model: &Model) -> anyhow::Result<usize> {
+        Ok(self.batch_size.map_or_else(|| batch_size(&model.graph, self.device), |n| Ok(n as usize))?)
     }
 
-    /// The logits of every output, `[n, classes]`.
-    fn logits(&self, stage: &Stage, file: &ModelFile, images: &dyn ImageBatches) -> anyhow::Result<Vec<Array2<f32>>> {
+    /// All images of the data sets: of whichever class, as what an image shows is what is asked for.
+    fn set(&self) -> anyhow::Result<ImageSet> {
+        let chosen = ImageArgs {
+            data: self.data.clone(),
+            split: self.split,
+            images: None,
+            classes: vec![],
+            seed: 0,
+            batch_size: self.batch_size,
+        };
+        Ok(chosen.choose(&[], Split::Test)?.as_stored())
+    }
+
+    /// Every output of the network at `path`, `[n, …]`.
+    fn outputs(
+        &self,
+        stage: &Stage,
+        (path, model): (&Path, &Model),
+        images: &dyn ImageBatches,
+    ) -> anyhow::Result<Vec<ArrayD<f32>>> {
         let progress = stage.progress("predict", "images", images.n_images() as u64);
-        Network::folded(&file.model, &BTreeSet::new(), self.device)
-            .and_then(|network| evaluate::logits(&network, images, &progress))
-            .with_context(|| format!("{}", file.path.display()))
+        Network::folded(model, &BTreeSet::new(), self.device)
+            .and_then(|network| evaluate::outputs(&network, images, &progress))
+            .with_context(|| format!("{}", path.display()))
     }
 }

@@ -15,8 +15,8 @@ use zipit::watch::Watch;
 use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::scratch::ScratchFile;
 use zipit_data::Split;
-use zipit_stage::Stage;
 use zipit_stage::images::{tasks_of, tell_copies};
+use zipit_stage::{Stage, classifier};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::evaluate::logits;
 use zipit_torch::refit::{Inputs, RIDGE_OF_FEW, Refit, Task};
@@ -95,11 +95,14 @@ pub fn refit<'a>(
     Ok(Some((outputs, Refitted { network: refit.model().clone(), report, fitted_to: told })))
 }
 
-/// On every image the surest model is believed.
+/// On every image the model is believed whose classifications are surest.
 fn surest(models: &[&Model], batches: &dyn ImageBatches, device: Device, stage: &Stage) -> anyhow::Result<Owners> {
     let progress = stage.progress("ask", "images", (models.len() * batches.n_images()) as u64);
-    let ask = |model: &&Model| logits(&Network::folded(model, &BTreeSet::new(), device)?, batches, &progress);
-    let logits = models.iter().map(ask).collect::<zipit_torch::Result<Vec<_>>>()?;
+    let ask = |(i, model): (usize, &&Model)| -> anyhow::Result<_> {
+        let model = classifier(format!("model {}", i + 1), model, "none is surer than another: say --trust all")?;
+        Ok(logits(&Network::folded(&model, &BTreeSet::new(), device)?, batches, &progress)?)
+    };
+    let logits = models.iter().enumerate().map(ask).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Owners::surest(&logits)?)
 }
 

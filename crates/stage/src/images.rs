@@ -155,10 +155,11 @@ pub fn tell_copies(n_images: usize, n_different: usize) {
     }
 }
 
-/// All tasks of all models.
+/// All tasks of all models whose classes are images'; those of a dense output are its positions'.
 #[must_use]
 pub fn tasks_of<'a>(models: &[&'a Model]) -> Vec<&'a Task> {
-    models.iter().flat_map(|m| &m.tasks).collect()
+    let tasks = models.iter().flat_map(|model| model.tasks.iter().zip(model.classifies()));
+    tasks.filter(|(_, classifies)| *classifies).map(|(task, _)| task).collect()
 }
 
 impl ImageSet {

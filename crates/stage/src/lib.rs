@@ -13,6 +13,7 @@
 //! - [`table`] prints results for people and for programs.
 
 pub mod args;
+mod classifier;
 mod exit;
 #[cfg(feature = "images")]
 pub mod images;
@@ -25,6 +26,7 @@ pub mod saving;
 pub mod table;
 
 pub use args::{Common, HasCommon};
+pub use classifier::classifier;
 pub use exit::{Stage, Usage, run};
 pub use precision::PrecisionArg;
 pub use progress::Progress;

@@ -1,35 +1,47 @@
-//! Logits of every image.
+//! What a network says of every image.
 
 use crate::convert::to_array;
 use crate::parallel::{Failure, each_batch, n_workers, read, replicas};
 use crate::{Error, Network, Result};
-use ndarray::{Array2, ArrayView2, Axis, Ix2};
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix2, IxDyn};
 use std::sync::{Mutex, PoisonError};
 use zipit::images::ImageBatches;
 use zipit::watch::Watch;
 
-/// Logits `[n, classes]` per output, in the order of the images. Batches are spread over as many threads as the current
-/// rayon pool has; their number does not change the result.
+/// Logits `[n, classes]` per output of a network whose outputs are vectors, in the order of the images.
+///
+/// # Errors
+/// As [`outputs`], and an output that is no vector.
+pub fn logits(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<Array2<f32>>> {
+    let no_vector =
+        |array: &ArrayD<f32>| zipit::Error::Request(format!("an output is {:?}, no vector", &array.shape()[1..]));
+    let vector = |array: ArrayD<f32>| {
+        let error = no_vector(&array);
+        array.into_dimensionality::<Ix2>().map_err(|_| Error::from(error))
+    };
+    outputs(network, batches, watch)?.into_iter().map(vector).collect()
+}
+
+/// Every output, `[n, …]`, in the order of the images. Batches are spread over as many threads as the current rayon pool
+/// has; their number does not change the result.
 ///
 /// [`Network::folded`] runs fastest.
 ///
 /// # Errors
-/// Images that cannot be read or do not fit, logits that are not finite, or [`zipit::Error::Interrupted`].
-pub fn logits(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<Array2<f32>>> {
+/// Images that cannot be read or do not fit, numbers that are not finite, or [`zipit::Error::Interrupted`].
+pub fn outputs(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<ArrayD<f32>>> {
     let n_batches = batches.n_batches();
     let workers = replicas(network, n_workers(network.device(), n_batches));
-    let found: Mutex<Vec<Vec<Array2<f32>>>> = Mutex::new(vec![Vec::new(); n_batches]);
+    let found: Mutex<Vec<Vec<ArrayD<f32>>>> = Mutex::new(vec![Vec::new(); n_batches]);
     let done = each_batch(workers, 0..n_batches, watch, &Failure::default(), |network, batch| {
         let images = read(batches, batch)?;
         let outputs = network.outputs(network.input(&images)?)?;
-        let outputs: Vec<Array2<f32>> = outputs
-            .iter()
-            .map(|output| {
-                let logits = to_array(output)?.into_dimensionality::<Ix2>();
-                logits.map_err(|e| Error::LibTorch(e.to_string()))
-            })
-            .collect::<Result<_>>()?;
+        let outputs = outputs.iter().map(to_array).collect::<Result<Vec<_>>>()?;
         for (name, output) in network.graph().outputs.iter().zip(&outputs) {
+            if output.shape().first() != images.shape().first() {
+                let message = format!("output `{name}` is {:?}, which is not one for each image", output.shape());
+                return Err(zipit::Error::Graph(message).into());
+            }
             if output.iter().any(|x| !x.is_finite()) {
                 return Err(Error::NotFinite(format!(
                     "batch {batch}: output `{name}` is NaN or infinity; check the model's weights and its BatchNorm \
@@ -44,13 +56,12 @@ pub fn logits(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch) 
         return Err(zipit::Error::Interrupted.into());
     }
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let shapes = network.graph().shapes()?;
-    let outputs = network.graph().outputs.iter().enumerate();
-    outputs
-        .map(|(i, name)| {
-            let parts: Vec<ArrayView2<'_, f32>> = found.iter().map(|outputs| outputs[i].view()).collect();
+    let shapes = network.graph().output_shapes()?.into_iter().enumerate();
+    shapes
+        .map(|(i, shape)| {
+            let parts: Vec<ArrayViewD<'_, f32>> = found.iter().map(|outputs| outputs[i].view()).collect();
             if parts.is_empty() {
-                return Ok(Array2::zeros((0, shapes[name.as_str()].iter().product())));
+                return Ok(ArrayD::zeros(IxDyn(&[vec![0], shape].concat())));
             }
             ndarray::concatenate(Axis(0), &parts).map_err(|e| Error::LibTorch(e.to_string()))
         })

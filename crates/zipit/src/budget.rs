@@ -13,8 +13,8 @@ pub struct MacModel {
     layers: Vec<Layer>,
     /// Width of each space in a source model, `[spaces]`.
     dims: Vec<usize>,
-    /// Whether each space has the same meaning in all models, `[spaces]`.
-    fixed: Vec<bool>,
+    /// Whether each space is the input's, `[spaces]`.
+    input: Vec<bool>,
     n_models: usize,
     one: u64,
     /// Multiply-adds of what is carried: in the trunk, of each model; in heads, of all.
@@ -30,6 +30,8 @@ struct Crossing {
     positions: u64,
     /// Whether it is there even where nothing is merged, to put features back in their order.
     reorders: bool,
+    /// One for each model, or one alone in a head unlike the others'.
+    copies: u64,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,21 @@ struct Layer {
     unit: u64,
     /// Whether one model alone has it, in a head unlike the others'.
     own: bool,
+    /// Whether what it reads holds features of the input on which a model's own parameters have worked.
+    touched: bool,
+}
+
+/// The values that hold features of the input on which parameters have worked: every model has its own.
+fn touched<'a>(graph: &'a Graph, spaces: &Spaces) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    for node in &graph.nodes {
+        let of_input = |segment: &Segment| spaces.spaces[segment.space].fixed == Some(Fixed::Input);
+        let is_worked_on = node.module.is_some() || node.inputs.iter().any(|name| found.contains(name.as_str()));
+        if is_worked_on && spaces.axes[&node.name].iter().any(of_input) {
+            found.insert(node.name.as_str());
+        }
+    }
+    found
 }
 
 /// What each number that a layer makes is a sum of.
@@ -69,28 +86,27 @@ impl MacModel {
         let mut model = Self {
             layers: vec![],
             dims: spaces.spaces.iter().map(|space| space.dim).collect(),
-            fixed: spaces.spaces.iter().map(|space| space.fixed.is_some_and(|fixed| !fixed.is_own())).collect(),
+            input: spaces.spaces.iter().map(|space| space.fixed == Some(Fixed::Input)).collect(),
             n_models,
             one: first.cost()?.macs,
             carried: [0; 2],
             crossings: vec![],
         };
-        let heads = if others.is_empty() { BTreeSet::new() } else { spaces.heads() };
+        let heads = if others.is_empty() { BTreeSet::new() } else { spaces.heads.clone() };
         let ids: Vec<SpaceId> = (0..spaces.spaces.len()).collect();
         model.add_layers(first, spaces, &ids, |node| Some(heads.contains(node)))?;
         for graph in others {
             let own = graph.spaces()?;
-            let heads = own.heads();
             let mut ids = Vec::with_capacity(own.spaces.len());
             for space in &own.spaces {
                 let known = spaces.spaces.iter().position(|s| s.name == space.name && s.fixed != Some(Fixed::Output));
                 ids.push(known.unwrap_or(model.dims.len()));
                 if known.is_none() {
                     model.dims.push(space.dim);
-                    model.fixed.push(true);
+                    model.input.push(false);
                 }
             }
-            model.add_layers(graph, &own, &ids, |node| heads.contains(node).then_some(true))?;
+            model.add_layers(graph, &own, &ids, |node| own.heads.contains(node).then_some(true))?;
         }
         Ok(model)
     }
@@ -104,16 +120,31 @@ impl MacModel {
         own: impl Fn(&String) -> Option<bool>,
     ) -> Result<()> {
         let shapes = graph.shapes()?;
-        let mut crossed = BTreeSet::new();
+        let touched = touched(graph, spaces);
+        let positions_of = |value: &str| shapes[value].get(1..).map_or(1, |all| all.iter().product::<usize>());
+        let axis = |value: &String| -> Vec<Segment> {
+            spaces.axes[value].iter().map(|s| Segment { space: ids[s.space], ..*s }).collect()
+        };
+        let n_models = self.n_models as u64;
+        let crossing = |value: &String, own: bool| Crossing {
+            axis: axis(value),
+            positions: positions_of(value) as u64,
+            reorders: spaces.orders.contains_key(value),
+            copies: if own { 1 } else { n_models },
+        };
+        let is_own = |node: &String| own(node) == Some(true);
+        // What a value needs once for each model is counted where the trunk needs it.
+        let calls = graph.nodes.iter().filter(|node| matches!(node.op, Op::Call { .. }) && !is_own(&node.name));
+        let of_trunk: BTreeSet<&String> = calls.flat_map(|node| &node.inputs).collect();
+        let mut crossed: BTreeSet<&String> = BTreeSet::new();
+        let mut cross = |value, own: bool| (!own || !of_trunk.contains(value)) && crossed.insert(value);
         for node in &graph.nodes {
             let Some(own) = own(&node.name) else { continue };
-            let positions_of = |value: &str| shapes[value].get(1..).map_or(1, |all| all.iter().product::<usize>());
             let positions = positions_of(&node.name);
-            let axis = |value: &String| -> Vec<Segment> {
-                spaces.axes[value].iter().map(|s| Segment { space: ids[s.space], ..*s }).collect()
-            };
             let read = node.inputs.first().map(axis).unwrap_or_default();
-            let mut push = |made, read, unit: usize| self.layers.push(Layer { made, read, unit: unit as u64, own });
+            let touched = node.inputs.first().is_some_and(|value| touched.contains(value.as_str()));
+            let mut push =
+                |made, read, unit: usize| self.layers.push(Layer { made, read, unit: unit as u64, own, touched });
             match &node.op {
                 Op::Conv2d { window, groups, in_channels, .. } => {
                     let unit = window.kernel[0] * window.kernel[1] * positions;
@@ -132,18 +163,17 @@ impl MacModel {
                     let inputs: Vec<&[usize]> =
                         node.inputs.iter().map(|name| shapes[name.as_str()].as_slice()).collect();
                     self.carried[usize::from(own)] += call.macs(&inputs, &shapes[node.name.as_str()]).unwrap_or(0);
-                    for value in node.inputs.iter().filter(|value| crossed.insert(value.as_str())) {
-                        let (positions, reorders) = (positions_of(value) as u64, spaces.orders.contains_key(value));
-                        self.crossings.push(Crossing { axis: axis(value), positions, reorders });
-                    }
+                    let needed = node.inputs.iter().filter(|value| cross(value, own));
+                    self.crossings.extend(needed.map(|value| crossing(value, own)));
                 }
-                Op::Follow { .. } => {
-                    let (axis, positions) = (axis(&node.name), positions as u64);
-                    self.crossings.push(Crossing { axis, positions, reorders: false });
-                }
+                Op::Follow { .. } => self.crossings.push(Crossing { reorders: false, ..crossing(&node.name, own) }),
                 _ => {}
             }
         }
+        let ordered = graph.outputs.iter().filter(|output| spaces.orders.contains_key(*output));
+        let ordered = ordered.filter_map(|output| Some((output, own(output)?)));
+        self.crossings
+            .extend(ordered.filter(|&(value, own)| cross(value, own)).map(|(value, own)| crossing(value, own)));
         Ok(())
     }
 
@@ -162,18 +192,20 @@ impl MacModel {
             axis.iter().map(|s| (merged(s).unwrap_or(self.dims[s.space]) * s.repeat) as u64).sum()
         };
         let shared = |axis: &[Segment]| axis.iter().all(|s| merged(s).is_some());
-        let one_source = |axis: &[Segment]| axis.iter().all(|s| merged(s).is_some() || self.fixed[s.space]);
+        let one_source = |layer: &Layer| {
+            layer.read.axis().iter().all(|s| merged(s).is_some() || self.input[s.space] && !layer.touched)
+        };
         let there = |c: &&Crossing| c.reorders || c.axis.iter().any(|s| merged(s).is_some());
-        let crossings = self.crossings.iter().filter(there).map(|Crossing { axis, positions, .. }| {
+        let crossings = self.crossings.iter().filter(there).map(|Crossing { axis, positions, copies, .. }| {
             let own: u64 = axis.iter().map(|s| (self.dims[s.space] * s.repeat) as u64).sum();
-            self.n_models as u64 * own * width(axis) * positions
+            copies * own * width(axis) * positions
         });
         let layers = self.layers.iter().map(|layer| {
             let read = match &layer.read {
                 Read::Axis(axis) => width(axis),
                 Read::Block(n, _) => *n,
             };
-            let once = layer.own || shared(&layer.made) && one_source(layer.read.axis());
+            let once = layer.own || shared(&layer.made) && one_source(layer);
             let copies = if once { 1 } else { self.n_models as u64 };
             copies * width(&layer.made) * read * layer.unit
         });

@@ -3,14 +3,16 @@
 use crate::joint::{GATE, Joint};
 use crate::{Error, Graph, Preprocess, Result, StateDict, state_dict::non_finite};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-/// What one output of a network predicts.
+/// What one output of a network predicts, or shows: classes of the image, of each of its positions, or features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
     /// The task's name, unique within a model.
     pub name: String,
-    /// Class names in logit order, as the data set spells them.
+    /// Class names in the order of the output's features, as the data set spells them; none, if its features are no classes.
     pub classes: Vec<String>,
 }
 
@@ -36,7 +38,7 @@ impl Model {
     /// # Errors
     /// The first kind of defect found, with every instance of it.
     pub fn validate(&self) -> Result<()> {
-        let shapes = self.graph.shapes()?;
+        let shapes = self.graph.output_shapes()?;
         self.graph.check_weights(&self.weights)?;
         let bad = non_finite(&self.weights);
         if !bad.is_empty() {
@@ -45,26 +47,28 @@ impl Model {
         let gate = self.joint.as_ref().is_some_and(|joint| joint.gate);
         if self.tasks.len() + usize::from(gate) != self.graph.outputs.len() {
             return Err(Error::Graph(format!(
-                "{} outputs but {} tasks{}: every output needs its class names",
+                "{} outputs but {} tasks{}: every output is a task's",
                 self.graph.outputs.len(),
                 self.tasks.len(),
                 if gate { " and a gate" } else { "" }
             )));
         }
         if let Some(joint) = &self.joint {
-            joint.validate(self.tasks.len())?;
+            joint.validate(self.classifies().into_iter().filter(|&classifies| classifies).count())?;
         }
-        if let Some(output) = self.graph.outputs.get(self.tasks.len()) {
-            let n_logits: usize = shapes[output.as_str()].iter().product();
-            if n_logits != self.tasks.len() {
-                return Err(Error::Graph(format!("the gate has {n_logits} logits for {} tasks", self.tasks.len())));
+        if let Some(shape) = shapes.get(self.tasks.len()) {
+            let n = self.classifies().into_iter().filter(|&classifies| classifies).count();
+            if *shape != [n] {
+                return Err(Error::Graph(format!("the gate has {shape:?} logits for {n} classifications")));
             }
         }
         for (i, (output, task)) in self.graph.outputs.iter().zip(&self.tasks).enumerate() {
-            let n_logits: usize = shapes[output.as_str()].iter().product();
-            if n_logits != task.classes.len() {
+            let n_features = shapes[i].first().copied().unwrap_or(0);
+            if !task.classes.is_empty() && n_features != task.classes.len() {
+                let what =
+                    if shapes[i].len() == 1 { "logits".to_owned() } else { format!("features: it is {:?}", shapes[i]) };
                 return Err(Error::Graph(format!(
-                    "task `{}` names {} classes but output `{output}` has {n_logits} logits",
+                    "task `{}` names {} classes but output `{output}` has {n_features} {what}",
                     task.name,
                     task.classes.len()
                 )));
@@ -96,5 +100,84 @@ impl Model {
             )));
         }
         p.validate()
+    }
+
+    /// For each task, whether it is a classification: one vector of logits per image, with class names. Of a graph that is
+    /// none, no task is.
+    #[must_use]
+    pub fn classifies(&self) -> Vec<bool> {
+        let shapes = self.graph.output_shapes().unwrap_or_default();
+        let is_vector = |at: usize| shapes.get(at).is_some_and(|shape| shape.len() == 1);
+        self.tasks.iter().enumerate().map(|(at, task)| is_vector(at) && !task.classes.is_empty()).collect()
+    }
+
+    /// The network with its classifications, and its gate, as only outputs; and in words what the others are.
+    #[must_use]
+    pub fn classifier(&self) -> (Cow<'_, Self>, Vec<String>) {
+        let classifies = self.classifies();
+        if classifies.iter().all(|&classifies| classifies) {
+            return (Cow::Borrowed(self), vec![]);
+        }
+        let shapes = self.graph.output_shapes().unwrap_or_default();
+        let mut left_out = Vec::new();
+        let mut model = Self { tasks: vec![], graph: Graph { outputs: vec![], ..self.graph.clone() }, ..self.clone() };
+        for (at, (output, shape)) in self.graph.outputs.iter().zip(&shapes).enumerate() {
+            if classifies.get(at) == Some(&false) {
+                let names = if shape.len() == 1 { " without class names" } else { "" };
+                left_out.push(format!("output `{}` is {shape:?}{names}", self.tasks[at].name));
+                continue;
+            }
+            model.graph.outputs.push(output.clone());
+            model.tasks.extend(self.tasks.get(at).cloned());
+        }
+        model.drop_unused();
+        (Cow::Owned(model), left_out)
+    }
+
+    /// Leaves out the nodes that no output needs, and their weights.
+    pub fn drop_unused(&mut self) {
+        let mut needed: BTreeSet<String> = self.graph.outputs.iter().cloned().collect();
+        for node in self.graph.nodes.iter().rev() {
+            if needed.contains(&node.name) {
+                needed.extend(node.inputs.iter().cloned());
+            }
+        }
+        self.graph.nodes.retain(|node| needed.contains(&node.name));
+        let params = self.graph.params();
+        self.weights.retain(|name, _| params.contains_key(name));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::networks::{dense, model};
+
+    #[test]
+    fn classes_name_the_features_of_any_output() {
+        let mut model = model(&dense()[0], 1);
+        assert_eq!(model.graph.output_shapes().unwrap(), [vec![3, 4, 4], vec![6, 4, 4], vec![4]]);
+        assert!(model.validate().is_ok());
+        assert_eq!(model.classifies(), [false, false, true]);
+        model.tasks[0].classes.pop();
+        let error = model.validate().unwrap_err().to_string();
+        assert!(error.contains("names 2 classes") && error.contains("has 3 features: it is [3, 4, 4]"), "{error}");
+        model.tasks[0].classes.clear();
+        model.tasks[2].classes.clear();
+        assert!(model.validate().is_ok());
+        assert_eq!(model.classifies(), [false; 3]);
+    }
+
+    #[test]
+    fn the_classifier_is_what_its_logits_need() {
+        let whole = model(&dense()[0], 1);
+        let (part, left_out) = whole.classifier();
+        assert_eq!(part.graph.outputs, ["logits"]);
+        assert!(part.validate().is_ok() && !part.weights.contains_key("net.classes.weight"));
+        let told = ["output `task map` is [3, 4, 4]", "output `task stream` is [6, 4, 4]"];
+        assert_eq!(left_out, told);
+        let (same, left_out) = part.classifier();
+        assert!(matches!(same, Cow::Borrowed(_)) && left_out.is_empty());
     }
 }

@@ -52,7 +52,7 @@ pub fn eval(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Result<T
     let network = Network::folded(model, &BTreeSet::new(), args.device)?;
     let n_batches = batches.n_batches();
     let per_batch = pace(n_workers(args.device, n_batches), n_batches, stage, |n| {
-        evaluate::logits(&network, &First { batches: &*batches, n }, &Unwatched)?;
+        evaluate::outputs(&network, &First { batches: &*batches, n }, &Unwatched)?;
         Ok(())
     })?;
     Ok(Taken {

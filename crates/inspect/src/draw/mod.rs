@@ -22,8 +22,13 @@ pub fn picture(path: &Path) -> anyhow::Result<Picture> {
         Kind::Model => {
             let header = model::read_header(path)?;
             let mut roles: BTreeMap<&str, String> = BTreeMap::new();
-            for (task, output) in header.tasks.iter().zip(&header.graph.outputs) {
-                let role = format!("task {}: {} classes", task.name, task.classes.len());
+            let shapes = header.graph.output_shapes()?;
+            for ((task, output), shape) in header.tasks.iter().zip(&header.graph.outputs).zip(shapes) {
+                let role = match (task.classes.len(), &shape[..]) {
+                    (0, shape) => format!("task {}: {shape:?}", task.name),
+                    (n, [_]) => format!("task {}: {n} classes", task.name),
+                    (n, shape) => format!("task {}: {n} classes, {shape:?}", task.name),
+                };
                 roles.entry(output).and_modify(|r| *r += &format!("; {role}")).or_insert(role);
             }
             if let Some(gate) = header.graph.outputs.get(header.tasks.len()) {

@@ -31,7 +31,7 @@ fn read_by_heads(models: &[&Model]) -> Result<BTreeSet<String>> {
     let mut read = BTreeSet::new();
     if models.iter().any(|model| model.graph.nodes != models[0].graph.nodes) {
         for model in models {
-            let heads = model.graph.spaces()?.heads();
+            let heads = model.graph.spaces()?.heads;
             let of_heads = model.graph.nodes.iter().filter(|node| heads.contains(&node.name));
             read.extend(of_heads.flat_map(|node| &node.inputs).filter(|value| !heads.contains(*value)).cloned());
         }

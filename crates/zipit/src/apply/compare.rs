@@ -96,7 +96,7 @@ struct Trunk<'a> {
 
 impl<'a> Trunk<'a> {
     fn of(graph: &'a Graph) -> Self {
-        let heads = graph.spaces().map_or_else(|_| BTreeSet::new(), |spaces| spaces.heads());
+        let heads = graph.spaces().map_or_else(|_| BTreeSet::new(), |spaces| spaces.heads);
         let nodes = graph.nodes.iter().filter(|node| !heads.contains(&node.name)).collect();
         Self { nodes, heads, shapes: graph.shapes().unwrap_or_default() }
     }

@@ -1,7 +1,7 @@
 //! Merge M and unmerge U of every merged space, checked against the networks they are used on.
 
 use super::{Blended, Groups, Heads};
-use crate::graph::{Graph, Segment, SpaceId, Spaces};
+use crate::graph::{Fixed, Graph, Segment, SpaceId, Spaces};
 use crate::plan::{Plan, PointPlan};
 use crate::{Error, Model, Result};
 use ndarray::{Array2, ArrayView2, Axis, Slice};
@@ -206,6 +206,16 @@ fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(S
     let value = &models[0].graph.outputs[output];
     let classes = |model: &Model| -> Vec<String> { model.tasks[output].classes.clone() };
     let first = classes(models[0]);
+    let refuse = |why: &str| Err(Error::Request(format!("the heads at `{value}` {why}, so they cannot be merged")));
+    if first.is_empty() || spaces.axes[value].is_empty() {
+        return refuse("have no classes that say which features belong together");
+    }
+    if spaces.orders.contains_key(value) {
+        return refuse("have their features shuffled");
+    }
+    if spaces.axes[value].iter().any(|segment| spaces.spaces[segment.space].fixed == Some(Fixed::Input)) {
+        return refuse("are tied to the input's channels");
+    }
     let orders: Option<Vec<Vec<u32>>> = models
         .iter()
         .map(|model| {
@@ -229,10 +239,7 @@ fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(S
         return Ok(vec![(space, head_map(orders.concat(), models.len(), first.len()))]);
     }
     if !in_order {
-        return Err(Error::Request(format!(
-            "the heads at `{value}` are put together from parts and list their classes in different orders, so they \
-             cannot be merged"
-        )));
+        return refuse("are put together from parts and list their classes in different orders");
     }
     let identity = |d: usize| (0..models.len() * d).map(|j| (j % d) as u32).collect();
     Ok(axis

@@ -12,8 +12,9 @@
 //! | N copies | merged   | N layers, `Mᵢ Wᵢ`, and the sum of their outputs           |
 //! | N copies | separate | N layers, `Wᵢ`                                            |
 //!
-//! The input is never merged: its U is the identity. Heads, whose features are logits, are each model's own and may be of
-//! any shape ([`Heads`]); everything before them, the trunk, is the same computation in all models.
+//! The input is never merged: its U is the identity. The features of outputs are each model's own. Heads, from which
+//! nothing but outputs is computed, may be of any shape ([`Heads`]); everything before them, the trunk, is the same
+//! computation in all models. Where an output's features stand in another order, a Linear layer puts them back.
 //!
 //! What is carried ([`Nature::Carrying`](crate::graph::Nature)) has N copies, each in its model's own features: where it
 //! reads merged ones a Linear layer Uᵢ stands before it, and where what it makes is merged a layer Mᵢ behind, and a sum.
@@ -129,7 +130,7 @@ pub fn graft(models: &[&Model], plan: &Plan, heads: Heads) -> Result<Grafted> {
         check_one_head(models)?;
     }
     let views = models.iter().map(|model| View::new(models, &model.graph, plan, heads)).collect::<Result<_>>()?;
-    let merged = Surgery { views }.perform();
+    let merged = Surgery { views, heads }.perform();
     merged.model.validate()?;
     Ok(merged)
 }
@@ -141,8 +142,7 @@ struct View<'a> {
     spaces: Spaces,
     maps: Maps<'a>,
     copies: Copies<'a>,
-    heads: BTreeSet<String>,
-    /// Values with features that a call reads, and that are not the model's own in the merged network.
+    /// Values with features that a call reads, or an output has, and that are not as in the model in the merged network.
     unmerged: BTreeSet<&'a str>,
 }
 
@@ -151,11 +151,12 @@ impl<'a> View<'a> {
         let spaces = graph.spaces()?;
         let maps = Maps::new(models, graph, &spaces, plan, heads)?;
         let copies = Copies::new(graph, &spaces, &maps);
-        let mut view = Self { models, graph, heads: spaces.heads(), copies, maps, spaces, unmerged: BTreeSet::new() };
+        let mut view = Self { models, graph, copies, maps, spaces, unmerged: BTreeSet::new() };
         let live = view.live();
         let calls = graph.nodes.iter().filter(|n| matches!(n.op, Op::Call { .. }) && live.contains(n.name.as_str()));
         let read = calls.flat_map(|node| &node.inputs).map(String::as_str);
-        view.unmerged = read.filter(|value| view.is_changed(value)).collect();
+        let out = graph.outputs.iter().map(String::as_str).filter(|output| view.spaces.orders.contains_key(*output));
+        view.unmerged = read.filter(|value| view.is_changed(value)).chain(out).collect();
         Ok(view)
     }
 
@@ -167,7 +168,7 @@ impl<'a> View<'a> {
 
     /// Whether no other model takes part in the node: it is in a head that is not merged.
     fn is_own(&self, node: &Node) -> bool {
-        self.heads.contains(&node.name) && !self.copies.is_shared(&node.name)
+        self.spaces.heads.contains(&node.name) && !self.copies.is_shared(&node.name)
     }
 
     /// The values that an output needs.
@@ -199,6 +200,7 @@ impl<'a> View<'a> {
 struct Surgery<'a> {
     /// One per model.
     views: Vec<View<'a>>,
+    heads: Heads,
 }
 
 /// A node of the models' graphs that the merged one takes over, and the only model that has it.
@@ -422,10 +424,10 @@ impl<'a> Surgery<'a> {
         let mut tasks: Vec<Task> = Vec::new();
         for (i, view) in self.views.iter().enumerate() {
             for (output, task) in view.graph.outputs.iter().zip(&view.models[i].tasks) {
-                if view.copies.is_shared(output) && i > 0 {
+                if self.heads == Heads::Merge && i > 0 {
                     continue;
                 }
-                outputs.push(view.copy_of(output, i, prefix));
+                outputs.push(view.unmerged_of(output, i, prefix));
                 let mut name = task.name.clone();
                 let mut n = 2;
                 while tasks.iter().any(|other| other.name == name) {

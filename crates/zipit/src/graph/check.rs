@@ -80,20 +80,29 @@ impl Graph {
             return Err(Error::Graph("no outputs".into()));
         }
         for output in &self.outputs {
-            match shapes.get(output.as_str()).map(Vec::as_slice) {
-                None => return Err(Error::Graph(format!("output `{output}` is made by no node"))),
-                Some(_) if carried.contains(output.as_str()) => {
-                    return Err(Error::Graph(format!("output `{output}` is carried: its logits must be followed")));
+            let refuse = |what: String| Err(Error::Graph(format!("output `{output}` {what}")));
+            match shapes.get(output.as_str()) {
+                None => return refuse("is made by no node".to_owned()),
+                Some(_) if *output == self.input.name => return refuse("is the input".to_owned()),
+                Some(shape) if carried.contains(output.as_str()) && shape.first() != Some(&1) => {
+                    return refuse(format!("is {shape:?} for one image: an output has the batch in front"));
                 }
-                Some([_]) => {}
-                Some(shape) => {
-                    return Err(Error::Graph(format!(
-                        "output `{output}` is {shape:?}; logits are one vector per image"
-                    )));
-                }
+                Some(_) => {}
             }
         }
         Ok(shapes)
+    }
+
+    /// Shape of every output, the batch left out: features first, `[C]`, `[C, H, W]`; of what is carried whatever PyTorch
+    /// has behind the batch, for one number per image nothing.
+    ///
+    /// # Errors
+    /// As [`shapes`](Self::shapes).
+    pub fn output_shapes(&self) -> Result<Vec<Vec<usize>>> {
+        let shapes = self.shapes()?;
+        let is_carried = |name: &str| self.node(name).is_some_and(|node| node.op.nature() == Nature::Carrying);
+        let of = |name: &String| shapes[name.as_str()][usize::from(is_carried(name))..].to_vec();
+        Ok(self.outputs.iter().map(of).collect())
     }
 
     /// Checks that `weights` are exactly this graph's parameters and buffers.

@@ -8,6 +8,7 @@
 mod arrange;
 mod blocks;
 mod features;
+mod heads;
 
 pub use blocks::Blocks;
 
@@ -34,7 +35,7 @@ pub struct Segment {
 pub enum Fixed {
     /// Colour channels.
     Input,
-    /// Class logits.
+    /// Of an output, or of what is carried into one: each model's own.
     Output,
     /// In blocks that belong to a fixed space's.
     Bound,
@@ -43,14 +44,6 @@ pub enum Fixed {
     Tied,
     /// In blocks that are put together from parts of several spaces, or that are of two sizes: each model keeps its own.
     Blocks,
-}
-
-impl Fixed {
-    /// Whether every model keeps features of its own, with no meaning that they share.
-    #[must_use]
-    pub fn is_own(self) -> bool {
-        matches!(self, Self::Tied | Self::Blocks)
-    }
 }
 
 /// A value, or some of its features, at which a space is measured.
@@ -97,8 +90,10 @@ pub struct Spaces {
     /// For the values whose numbers stand in another order than `axes` says: where in the value each number of the
     /// axis is.
     pub orders: BTreeMap<String, Vec<usize>>,
-    /// Carried values that are computed from a head's, and tensors that only such are computed from.
-    pub carried_in_heads: BTreeSet<String>,
+    /// The values of the heads: every feature of theirs is an output's, or in blocks that belong to an output's, or they are
+    /// carried on the way to one; and nothing but such values is computed from them. What remains is the trunk, which models
+    /// must share to be merged.
+    pub heads: BTreeSet<String>,
     /// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is; none where each model
     /// takes of its own features.
     pub picks: BTreeMap<String, Vec<usize>>,
@@ -143,16 +138,16 @@ impl Graph {
             }
         }
         self.measure(&mut spaces, &arranged);
-        self.fix(&mut spaces, &arranged, &blocks)?;
-        let (axes, orders, carried_in_heads) = Default::default();
-        let mut derived = Spaces { spaces, axes, orders, carried_in_heads, picks };
+        self.fix(&mut spaces, &arranged, &blocks);
+        let heads = self.heads(&spaces, &arranged);
+        let (axes, orders) = Default::default();
+        let mut derived = Spaces { spaces, axes, orders, heads, picks };
         for (name, found) in arranged {
             derived.axes.insert(name.to_owned(), found.segments);
             if let Some(order) = found.order {
                 derived.orders.insert(name.to_owned(), order);
             }
         }
-        derived.carried_in_heads = self.carried_in_heads(&derived.heads());
         Ok(derived)
     }
 
@@ -192,27 +187,6 @@ impl Graph {
             arranged.insert(&node.name, found.map_err(|reason| node.op.error(&node.name, reason))?);
         }
         Ok((arranged, picks))
-    }
-
-    /// Carried values on the way from a head's values, and the tensors that they alone read.
-    fn carried_in_heads(&self, heads: &BTreeSet<String>) -> BTreeSet<String> {
-        let mut found: BTreeSet<String> = BTreeSet::new();
-        let is_carried = |node: &&Node| node.op.nature() == Nature::Carrying;
-        for node in self.nodes.iter().filter(is_carried) {
-            if node.inputs.iter().any(|name| heads.contains(name) || found.contains(name)) {
-                found.insert(node.name.clone());
-            }
-        }
-        let readers = self.readers();
-        for node in self.nodes.iter().rev().filter(is_carried) {
-            let of_image = !matches!(node.op, Op::Stored { .. }) && !found.contains(&node.name);
-            let reads = readers.get(node.name.as_str()).into_iter().flatten().map(|&i| &self.nodes[i].name);
-            let mut reads = reads.peekable();
-            if !of_image && reads.peek().is_some() && reads.all(|name| heads.contains(name) || found.contains(name)) {
-                found.insert(node.name.clone());
-            }
-        }
-        found
     }
 
     /// The input and every node's value, in order.
@@ -300,22 +274,16 @@ impl Graph {
 
     /// Marks the spaces of the input and of the outputs, those whose blocks are bound to them, and those that every model
     /// keeps: `blocks` have blocks that no merge could respect.
-    fn fix(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>, blocks: &BTreeSet<SpaceId>) -> Result<()> {
+    fn fix(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>, blocks: &BTreeSet<SpaceId>) {
         for segment in &arranged[self.input.name.as_str()].segments {
             spaces[segment.space].fixed = Some(Fixed::Input);
         }
-        for output in &self.outputs {
-            let Arranged { segments, order } = &arranged[output.as_str()];
-            if order.is_some() {
-                return Err(Error::Graph(format!("output `{output}` has its logits shuffled")));
-            }
-            for segment in segments {
-                let space = &mut spaces[segment.space];
-                if space.fixed == Some(Fixed::Input) {
-                    return Err(Error::Graph(format!("output `{output}` is tied to the input's channels")));
-                }
-                space.fixed = Some(Fixed::Output);
-            }
+        for segment in self.outputs.iter().flat_map(|output| &arranged[output.as_str()].segments) {
+            // An output may be the image and something added to it.
+            spaces[segment.space].fixed.get_or_insert(Fixed::Output);
+        }
+        for id in self.carried_out(spaces, arranged) {
+            spaces[id].fixed.get_or_insert(Fixed::Output);
         }
         let tied = self.tied(arranged);
         let kin = |chosen: &dyn Fn(SpaceId, &Space) -> bool| -> BTreeSet<usize> {
@@ -334,7 +302,6 @@ impl Graph {
                 () => bound.contains(kin).then_some(Fixed::Bound),
             });
         }
-        Ok(())
     }
 }
 
@@ -361,19 +328,6 @@ impl Space {
 }
 
 impl Spaces {
-    /// The values of the heads: every feature of theirs is a logit, or in blocks that belong to logits'. What remains is
-    /// the trunk, which models must share to be merged.
-    #[must_use]
-    pub fn heads(&self) -> BTreeSet<String> {
-        let is_output = |space: &&Space| space.fixed == Some(Fixed::Output);
-        let kin: BTreeSet<usize> = self.spaces.iter().filter(is_output).map(|space| space.kin).collect();
-        let is_head = |axis: &[Segment]| {
-            !axis.is_empty() && axis.iter().all(|segment| kin.contains(&self.spaces[segment.space].kin))
-        };
-        let followed = self.axes.iter().filter(|(_, axis)| is_head(axis)).map(|(value, _)| value);
-        followed.chain(&self.carried_in_heads).cloned().collect()
-    }
-
     /// The space a value lies in, if its whole feature axis is that one space.
     #[must_use]
     pub fn of_value(&self, value: &str) -> Option<SpaceId> {

@@ -171,7 +171,8 @@ fn what_cannot_be_analysed_is_refused_by_name() {
     assert!(halves.spaces().is_ok());
     assert_eq!(halves.first_tie("a").unwrap().map(|node| node.name.as_str()), Some("sum"));
     let through = graph([("f", Op::Flatten, "x")]);
-    assert!(refused(&through).contains("output `f` is tied to the input"));
+    // The image in another shape: nothing is merged, and nothing is any model's own.
+    assert!(through.spaces().is_ok_and(|all| all.heads.is_empty() && all.spaces[0].fixed == Some(Fixed::Input)));
 }
 
 #[test]
@@ -216,7 +217,7 @@ fn every_malformed_graph_is_an_error() {
     broken(&|g| g.input.shape = vec![2, usize::MAX, 4], "too large");
     broken(&|g| g.outputs.clear(), "no outputs");
     broken(&|g| g.outputs[0] = "z".into(), "made by no node");
-    broken(&|g| g.outputs[0] = "r".into(), "one vector per image");
+    broken(&|g| g.outputs[0] = "x".into(), "output `x` is the input");
     broken(&|g| g.nodes[2] = Node { op: Op::Add, inputs: vec!["n".into(), "x".into()], ..g.nodes[2].clone() }, "adds");
 }
 
@@ -271,4 +272,40 @@ fn ops_describe_themselves() {
     assert_eq!(clamp(-1.0, 0.5).to_string(), "Hardtanh -1 0.5");
     let error = graph([("a", clamp(1.0, 0.5), "x"), ("f", Op::Flatten, "a")]).shapes().unwrap_err().to_string();
     assert!(error.contains("node `a` (Hardtanh): its lower bound 1 is above the upper one 0.5"), "{error}");
+}
+
+/// Nodes `map` [3, 4, 4] and `turned` [4, 4, 3] of a trunk of 5 features.
+fn dense() -> [(&'static str, Op, &'static str); 5] {
+    let call = |call, shape: &[usize]| Op::Call { call, shape: shape.to_vec() };
+    [
+        ("a", conv(2, 5, 1), "x"),
+        ("map", conv(5, 3, 1), "a"),
+        ("turned", call(Call::Permute { dims: vec![0, 2, 3, 1] }, &[1, 4, 4, 3]), "map"),
+        ("normed", call(Call::Affine { scale: 2.0, shift: 0.0 }, &[1, 5, 4, 4]), "a"),
+        ("b", conv(5, 4, 1), "a"),
+    ]
+}
+
+#[test]
+fn outputs_are_of_any_shape() {
+    let of = |outputs: &[&str]| Graph { outputs: outputs.iter().map(|&o| o.to_owned()).collect(), ..graph(dense()) };
+    let net = of(&["turned", "b", "normed", "b"]);
+    assert_eq!(net.output_shapes().unwrap(), [vec![4, 4, 3], vec![4, 4, 4], vec![5, 4, 4], vec![4, 4, 4]]);
+    let fixed = |net: &Graph, name: &str| {
+        let spaces = net.spaces().unwrap();
+        spaces.spaces[spaces.of_value(name).unwrap()].fixed
+    };
+    // What only an output is turned from is as the output itself; what the trunk reads too is merged.
+    assert_eq!(["map", "b", "a"].map(|name| fixed(&net, name)), [Some(Fixed::Output), Some(Fixed::Output), None]);
+    assert_eq!(net.spaces().unwrap().heads, ["b", "map", "turned"].map(str::to_owned).into());
+    // An inner value that is an output belongs to the trunk.
+    let inner = of(&["a", "b"]);
+    assert_eq!(fixed(&inner, "a"), Some(Fixed::Output));
+    let heads = inner.spaces().unwrap().heads;
+    assert!(heads.contains("b") && !heads.contains("a"), "{heads:?}");
+    let refused = |net: &Graph| net.shapes().unwrap_err().to_string();
+    assert!(refused(&of(&["x"])).contains("output `x` is the input"));
+    let mut mixed = of(&["turned"]);
+    mixed.nodes[2].op = Op::Call { call: Call::Permute { dims: vec![2, 0, 3, 1] }, shape: vec![4, 1, 4, 3] };
+    assert!(refused(&mixed).contains("is [4, 1, 4, 3] for one image: an output has the batch in front"));
 }

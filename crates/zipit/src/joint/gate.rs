@@ -5,27 +5,36 @@ use super::{Calibration, Joint, calibrate, log_sum_exp};
 use crate::graph::{Graph, Node, Op};
 use crate::images::{held_out, n_different};
 use crate::refit::{Design, Ridge, Solution, Sums, solve};
-use crate::{Error, Model, Result};
+use crate::{Error, Model, Result, Task};
 use argmin::core::CostFunction;
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use std::collections::BTreeMap;
 
-/// What a gate is fitted to: for every image, what [`with_features`](Features::of) shows of the network.
+/// What a gate is fitted to: for every image, what [`of`](Features::of) shows of the network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    /// The network with one more output than it has tasks: the features, `[n, F]`.
+    /// The network's classifications, and one more output than those: the features, `[n, F]`.
     pub model: Model,
     /// The value of that output.
     value: String,
+    /// The outputs and tasks of the whole network.
+    whole: (Vec<String>, Vec<Task>),
 }
 
 impl Features {
-    /// The network without any gate, with the features that its heads read, pooled and side by side, as last output.
+    /// The network without any gate, with the features that its classifying heads read, pooled and side by side, as last
+    /// output.
     ///
     /// # Errors
     /// A head that is no layer with a weight on one value.
     pub fn of(model: &Model) -> Result<Self> {
         let mut model = without_gate(model);
+        let whole = (model.graph.outputs.clone(), model.tasks.clone());
+        let classifies = model.classifies();
+        let mut kept = classifies.iter();
+        model.graph.outputs.retain(|_| kept.next() == Some(&true));
+        let mut kept = classifies.iter();
+        model.tasks.retain(|_| kept.next() == Some(&true));
         let name = free_name(&model.graph);
         let mut read = Vec::new();
         for output in &model.graph.outputs {
@@ -57,7 +66,7 @@ impl Features {
             value
         };
         model.graph.outputs.push(value.clone());
-        Ok(Self { model, value })
+        Ok(Self { model, value, whole })
     }
 }
 
@@ -67,19 +76,7 @@ pub fn without_gate(model: &Model) -> Model {
     let mut model = model.clone();
     if model.joint.take().is_some_and(|joint| joint.gate) {
         model.graph.outputs.truncate(model.tasks.len());
-        let graph = &mut model.graph;
-        loop {
-            let readers = graph.readers();
-            let dead = graph
-                .nodes
-                .iter()
-                .rposition(|node| !readers.contains_key(node.name.as_str()) && !graph.outputs.contains(&node.name));
-            drop(readers);
-            let Some(dead) = dead else { break };
-            graph.nodes.remove(dead);
-        }
-        let params = graph.params();
-        model.weights.retain(|name, _| params.contains_key(name));
+        model.drop_unused();
     }
     model
 }
@@ -159,7 +156,7 @@ pub fn gate(
     let held_logits: Vec<Array2<f32>> = logits.iter().map(|z| z.select(Axis(0), &rows)).collect();
     let heads: Vec<Calibration> = calibrate(&held_logits, &of_held)?;
     model.graph.nodes.push(node);
-    model.graph.outputs.pop();
+    (model.graph.outputs, model.tasks) = features.whole.clone();
     model.graph.outputs.push(name);
     model.joint = Some(Joint { heads, gate: true });
     model.validate()?;
@@ -227,8 +224,8 @@ fn free_name(graph: &Graph) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Preprocess;
     use crate::graph::Input;
-    use crate::{Preprocess, Task};
 
     /// Two heads: a Linear layer on the pooled image, and one on the image's every number.
     fn network() -> Model {

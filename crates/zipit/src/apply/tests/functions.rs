@@ -1,12 +1,14 @@
 //! What merged networks compute.
 
 use super::networks::{
-    convolutional, duplicated, duplication, identity, image, model, modern, oddities, plan, rng, thicken, with_heads,
-    zoo,
+    convolutional, dense, duplicated, duplication, identity, image, model, modern, oddities, plan, rng, thicken,
+    with_heads, zoo,
 };
+use crate::Model;
 use crate::apply::{Heads, apply, permuted, random_orders, reference::logits};
 use crate::budget::MacModel;
-use crate::{Model, graph::Graph};
+use crate::graph::{Graph, Space, Spaces};
+use crate::plan::Plan;
 use proptest::prelude::*;
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -23,12 +25,12 @@ fn error(merged: &Model, models: &[&Model]) -> f64 {
 
 #[test]
 fn nothing_merged_is_the_ensemble_exactly() {
-    for graph in zoo().into_iter().chain(modern()) {
+    for graph in [zoo(), modern(), dense()].concat() {
         let models = [1, 2, 3].map(|seed| model(&graph, seed));
         let models: Vec<&Model> = models.iter().collect();
         let merged = apply(&models, &identity(&graph, 3, |_| false), Heads::Separate).unwrap();
         // Shuffled features stand in another order, in which sums round otherwise.
-        let bound = if graph.arch == "shuffled" { 1e-12 } else { 0.0 };
+        let bound = if ["shuffled", "features"].contains(&graph.arch.as_str()) { 1e-12 } else { 0.0 };
         assert!(error(&merged, &models) <= bound, "{}", graph.arch);
     }
 }
@@ -91,12 +93,32 @@ fn full_zip_costs_one_trunk_and_n_heads() {
 }
 
 #[test]
+fn inner_outputs_are_each_models_own_in_its_order() {
+    for graph in dense() {
+        let models = [1, 2].map(|seed| model(&graph, seed));
+        let merged = apply(&models.each_ref(), &identity(&graph, 2, |_| true), Heads::Separate).unwrap();
+        let x = image(&graph, 99);
+        let found = logits(&merged, &x);
+        let own = models.each_ref().map(|model| logits(model, &x)).concat();
+        // What no merged feature stands before is the models' own to the last digit but the order of sums.
+        let exact = ["pooled", "shuffled"].map(|name| graph.outputs.iter().position(|output| output == name));
+        for at in exact.into_iter().flatten() {
+            for k in [at, at + graph.outputs.len()] {
+                assert!(found[k].iter().zip(&own[k]).all(|(a, b)| (a - b).abs() < 1e-12), "{} {k}", graph.arch);
+            }
+        }
+        let shapes = merged.graph.output_shapes().unwrap();
+        assert_eq!(shapes, [graph.output_shapes().unwrap(), graph.output_shapes().unwrap()].concat(), "{}", graph.arch);
+    }
+}
+
+#[test]
 fn a_merged_model_can_be_merged_again() {
-    for graph in [&zoo()[0], &oddities()] {
+    for graph in [&zoo()[0], &oddities(), &dense()[0], &dense()[1]] {
         let spaces = graph.spaces().unwrap();
         let points: Vec<String> = graph.merge_points(&spaces).into_iter().map(|p| p.name).collect();
         let half = points.len() / 2;
-        for selected in [&points[..half], &points[half..], &points[1..half], &points[..0]] {
+        for selected in [&points[..half], &points[half..], &points[half.min(1)..half], &points[..0]] {
             // Two pairs of equal models; each pair is merged partially, then both results with each other.
             let one = model(graph, 7);
             let pair = apply(&[&one, &one], &identity(graph, 2, |p| selected.contains(&p.to_owned())), Heads::Separate);
@@ -129,6 +151,12 @@ fn the_number_of_threads_changes_nothing() {
     assert_eq!(with(1), with(5));
 }
 
+/// d' of every space that is merged.
+fn planned_widths(plan: &Plan, spaces: &Spaces) -> Vec<Option<usize>> {
+    let planned = |space: &Space| plan.points.iter().find(|point| point.name == space.name);
+    spaces.spaces.iter().map(|space| planned(space).map(|point| point.n_groups)).collect()
+}
+
 fn arbitrary_graph() -> impl Strategy<Value = Graph> {
     prop::sample::select(zoo())
 }
@@ -139,7 +167,7 @@ proptest! {
     /// Permuted copies of one network, matched by the true permutations in any set of spaces, compute its function.
     #[test]
     fn permuted_copies_give_the_function_back(
-        graph in prop::sample::select([zoo(), modern()].concat()), n in 2..4_usize, seed in any::<u64>(), density in 0.0..1.5_f64,
+        graph in prop::sample::select([zoo(), modern(), dense(), dense()].concat()), n in 2..4_usize, seed in any::<u64>(), density in 0.0..1.5_f64,
     ) {
         let spaces = graph.spaces().unwrap();
         let original = model(&graph, seed);
@@ -152,12 +180,16 @@ proptest! {
         let merged = apply(&models, &plan, Heads::Separate).unwrap();
         let difference = error(&merged, &models);
         prop_assert!(difference < 1e-5, "{} {difference}", graph.arch);
+        if dense().contains(&graph) {
+            let macs = MacModel::new(&graph, &spaces, &[], n).unwrap();
+            prop_assert_eq!(macs.macs(&planned_widths(&plan, &spaces)), merged.graph.cost().unwrap().macs, "{}", graph.arch);
+        }
     }
 
     /// Heads are each model's own: of any width and number, with a bias or without, under any name.
     #[test]
     fn heads_may_differ(
-        graph in prop::sample::select([zoo(), modern(), vec![convolutional()]].concat()),
+        graph in prop::sample::select([zoo(), modern(), vec![convolutional(), dense().swap_remove(0)]].concat()),
         widths in prop::collection::vec(1..5_usize, 1..4), first in any::<bool>(), seed in any::<u64>(),
         density in 0.0..1.5_f64,
     ) {
@@ -186,10 +218,7 @@ proptest! {
         let difference = error(&merged, &models);
         prop_assert!(difference < 1e-5, "{} {difference}", graph.arch);
         // It costs what was foreseen.
-        let mut widths = vec![None; spaces.spaces.len()];
-        for point in &plan.points {
-            widths[spaces.spaces.iter().position(|s| s.name == point.name).unwrap()] = Some(point.n_groups);
-        }
+        let widths = planned_widths(&plan, &spaces);
         let others: Vec<Graph> = graphs[1..].iter().map(|graph| (*graph).clone()).collect();
         let macs = MacModel::new(graphs[0], &spaces, &others, 3).unwrap();
         // Surgery drops the dead end of this one.

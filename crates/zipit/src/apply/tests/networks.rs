@@ -92,7 +92,7 @@ pub fn oddities() -> Graph {
 /// The same trunk with heads of its own, one of each width for every head there is: under other names, with a bias where
 /// there was none and the other way round.
 pub fn with_heads(graph: &Graph, widths: &[usize]) -> Graph {
-    let heads = graph.spaces().unwrap().heads();
+    let heads = graph.spaces().unwrap().heads;
     let mut other = Graph { nodes: vec![], outputs: vec![], ..graph.clone() };
     for node in &graph.nodes {
         if !heads.contains(&node.name) {
@@ -105,14 +105,21 @@ pub fn with_heads(graph: &Graph, widths: &[usize]) -> Graph {
             own.name = named(&node.name);
             own.module = node.module.as_ref().map(|module| format!("own{k}.{module}"));
             own.inputs = node.inputs.iter().map(named).collect();
-            if let Op::Linear { out_features: n, bias, .. } | Op::Conv2d { out_channels: n, bias, .. } = &mut own.op {
-                (*n, *bias) = (width, !*bias);
+            match &mut own.op {
+                Op::Linear { out_features: n, bias, .. } | Op::Conv2d { out_channels: n, bias, .. } => {
+                    (*n, *bias) = (width, !*bias);
+                }
+                Op::Positions { shape, .. } => shape[0] = width,
+                _ => {}
             }
             other.nodes.push(own);
         }
     }
+    // Inner values that are outputs stay what they are.
+    let (own, inner): (Vec<&String>, Vec<_>) = graph.outputs.iter().partition(|output| heads.contains(*output));
+    other.outputs.extend(inner.into_iter().cloned());
     for k in 0..widths.len() {
-        other.outputs.extend(graph.outputs.iter().map(|output| format!("own{k}.{output}")));
+        other.outputs.extend(own.iter().map(|output| format!("own{k}.{output}")));
     }
     other
 }
@@ -136,6 +143,69 @@ pub fn convolutional() -> Graph {
 /// gates, learned tokens and scales, features split and shuffled.
 pub fn modern() -> Vec<Graph> {
     vec![grouped(), transformer(), shuffled(), windows(), carried(), tied(), uneven()]
+}
+
+/// Networks whose outputs are no vectors of logits.
+pub fn dense() -> Vec<Graph> {
+    vec![maps(), features()]
+}
+
+/// A map of classes, the residual stream that it is computed from, and logits.
+fn maps() -> Graph {
+    let nodes = vec![
+        ("a", conv(2, 6, 3, 1), "x"),
+        ("a.relu", Op::Relu, "a"),
+        ("b", conv(6, 8, 3, 1), "a.relu"),
+        ("b.relu", Op::Relu, "b"),
+        ("c", conv(8, 6, 1, 1), "b.relu"),
+        ("stream", Op::Add, "a.relu c"),
+        ("d", conv(6, 5, 3, 1), "stream"),
+        ("d.relu", Op::Relu, "d"),
+        ("classes", conv(5, 3, 1, 1), "d.relu"),
+        ("map", positions(Call::Roll { shifts: vec![1], dims: vec![2] }, &[3, 4, 4]), "classes"),
+        ("mean", Op::Mean, "d.relu"),
+        ("logits", linear(5, 4), "mean"),
+    ];
+    Graph {
+        outputs: ["map", "stream", "logits"].map(str::to_owned).to_vec(),
+        ..network("maps", [2, 4, 4], nodes, "map")
+    }
+}
+
+/// Outputs that are inner values, shuffled, put together from parts, of the image alone or added to it; carried ones; one
+/// number for each image; one that is given twice.
+fn features() -> Graph {
+    let call = |call, shape: &[usize]| Op::Call { call, shape: shape.to_vec() };
+    let pool = Op::AvgPool2d { window: Window::square(2, 2, 0), count_include_pad: true };
+    let nodes = vec![
+        ("pooled", pool, "x"),
+        ("pooled.up", Op::Pad { padding: [1, 1, 1, 1], value: 0.5 }, "pooled"),
+        ("left", conv(2, 4, 3, 1), "x"),
+        ("right", conv(2, 4, 1, 1), "x"),
+        ("both", Op::Concat, "left right"),
+        ("shuffled", Op::ChannelShuffle { groups: 2 }, "both"),
+        ("e", conv(8, 6, 3, 1), "shuffled"),
+        ("e.relu", Op::Relu, "e"),
+        ("f", linear(6, 5), "e.relu"),
+        ("turned", call(Call::Permute { dims: vec![0, 2, 3, 1] }, &[1, 4, 4, 5]), "f"),
+        ("g", conv(6, 2, 3, 1), "e.relu"),
+        ("restored", Op::Add, "g x"),
+        ("h", conv(2, 5, 3, 1), "restored"),
+        ("h.relu", Op::Relu, "h"),
+        ("wide", Op::Concat, "h.relu pooled.up"),
+        ("k", conv(7, 5, 1, 1), "wide"),
+        ("k.relu", Op::Relu, "k"),
+        ("mean", Op::Mean, "k.relu"),
+        ("turned.mean", call(Call::Affine { scale: 0.5, shift: 0.1 }, &[1, 5]), "mean"),
+        ("number", linear(5, 1), "mean"),
+        ("number.flat", call(Call::Reshape { shape: vec![Length::PerImage { per_image: 1 }] }, &[1]), "number"),
+        ("logits", linear(5, 4), "mean"),
+    ];
+    let outputs = "pooled shuffled turned restored wide turned.mean number.flat logits logits";
+    Graph {
+        outputs: outputs.split_whitespace().map(Into::into).collect(),
+        ..network("features", [2, 4, 4], nodes, "logits")
+    }
 }
 
 fn network(arch: &str, shape: [usize; 3], nodes: Vec<(&str, Op, &str)>, output: &str) -> Graph {
@@ -415,7 +485,7 @@ fn shuffled() -> Graph {
 /// Random weights that keep values of order one.
 pub fn model(graph: &Graph, seed: u64) -> Model {
     let mut rng = rng(seed);
-    let shapes = graph.shapes().unwrap();
+    let shapes = graph.output_shapes().unwrap();
     let weights = graph
         .params()
         .into_iter()
@@ -431,14 +501,13 @@ pub fn model(graph: &Graph, seed: u64) -> Model {
             (name, ArrayD::from_shape_simple_fn(IxDyn(&param.shape), || rng.random_range(range.clone())))
         })
         .collect();
-    let tasks = graph
-        .outputs
-        .iter()
-        .map(|output| {
-            let classes = (0..shapes[output.as_str()][0]).map(|c| format!("class {c}")).collect();
-            Task { name: format!("task {output}"), classes }
-        })
-        .collect();
+    let named = |(i, output): (usize, &String)| {
+        let again = if graph.outputs[..i].contains(output) { " again" } else { "" };
+        let n_classes = shapes[i].first().copied().unwrap_or(0);
+        let classes = (0..n_classes).map(|c| format!("class {c}")).collect();
+        Task { name: format!("task {output}{again}"), classes }
+    };
+    let tasks = graph.outputs.iter().enumerate().map(named).collect();
     let [c, h, w] = graph.input.shape[..] else { panic!("an image") };
     let preprocess = Preprocess::new([h, w], vec![0.5; c], vec![0.25; c]);
     Model { graph: graph.clone(), weights, tasks, preprocess, joint: None }
