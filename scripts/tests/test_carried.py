@@ -164,3 +164,15 @@ def test_an_end_in_softmax_is_left_to_the_reader(end: Callable[..., torch.Tensor
 def test_what_is_folded_says_from_what() -> None:
     model = model_of(Net(Standardised(8, 8, 1)))
     assert model.environment["folded"] == "middle.weight = f(middle.weight)"
+
+
+def test_what_is_carried_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    module = Net(nn.Sequential(nn.Conv2d(8, 8, 1), Learned(lambda x, p: x.flip(1) * p, 8, 1, 1), nn.Conv2d(8, 8, 1)))
+    module.middle.append(Learned(lambda x, p: x.flip(1) * p, 8, 1, 1))
+    model = model_of(module)
+    told = model.environment["carried"]
+    assert told in capsys.readouterr().err
+    n_calls = sum(node["op"]["op"] == "call" for node in model.graph["nodes"])
+    assert told.startswith(f"{n_calls} of {len(model.graph['nodes'])} nodes are carried")
+    assert "middle.1.flip and 1 more: flip: " in told
+    assert "carried" not in model_of(Net(nn.ReLU())).environment

@@ -18,7 +18,7 @@ from torchvision.models import segmentation
 import zipit_torch
 from torch_graph import network
 from torch_graph.errors import ZipitError
-from torch_graph.exporter import logits, random_images
+from torch_graph.compare import check_images, logits
 
 
 class Maps(nn.Module):
@@ -86,7 +86,7 @@ def test_outputs_in_lists_and_dicts_are_called_after_their_keys() -> None:
     assert [len(task["classes"]) for task in model.tasks] == [0, 0, 0, 5]
     # The same value twice is two outputs.
     assert model.graph["outputs"].count("stem") == 2
-    found = network.build(model)(random_images(model, 3))
+    found = network.build(model)(check_images(model, 3))
     assert [list(t.shape) for t in found.values()] == [[3, 8, 16, 16], [3, 8, 16, 16], [3, 8, 16, 16], [3, 5]]
     model = outputs_of(Maps(lambda y, fc, x: [y, (y.relu(),)]))
     assert [task["name"] for task in model.tasks] == ["task1", "task2"]

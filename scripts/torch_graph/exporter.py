@@ -27,6 +27,10 @@ from .frozen import thawed
 from .outputs import Lowered, lower
 from .trace import trace
 
+MOST_TOLD = 5
+"""Reasons for carrying that are told, at most."""
+
+
 def convert(
     module: nn.Module,
     *,
@@ -77,11 +81,33 @@ def _notes(lowered: Lowered) -> dict[str, str]:
     if lowered.origins:
         sources = (f"{name} = f({', '.join(own)})" for name, own in sorted(lowered.origins.items()) if own)
         notes["folded"] = "; ".join(sources)
+    if carried := _carried(lowered):
+        note(carried)
+        notes["carried"] = carried
     if any(lowered.endings):
         ends = sorted({end for end in lowered.endings if end})
         note(f"the network ends in {' and '.join(ends)}: the file has the logits before that")
         notes["endings"] = ", ".join(end or "none" for end in lowered.endings)
     return notes
+
+
+def _carried(lowered: Lowered) -> str | None:
+    """Which parts every model keeps, and why: functions alike are told once."""
+    n = sum(node["op"]["op"] == "call" for node in lowered.graph["nodes"])
+    if n == 0:
+        return None
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for error in lowered.carried:
+        kinds.setdefault((error.op, error.reason), []).append(error.node)
+    told = [
+        f"{nodes[0]}{f' and {len(nodes) - 1} more' if nodes[1:] else ''}: {op}: {reason}"
+        for (op, reason), nodes in list(kinds.items())[:MOST_TOLD]
+    ]
+    rest = [f"{len(kinds) - MOST_TOLD} more kinds"] if len(kinds) > MOST_TOLD else []
+    return (
+        f"{n} of {len(lowered.graph['nodes'])} nodes are carried: their features are not followed, and every model keeps its own "
+        f"(docs/ops.md). It begins at {'; '.join(told + rest)}"
+    )
 
 
 def _tasks(

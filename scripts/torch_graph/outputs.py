@@ -30,6 +30,8 @@ class Lowered:
     """The parameters that each of those is computed from."""
     endings: list[str | None]
     """Of each output, `softmax` or `log_softmax` where the network has that behind its logits."""
+    carried: list[LoweringError]
+    """Where features stop being followed, and why."""
 
 
 def lower(trace: Trace, arch: str) -> Lowered:
@@ -54,7 +56,7 @@ def _lowered(trace: Trace, arch: str) -> Lowered:
         raise ZipitError("the network returns its input")
     graph = lowering.builder.finish(arch, names)
     endings = [ending for _, ending in ends]
-    return Lowered(graph, shapes, lowering.builder.repeated, lowering.folded, lowering.origins, endings)
+    return Lowered(graph, shapes, lowering.builder.repeated, lowering.folded, lowering.origins, endings, lowering.carried)
 
 
 def _output(lowering: Lowering, node: fx.Node) -> str:
