@@ -40,7 +40,9 @@ fn rename(tasks: &mut [Task], names: &[String], classes: &[String]) -> anyhow::R
         tasks.iter_mut().zip(names).for_each(|(task, name)| task.name.clone_from(name));
     }
     if classes == [NONE] {
-        tasks.iter_mut().for_each(|task| task.classes.clear());
+        for task in tasks {
+            task.classes.clear();
+        }
     } else if !classes.is_empty() {
         let n_logits: usize = tasks.iter().map(|task| task.classes.len()).sum();
         ensure!(
