@@ -26,12 +26,16 @@ impl Workplace {
     pub fn merge_with_copy(&self, name: &str, n_images: usize) -> Result<WithCopy, String> {
         // Statistics of the images, as in a trained network: otherwise deep features are dead, and no twin can be told.
         self.attempt("recalibrate", &format!("{name}.safetensors --data data --images {n_images} -o a.safetensors"))?;
-        let read = |name: &str| model::read(&self.path(name)).map(|file| file.model).map_err(|e| format!("{name}: {e:#}"));
+        let read =
+            |name: &str| model::read(&self.path(name)).map(|file| file.model).map_err(|e| format!("{name}: {e:#}"));
         let network = read("a.safetensors")?;
         let mut copy = permuted(&network, 7);
         "copy".clone_into(&mut copy.tasks[0].name);
         model::write(&self.path("copy.safetensors"), &copy, &Provenance::default()).map_err(|e| format!("{e:#}"))?;
-        self.attempt("collect", &format!("a.safetensors copy.safetensors --data data --images {n_images} -o copies.h5"))?;
+        self.attempt(
+            "collect",
+            &format!("a.safetensors copy.safetensors --data data --images {n_images} -o copies.h5"),
+        )?;
         self.attempt("match", "copies.h5 --method permute --unmerge pinv -o copies.bin")?;
         self.attempt("apply", "copies.bin a.safetensors copy.safetensors -o same.safetensors")?;
         self.attempt(
@@ -40,7 +44,8 @@ impl Workplace {
                 "a.safetensors same.safetensors --data data --split train --images {n_images} --logits logits.safetensors"
             ),
         )?;
-        let logits = model::read_foreign_safetensors(&self.path("logits.safetensors")).map_err(|e| format!("{e:#}"))?.weights;
+        let logits =
+            model::read_foreign_safetensors(&self.path("logits.safetensors")).map_err(|e| format!("{e:#}"))?.weights;
         let original = &logits["a/first"];
         let off = ["same/first", "same/copy"].map(|head| largest(&(&logits[head] - original)));
         let one = network.graph.cost().map_err(|e| e.to_string())?.macs;
@@ -54,10 +59,16 @@ impl Workplace {
     /// # Errors
     /// What the stage that fails says.
     pub fn merge_two(&self, n_images: usize) -> Result<(), String> {
-        self.attempt("collect", &format!("one.safetensors two.safetensors --data data --images {n_images} -o stats.h5"))?;
+        self.attempt(
+            "collect",
+            &format!("one.safetensors two.safetensors --data data --images {n_images} -o stats.h5"),
+        )?;
         self.attempt("match", "stats.h5 -o plan.bin")?;
         self.attempt("apply", "plan.bin one.safetensors two.safetensors -o zipped.safetensors")?;
-        self.attempt("recalibrate", &format!("zipped.safetensors --data data --images {n_images} -o merged.safetensors"))?;
+        self.attempt(
+            "recalibrate",
+            &format!("zipped.safetensors --data data --images {n_images} -o merged.safetensors"),
+        )?;
         self.attempt("predict", "merged.safetensors --data data -o predictions.csv")?;
         let predictions = std::fs::read_to_string(self.path("predictions.csv")).map_err(|e| e.to_string())?;
         if predictions.contains("NaN") { Err("predict: a probability is no number".to_owned()) } else { Ok(()) }

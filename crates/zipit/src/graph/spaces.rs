@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Index of a space in [`Spaces::spaces`].
 pub type SpaceId = usize;
 
+/// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is.
+type Picks = BTreeMap<String, Vec<usize>>;
+
 /// Part of a value's feature axis: the features of one space, each repeated `repeat` times in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
@@ -96,7 +99,7 @@ pub struct Spaces {
     pub heads: BTreeSet<String>,
     /// For each Slice and ChannelShuffle, which part of its input's axis each part of its own is; none where each model
     /// takes of its own features.
-    pub picks: BTreeMap<String, Vec<usize>>,
+    pub picks: Picks,
 }
 
 impl Graph {
@@ -121,7 +124,7 @@ impl Graph {
         let mut spaces: Vec<Space> = classes.sizes.iter().map(|&dim| Space::new(dim)).collect();
         let arrange = |own: &BTreeSet<SpaceId>| self.arrange(&in_order, &features, &classes, own, &shapes);
         let (mut arranged, mut picks) = arrange(&BTreeSet::new())?;
-        let (blocks, tied) = (self.bind(&mut spaces, &arranged)?, self.tied(&arranged));
+        let (blocks, tied) = (self.bind(&mut spaces, &arranged), self.tied(&arranged));
         let kin: BTreeSet<usize> = blocks.union(&tied).map(|&id| spaces[id].kin).collect();
         let own: BTreeSet<SpaceId> = (0..spaces.len()).filter(|&id| kin.contains(&spaces[id].kin)).collect();
         // What every model keeps need not be brought into any order, and must not where it is read in blocks.
@@ -160,11 +163,11 @@ impl Graph {
         classes: &Classes,
         own: &BTreeSet<SpaceId>,
         shapes: &BTreeMap<&str, Vec<usize>>,
-    ) -> Result<(BTreeMap<&'a str, Arranged>, BTreeMap<String, Vec<usize>>)> {
+    ) -> Result<(BTreeMap<&'a str, Arranged>, Picks)> {
         let is_own = |found: &Arranged| found.segments.iter().all(|segment| own.contains(&segment.space));
         let opened = |axis: &Axis| {
             let found = Arranged::of(axis, features, classes)?;
-            Ok(if is_own(&found) { found.as_it_stands() } else { found })
+            Ok(if is_own(&found) { found.unordered() } else { found })
         };
         let mut arranged: BTreeMap<&str, Arranged> = BTreeMap::new();
         arranged.insert(&self.input.name, opened(axes[0]).map_err(Error::Graph)?);

@@ -23,7 +23,7 @@ impl Arranged {
     }
 
     /// The numbers in the order in which the value has them.
-    pub fn as_it_stands(self) -> Self {
+    pub fn unordered(self) -> Self {
         Self { order: None, ..self }
     }
 

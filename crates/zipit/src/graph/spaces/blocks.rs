@@ -41,11 +41,7 @@ impl Sets {
 impl Graph {
     /// Finds blocks, and which spaces are merged together or not at all. Gives the spaces whose blocks no merge could
     /// respect: they are put together from parts, or are of two sizes.
-    pub(super) fn bind(
-        &self,
-        spaces: &mut [Space],
-        arranged: &BTreeMap<&str, Arranged>,
-    ) -> Result<BTreeSet<SpaceId>> {
+    pub(super) fn bind(&self, spaces: &mut [Space], arranged: &BTreeMap<&str, Arranged>) -> BTreeSet<SpaceId> {
         let mut kin = Sets((0..spaces.len()).collect());
         let mut families = Sets((0..spaces.len()).collect());
         let mut twins = Sets((0..spaces.len()).collect());
@@ -83,7 +79,7 @@ impl Graph {
             space.blocks =
                 counts.get(&id).map(|&count| Blocks { count, family: families.root(id), twin: twins.root(id) });
         }
-        Ok(kept)
+        kept
     }
 
     /// Blocks are runs of features as they stand.
