@@ -7,8 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
-from conftest import Learned, Net, model_of
+from conftest import Learned, Net, kinds, model_of
 from torch import nn
+
+from torch_graph.errors import ZipitError
+from torch_graph.static import Static
+from torch_graph.trace import trace
 
 Middle = Callable[[torch.Tensor], torch.Tensor] | nn.Module
 
@@ -176,3 +180,59 @@ def test_what_is_carried_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert told.startswith(f"{n_calls} of {len(model.graph['nodes'])} nodes are carried")
     assert "middle.1.flip and 1 more: flip: " in told
     assert "carried" not in model_of(Net(nn.ReLU())).environment
+
+
+class WithoutKeyBias(nn.Module):
+    """As torchvision's Swin V2: the keys' part of a bias is set to zero in a copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = self.mix.bias.clone()
+        bias[2:5].zero_()
+        return F.conv2d(x, self.mix.weight, bias)
+
+
+def test_a_copy_of_a_parameter_that_is_changed_in_place() -> None:
+    module = Net(WithoutKeyBias())
+    nn.init.uniform_(module.middle.mix.bias, 1, 2)
+    before = module.middle.mix.bias.detach().clone()
+    model = model_of(module)
+    assert torch.equal(module.middle.mix.bias, before)
+    stored = next(tensor for name, tensor in model.tensors.items() if name.startswith("middle") and tensor.shape == (8,))
+    assert stored[2:5].tolist() == [0, 0, 0] and torch.equal(stored[5:], before[5:])
+
+
+def test_what_is_read_before_it_is_changed_in_place_is_as_it_was_then() -> None:
+    def twice(x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        scale = p.clone()
+        x = x * scale
+        scale.zero_()
+        return x + scale
+
+    network = Net(Learned(twice, 8, 1, 1))
+    with pytest.raises(ZipitError, match="which is changed in place later"):
+        Static(trace(network, (3, 16, 16))).changed  # noqa: B018 (computed when asked for)
+    assert kinds(model_of(network).graph).count("layer_scale") == 1
+
+
+class OwnWeights(nn.Module):
+    """As timm's CondConv2d: every image has a kernel of its own, one group for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.Parameter(torch.randn(3, 8 * 8 * 9))
+        self.route = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, c, h, w = x.shape
+        weight = (torch.sigmoid(self.route(x.mean((2, 3)))) @ self.experts).view(b * 8, 8, 3, 3)
+        return F.conv2d(x.reshape(1, b * c, h, w), weight, padding=1, groups=b).view(b, 8, h, w)
+
+
+def test_a_kernel_of_its_own_for_every_image() -> None:
+    model = model_of(Net(OwnWeights()))
+    groups = [node["op"]["call"]["groups"] for node in model.graph["nodes"] if node["op"].get("call", {}).get("name") == "convolution"]
+    assert groups == [{"per_image": 1}]

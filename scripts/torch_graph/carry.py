@@ -64,6 +64,10 @@ class Carrying:
         """Of the result."""
         return self.lowering.static.lengths(self.call.node)
 
+    def count(self, name: str) -> Length:
+        """A number that may grow with the batch."""
+        return self.lowering.static.count(self.call.node, name)
+
     def raw(self, value: Any) -> Carried:
         """A tensor as PyTorch has it."""
         if isinstance(value, str):

@@ -74,7 +74,7 @@ def _convolution(c: Carrying) -> Carried:
         "dilation": dilation,
         "transposed": "transpose" in c.call.site.op or bool(c["transposed"]),
         "output_padding": c.numbers("output_padding", n),
-        "groups": int(c["groups"]),
+        "groups": c.count("groups"),
         "bias": bias,
     }
     return c.result(call, [x, weight, *([c.raw("bias")] if bias else [])])

@@ -17,7 +17,7 @@ from torch import fx
 from .axes import BATCH, FEATURES, REPEATED, AxesError, Axis, Layout, axis_size
 from .errors import UNKNOWN, LoweringError, ZipitError
 from .graph import GraphBuilder, Json, Site
-from .trace import Trace, function_name
+from .trace import Trace, changes_its_input, function_name
 from .static import Static
 from .values import Carried, Piece, Scores, Stored, Value, View
 
@@ -388,16 +388,24 @@ class Lowering:
             if other := self.trace.shared.get(tensor):
                 raise call.refuse(f"`{tensor}` and `{other}` are one tensor; shared weights cannot be merged")
 
+    @staticmethod
+    def _folded(node: fx.Node) -> View:
+        return View(Stored(node.name, folded=True), Layout.of(tuple(node.meta["val"].shape)), node=node)
+
     def _placeholder(self, node: fx.Node) -> None:
-        if name := self.trace.stored.get(node.name):
+        if node in self.static.changed:
+            self._env[node] = self._folded(node)
+        elif name := self.trace.stored.get(node.name):
             self._env[node] = View(Stored(name), Layout.of(tuple(node.meta["val"].shape)), node=node)
         elif (constant := self.trace.constants.get(node.name)) is not None and constant.numel() == 1:
             self._env[node] = constant.item()
         elif constant is not None:
-            self._env[node] = View(Stored(node.name, folded=True), Layout.of(tuple(constant.shape)), node=node)
+            self._env[node] = self._folded(node)
 
     def _call_or_reason(self, node: fx.Node, position: dict[fx.Node, int]) -> Any:
         """What cannot be lowered matters only if an output is computed from it, unlike weights of attention."""
+        if node in self.static.changed:
+            return self._folded(node)
         try:
             result = self._call(node, position)
             return replace(result, node=node) if isinstance(result, View) and result.is_stored else result
@@ -426,7 +434,7 @@ class Lowering:
             value = self.static.known[node]
             if not isinstance(value, torch.Tensor):
                 return None
-            return View(Stored(node.name, folded=True), Layout.of(tuple(value.shape)), node=node)
+            return self._folded(node)
         if any(isinstance(self._env.get(given), LoweringError) for given in node.all_input_nodes):
             return None
         call = Call(self, node, self.trace.site(node), {})
@@ -549,8 +557,3 @@ def _is_same(a: View | Carried, b: View | Carried) -> bool:
     if isinstance(a, Carried) or isinstance(b, Carried):
         return isinstance(a, Carried) and isinstance(b, Carried) and a.name == b.name
     return a.base == b.base and a.layout == b.layout
-
-
-def changes_its_input(node: fx.Node) -> bool:
-    """Whether it is an in-place op, `relu_`."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

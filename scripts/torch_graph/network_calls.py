@@ -23,8 +23,11 @@ def apply(call: Json, inputs: list[torch.Tensor], n_images: Any) -> torch.Tensor
     """What a call computes for so many images."""
     x, *rest = inputs
 
+    def length(n: Any) -> Any:
+        return n if isinstance(n, int) else n["per_image"] * n_images
+
     def shape() -> list[Any]:
-        return [n if isinstance(n, int) else n["per_image"] * n_images for n in call["shape"]]
+        return [length(n) for n in call["shape"]]
 
     def given(*names: str) -> list[torch.Tensor | None]:
         """The optional tensors, in their order."""
@@ -62,7 +65,7 @@ def apply(call: Json, inputs: list[torch.Tensor], n_images: Any) -> torch.Tensor
         case "linear":
             return F.linear(x, rest[0], rest[1] if call["bias"] else None)
         case "convolution":
-            return _convolution(call, x, rest[0], rest[1] if call["bias"] else None)
+            return _convolution(call, x, rest[0], rest[1] if call["bias"] else None, length(call["groups"]))
         case "attention":
             mask = rest[2] if call["mask"] else None
             options = {"is_causal": call["causal"], "scale": call["scale"], "enable_gqa": call["grouped"]}
@@ -132,10 +135,12 @@ def apply(call: Json, inputs: list[torch.Tensor], n_images: Any) -> torch.Tensor
             )[0]
 
 
-def _convolution(call: Json, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _convolution(
+    call: Json, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: Any
+) -> torch.Tensor:
     shape = (call["stride"], call["padding"], call["dilation"])
     return torch.ops.aten.convolution(
-        x, weight, bias, *shape, call["transposed"], call["output_padding"], call["groups"]
+        x, weight, bias, *shape, call["transposed"], call["output_padding"], groups
     )
 
 

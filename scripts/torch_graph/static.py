@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from .errors import ZipitError
-from .trace import BATCH_SIZE, Trace, function_name
+from .trace import BATCH_SIZE, Trace, changes_its_input, function_name
 
 OTHER_BATCH_SIZE = 3
 
@@ -69,6 +69,37 @@ class Static:
         other = (other if value is None else other[value]).shape
         return [self.length(a, b) for a, b in zip(own, other, strict=True)]
 
+    def count(self, node: fx.Node, name: str) -> int | dict[str, int]:
+        """An integer among a call's arguments."""
+        at, argument = next((i, a) for i, a in enumerate(node.target._schema.arguments) if a.name == name)
+        own, other = (
+            call.args[at] if at < len(call.args) else call.kwargs.get(name, argument.default_value)
+            for call in (node, self._twins[node])
+        )
+        return self.length(int(own), int(other))
+
+    @cached_property
+    def changed(self) -> set[fx.Node]:
+        """What is known and changed in place after it was made, with all that shares its memory: in `known` it is as it is
+        in the end.
+
+        An error where the image meets it before."""
+        changes = _changes(self.trace)
+        if not changes:
+            return set()
+        position = {node: i for i, node in enumerate(self.trace.graph.nodes)}
+        last: dict[int, int] = {}
+        for node in changes:
+            if isinstance(self.known.get(node), torch.Tensor):
+                last[_memory(self.known[node])] = position[node]
+        tensors = {node: value for node, value in self.known.items() if isinstance(value, torch.Tensor)}
+        found = {node for node, value in tensors.items() if _memory(value) in last}
+        for node in found:
+            for user in node.users:
+                if user not in self.known and position[user] < last[_memory(tensors[node])]:
+                    raise ZipitError(f"{self.trace.site(user).name}: reads `{node.name}`, which is changed in place later")
+        return found
+
     @staticmethod
     def length(own: int, other: int) -> int | dict[str, int]:
         """One that grows with the batch, or does not."""
@@ -80,12 +111,28 @@ class Static:
         return {"per_image": per_image}
 
 
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _changes(trace: Trace) -> list[fx.Node]:
+    """The calls that change in place what no image has part in."""
+    of_image = {trace.input}
+    for node in trace.graph.nodes:
+        if function_name(node) not in FILLED and any(given in of_image for given in node.all_input_nodes):
+            of_image.add(node)
+    return [node for node in trace.graph.nodes if changes_its_input(node) and node not in of_image]
+
+
 def _evaluated(trace: Trace) -> dict[fx.Node, Any]:
     known: dict[fx.Node, Any] = {}
+    changes = bool(_changes(trace))
     with torch.no_grad():
         for node in trace.graph.nodes:
             if node.op == "placeholder" and node.name in trace.tensors:
-                known[node] = trace.tensors[node.name].detach()
+                tensor = trace.tensors[node.name].detach()
+                # The network's own parameters stay what they are.
+                known[node] = tensor.clone() if changes else tensor
             elif node.op == "call_function" and function_name(node) in FILLED:
                 known[node] = _filled(node)
             elif node.op == "call_function" and all(given in known for given in node.all_input_nodes):
@@ -96,11 +143,6 @@ def _evaluated(trace: Trace) -> dict[fx.Node, Any]:
 
 def _evaluate(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: known[n])
-    mutated = getattr(getattr(node.target, "_schema", None), "is_mutable", False)
-    if mutated and args and isinstance(args[0], torch.Tensor):
-        # A parameter stays what it is; what was computed here may change.
-        if isinstance(node.args[0], fx.Node) and node.args[0].op == "placeholder":
-            args = (args[0].clone(), *args[1:])
     return node.target(*args, **kwargs)
 
 

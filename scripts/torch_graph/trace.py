@@ -76,6 +76,11 @@ def function_name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
+def changes_its_input(node: fx.Node) -> bool:
+    """Whether it is an in-place op, `relu_`."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
 def before_softmax(node: fx.Node) -> tuple[fx.Node, str | None]:
     """The logits [B, classes, …] of an output that is their softmax over classes, or its logarithm."""
     op = function_name(node).lstrip("_") if node.op == "call_function" else ""

@@ -40,7 +40,7 @@ pub(crate) fn compute(call: &Call, inputs: &[&Tensor], n_images: i64) -> Compute
                 many(dilation),
                 *transposed,
                 many(output_padding),
-                one(*groups),
+                length(groups, n_images),
             ),
         Call::Attention { scale, causal, mask, grouped } => Tensor::f_scaled_dot_product_attention(
             first,

@@ -52,14 +52,14 @@ pub enum Call {
     Einsum { equation: String },
     /// Of the last axis, weight `[O, I]`.
     Linear { bias: bool },
-    /// Over 1 to 3 axes, or transposed.
+    /// Over 1 to 3 axes, or transposed. Weights that are every image's own are groups, as many as there are images.
     Convolution {
         stride: Vec<usize>,
         padding: Vec<usize>,
         dilation: Vec<usize>,
         transposed: bool,
         output_padding: Vec<usize>,
-        groups: usize,
+        groups: Length,
         bias: bool,
     },
     /// softmax(scale · q kᵀ + mask) v, over the last two axes.
