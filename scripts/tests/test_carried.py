@@ -10,7 +10,9 @@ import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
 from conftest import Learned, Net, kinds, model_of
 from torch import nn
 
+from torch_graph import compare
 from torch_graph.errors import ZipitError
+from torch_graph.network import build
 from torch_graph.static import Static
 from torch_graph.trace import trace
 
@@ -236,3 +238,41 @@ def test_a_kernel_of_its_own_for_every_image() -> None:
     model = model_of(Net(OwnWeights()))
     groups = [node["op"]["call"]["groups"] for node in model.graph["nodes"] if node["op"].get("call", {}).get("name") == "convolution"]
     assert groups == [{"per_image": 1}]
+
+
+def clamped_copy(x: torch.Tensor) -> torch.Tensor:
+    copy = x.clone()
+    copy.clamp_(-0.1, 0.1)
+    return x + copy
+
+
+def written_into_zeros(x: torch.Tensor) -> torch.Tensor:
+    zeros = torch.zeros_like(x)
+    zeros[:, :, 1:-1, 1:-1] = (x[:, :, 1:-1, 1:-1].abs() > 0.1).float()
+    return x * (1 - zeros)
+
+
+@pytest.mark.parametrize("change", [clamped_copy, written_into_zeros])
+def test_changes_in_place_of_copies_and_of_parts(change: Middle) -> None:
+    class Middle(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return change(x)
+
+    network = Net(Middle())
+    images = 3 * torch.randn(3, 3, 16, 16)
+    (found,) = compare.logits(build(model_of(network)), images)
+    (truth,) = compare.logits(network, images)
+    assert (found - truth).abs().max() < 1e-5
+
+
+def test_the_image_changed_in_place() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net(nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x[:, 0].mul_(2.0)
+            return self.net(x)
+
+    model_of(Scaled(), n_logits=4)

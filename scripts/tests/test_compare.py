@@ -61,3 +61,44 @@ def test_numbers_that_are_none_and_other_shapes_are_refused() -> None:
         compare.difference([truth * float("nan")], exact, IMAGES, "it")
     with pytest.raises(ZipitError, match=r"gives \[2, 63\] where PyTorch gives \[2, 64\]"):
         compare.difference([truth[:, 1:]], exact, IMAGES, "it")
+
+
+class InPlace(nn.Module):
+    """Changes its image and a counter, and reads both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.sub_(0.5)
+        self.seen.add_(1)
+        return (self.seen * x).flatten(1)
+
+
+def test_what_a_network_changes_in_place_is_as_before_the_next_time() -> None:
+    images = IMAGES.clone()
+    network = InPlace()
+    (first,), (second,) = compare.logits(network, images), compare.logits(network, images)
+    assert torch.equal(first, second) and torch.equal(images, IMAGES) and network.seen == 0
+    assert compare.spread(network, images) == [0.0]
+
+
+def test_infinities_hide_no_difference() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1).masked_fill(torch.arange(64) == 3, float("-inf"))
+
+    (truth,) = compare.logits(Masked(), IMAGES)
+    lowest = truth.clamp(min=torch.finfo(torch.float32).min)
+    assert compare.difference([lowest], Masked(), IMAGES, "it") == 0
+    lowest[0, 5] += 0.01
+    with pytest.raises(ZipitError, match="it differs"):
+        compare.difference([lowest], Masked(), IMAGES, "it")
+
+
+def test_no_rounding_excuses_a_large_difference() -> None:
+    rough = Cancelling(1e7)
+    (truth,) = compare.logits(rough, IMAGES)
+    with pytest.raises(ZipitError, match="more than 5"):
+        compare.difference([truth + 0.1], rough, IMAGES, "it")

@@ -17,8 +17,9 @@ from torchvision.models import segmentation
 
 import zipit_torch
 from torch_graph import network
-from torch_graph.errors import ZipitError
 from torch_graph.compare import check_images, logits
+from torch_graph.errors import ZipitError
+from torch_graph.exporter import convert
 
 
 class Maps(nn.Module):
@@ -66,6 +67,19 @@ def test_a_softmax_over_the_classes_of_a_map_is_left_out() -> None:
     assert (model.endings, model.graph["outputs"]) == (["softmax"], ["stem"])
     # Over anything else it belongs to the network.
     assert outputs_of(Maps(lambda y, fc, x: y.softmax(3))).endings == [None]
+    assert outputs_of(Maps(lambda y, fc, x: fc(y.flatten(2).transpose(1, 2)).softmax(1))).endings == [None]
+
+
+def test_a_forward_that_returns_nothing() -> None:
+    with pytest.raises(ZipitError, match="returns nothing"):
+        outputs_of(Maps(lambda y, fc, x: {}))
+
+
+@pytest.mark.parametrize(("function", "classes"), [(lambda y: y, list("abcdefgh")), (lambda y: y.permute(0, 3, 2, 1)[:, :8], [])])
+def test_known_classes_are_those_of_features(function: Callable[[torch.Tensor], torch.Tensor], classes: list[str]) -> None:
+    preprocess = {"size": [16, 16], "mean": [0.5] * 3, "std": [0.25] * 3}
+    model, _ = convert(Maps(lambda y, fc, x: function(y)), arch="test", preprocess=preprocess, known_classes="abcdefgh")
+    assert model.tasks == [{"name": "task", "classes": classes}]
 
 
 def test_embeddings_are_vectors_without_classes() -> None:

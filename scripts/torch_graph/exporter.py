@@ -66,7 +66,7 @@ def convert(
             raise ZipitError(f"{name}: has numbers that are not finite")
     model = Model(
         graph,
-        _tasks(lowered.shapes, classes, known_classes, tasks or traced.output_names),
+        _tasks(lowered, classes, known_classes, tasks or traced.output_names),
         preprocess,
         tensors,
         versions() | _notes(lowered) | (environment or {}),
@@ -111,11 +111,12 @@ def _carried(lowered: Lowered) -> str | None:
 
 
 def _tasks(
-    shapes: list[list[int]],
+    lowered: Lowered,
     classes: Sequence[Sequence[str] | None],
     known_classes: Sequence[str],
     tasks: Sequence[str] | None,
 ) -> list[Json]:
+    shapes = lowered.shapes
     n = len(shapes)
     names = list(tasks) if tasks else ["task"] if n == 1 else [f"task{i + 1}" for i in range(n)]
     if len(names) != n or len(set(names)) != n:
@@ -125,7 +126,7 @@ def _tasks(
             raise ZipitError("a task has no name: outputs are called after their tasks")
         if name == GATE:
             raise ZipitError(f"a task is called `{GATE}`, as the output of a gate is: give it another name (--task)")
-    own_classes = _classes(shapes, classes, known_classes, names)
+    own_classes = _classes(lowered, classes, known_classes, names)
     for name, shape, own in zip(names, shapes, own_classes, strict=True):
         n = shape[0] if shape else 0
         if own and len(own) != n:
@@ -139,15 +140,18 @@ def _tasks(
 
 
 def _classes(
-    shapes: list[list[int]],
+    lowered: Lowered,
     classes: Sequence[Sequence[str] | None],
     known_classes: Sequence[str],
     names: list[str],
 ) -> list[list[str]]:
     """Of every output: named for each, or for those that are vectors, which alone must be."""
+    shapes = lowered.shapes
     vectors = [i for i, shape in enumerate(shapes) if len(shape) == 1]
     if not classes and known_classes:
-        found = [list(known_classes) if shape[:1] == [len(known_classes)] else [] for shape in shapes]
+        n_known = [len(known_classes)]
+        fits = [shape[:1] == n_known and ours for shape, ours in zip(shapes, lowered.followed, strict=True)]
+        found = [list(known_classes) if fit else [] for fit in fits]
         if all(found[i] for i in vectors):
             return found
     if len(classes) == len(shapes):

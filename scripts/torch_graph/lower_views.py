@@ -7,7 +7,7 @@ from typing import Any
 
 from .axes import BATCH, FEATURES, REPEATED, Atom, AxesError, Axis, Layout
 from .lower import Call, lowers
-from .values import Piece, Scores, View
+from .values import Carried, Piece, Scores, View
 
 
 def _view(call: Call) -> View:
@@ -84,9 +84,16 @@ def _expand(call: Call) -> View:
     return view.seen(view.layout.expand(call.shape), call.site)
 
 
-@lowers("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as", "float")
+@lowers("contiguous", "detach", "alias", "lift_fresh_copy", "to", "type_as", "float")
 def _same(call: Call) -> Any:
     return call["self"]
+
+
+@lowers("clone", "_to_copy")
+def _copy(call: Call) -> Any:
+    """What is changed in place later is not changed in a copy."""
+    value = call["self"]
+    return replace(value, memory=object()) if isinstance(value, (View, Carried)) else value
 
 
 @lowers("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")

@@ -9,7 +9,7 @@ from torch import fx
 
 from .axes import FEATURES, AxesError
 from .errors import LoweringError, ZipitError
-from .graph import Json
+from .graph import GraphBuilder, Json
 from .lower import CARRIER, Call, Lowering
 from .trace import BATCH_SIZE, Trace, before_softmax
 from .values import Carried, Scores, View
@@ -22,6 +22,8 @@ class Lowered:
     graph: Json
     shapes: list[list[int]]
     """Of each output, the batch left out."""
+    followed: list[bool]
+    """Whether each output's first axis behind the batch is features."""
     repeated: dict[str, int]
     """State-dict name of one number that stands for all features → how many they are."""
     folded: dict[str, torch.Tensor]
@@ -50,13 +52,28 @@ def _lowered(trace: Trace, arch: str) -> Lowered:
     lowering.run()
     ends = [before_softmax(node) for node in trace.outputs]
     lowering.refuse_first([node for node, _ in ends])
-    names = [_output(lowering, node) for node, _ in ends]
+    if not ends:
+        raise ZipitError("the module's forward returns nothing")
+    names = []
+    for i, (node, ending) in enumerate(ends):
+        names.append(_output(lowering, node))
+        if ending and not is_followed(lowering.builder, names[i]):
+            # Along positions it is no softmax over classes.
+            ends[i] = (trace.outputs[i], None)
+            names[i] = _output(lowering, trace.outputs[i])
     shapes = [list(node.meta["val"].shape[1:]) for node, _ in ends]
     if not all(lowering.builder.node(name) for name in names):
         raise ZipitError("the network returns its input")
     graph = lowering.builder.finish(arch, names)
     endings = [ending for _, ending in ends]
-    return Lowered(graph, shapes, lowering.builder.repeated, lowering.folded, lowering.origins, endings, lowering.carried)
+    followed = [is_followed(lowering.builder, name) for name in names]
+    return Lowered(graph, shapes, followed, lowering.builder.repeated, lowering.folded, lowering.origins, endings, lowering.carried)
+
+
+def is_followed(builder: GraphBuilder, name: str) -> bool:
+    """Whether a value is one of ours, features first."""
+    node = builder.node(name)
+    return bool(node) and node["op"]["op"] not in ("call", "stored")
 
 
 def _output(lowering: Lowering, node: fx.Node) -> str:

@@ -83,8 +83,13 @@ class Static:
         """What is known and changed in place after it was made, with all that shares its memory: in `known` it is as it is
         in the end.
 
-        An error where the image meets it before."""
-        changes = _changes(self.trace)
+        An error where the image meets it before, or is written into a part of it."""
+        changes, written = _changes(self.trace)
+        for node in written:
+            into = node.args[0]
+            tensors = [self.known[into]] if isinstance(self.known.get(into), torch.Tensor) else []
+            if any(_is_view(self.known, into, tensor) for tensor in tensors):
+                raise ZipitError(f"{self.trace.site(node).name}: writes the image into a part of `{into.name}`")
         if not changes:
             return set()
         position = {node: i for i, node in enumerate(self.trace.graph.nodes)}
@@ -115,18 +120,26 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _changes(trace: Trace) -> list[fx.Node]:
-    """The calls that change in place what no image has part in."""
+def _is_view(known: dict[fx.Node, Any], node: fx.Node, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has its memory of another one."""
+    others = (value for other, value in known.items() if other is not node and isinstance(value, torch.Tensor))
+    return any(_memory(other) == _memory(tensor) for other in others)
+
+
+def _changes(trace: Trace) -> tuple[list[fx.Node], list[fx.Node]]:
+    """The calls that change in place what no image has part in: of no image, and of one."""
     of_image = {trace.input}
     for node in trace.graph.nodes:
         if function_name(node) not in FILLED and any(given in of_image for given in node.all_input_nodes):
             of_image.add(node)
-    return [node for node in trace.graph.nodes if changes_its_input(node) and node not in of_image]
+    mutating = [node for node in trace.graph.nodes if changes_its_input(node)]
+    own = [node for node in mutating if node not in of_image]
+    return own, [node for node in mutating if node in of_image and node.args[0] not in of_image]
 
 
 def _evaluated(trace: Trace) -> dict[fx.Node, Any]:
     known: dict[fx.Node, Any] = {}
-    changes = bool(_changes(trace))
+    changes = bool(_changes(trace)[0])
     with torch.no_grad():
         for node in trace.graph.nodes:
             if node.op == "placeholder" and node.name in trace.tensors:

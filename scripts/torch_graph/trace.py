@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from .errors import ZipitError
@@ -87,7 +87,9 @@ def before_softmax(node: fx.Node) -> tuple[fx.Node, str | None]:
     value = node.meta.get("val")
     is_value = isinstance(value, torch.Tensor) and value.ndim >= 2
     if op in ("softmax", "log_softmax") and is_value and node.args[1] % value.ndim == 1:
-        return before_softmax(node.args[0])[0], op
+        logits = node.args[0]
+        if not any(changes_its_input(user) for user in logits.users):
+            return logits, op
     return node, None
 
 
@@ -149,7 +151,11 @@ def _read(
     (returned,) = next(node for node in exported.graph.nodes if node.op == "output").args
     if any(not isinstance(node, fx.Node) for node in returned):
         raise ZipitError("the module's forward returns something that is not a tensor")
-    outputs = list(returned)[len(exported.graph_signature.buffers_to_mutate) :]
+    outputs = [
+        node
+        for node, spec in zip(returned, exported.graph_signature.output_specs, strict=True)
+        if spec.kind == OutputKind.USER_OUTPUT
+    ]
     leaves = module.leaves if isinstance(module, Program) else {
         name
         for name, child in module.named_modules()
