@@ -133,7 +133,7 @@ def build(name: str, seed: int, full: bool) -> nn.Module:
         wanted.narrowed(module)
     randomise(module)
     if full:
-        centre(module, size)
+        centre(module, (smooth((64, 3, size, size)) - MEAN) / STD)
     return module.eval()
 
 
@@ -166,28 +166,37 @@ def randomise(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def centre(module: nn.Module, size: int) -> None:
+def centre(module: nn.Module, images: torch.Tensor, settle: bool = False) -> None:
     """Features of which there is one an image (hidden layers of classifiers and of gates), lit by about half of the images, as
-    BatchNorm does elsewhere. Two features that only one image lights correlate perfectly, so no twin can be told."""
+    BatchNorm does elsewhere. Two features that only one image lights correlate perfectly, so no twin can be told. Settled,
+    BatchNorm's statistics are those of the images, otherwise they stay."""
 
-    def shift(layer: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        if output[0, 0].numel() > 1:
+    def shift(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        if output.ndim != inputs[0].ndim or output[0].numel() != output.shape[1]:
             return output
         mean = output.mean(0, keepdim=True)
-        layer.bias -= mean.flatten()
+        if layer.bias is not None:
+            layer.bias -= mean.flatten()
+        else:  # what it makes of its inputs' mean
+            average = inputs[0].mean(0).flatten()
+            layer.weight -= (mean.reshape(-1, 1) * average / average.square().sum()).reshape(layer.weight.shape)
         return output - mean
 
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None]
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and (layer.bias is not None or getattr(layer, "groups", 1) == 1)
+    ]
     # The last one makes the logits.
     hooks = [layer.register_forward_hook(shift) for layer in layers[:-1]]
-    # Norms as they will be once their statistics are those of such images; the statistics themselves stay.
+    # Norms as they will be once their statistics are those of such images.
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in norms]
     module.eval()
     for layer in norms:
         layer.train()
-        layer.momentum = 0.0
-    module((smooth((64, 3, size, size)) - MEAN) / STD)
+        layer.momentum = 1.0 if settle else 0.0
+    module(images)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     module.eval()

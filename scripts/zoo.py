@@ -4,8 +4,8 @@
     zoo.py names > scripts/zoo_names.json     chooses the networks (minutes: every network of timm's is made without weights)
     zoo.py list                               NAME whole|single, one a line, small networks first
     zoo.py serve                              answers lines of JSON on stdin, one line each:
-                                              {"export": NAME, "folder": F, "two": false}: F/one.safetensors (and two), compared
-                                              with PyTorch; {"check": FILE}: load and ONNX compared with the file's own logits
+                                              {"export": NAME, "folder": F, "two": false, "settled": false}: F/one.safetensors
+                                              (and two), compared with PyTorch; {"check": FILE}: load and ONNX compared with the file's own logits
     zoo.py table FOLDER                       the rows of the survey as Markdown, docs/zoo.md
 
 `make zoo` runs the survey (tests/zoo) and writes docs/zoo.md. Weights are random, with all that starts as a constant moved
@@ -27,7 +27,7 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
-from architectures import MEAN, STD, compared, randomise
+from architectures import MEAN, STD, centre, compared, randomise
 from timm.models import model_entrypoint
 from torch import nn
 from torch_graph import compare, model_file, pipeline
@@ -39,6 +39,7 @@ NAMES = Path(__file__).with_name("zoo_names.json")
 TORCHVISION = "torchvision:"
 N_CLASSES = 10
 SAMPLE = 140
+SETTLING_IMAGES = 24
 LARGEST = 200_000_000
 """Parameters of the largest network in the sample."""
 
@@ -102,21 +103,23 @@ def smallest_builders(builders: list[str]) -> set[str]:
     return {name for _, name in best.values()}
 
 
-def make(name: str, seed: int) -> tuple[nn.Module, tuple[int, int]]:
-    """A network of random weights, none a constant, and its image size."""
+def make(name: str, seed: int, settled: bool = False) -> tuple[nn.Module, tuple[int, int]]:
+    """A network of random weights, none a constant, and its image size. Settled, it is as training leaves it: BatchNorm's
+    statistics those of smooth images, and pooled features lit by about half of them."""
     torch.manual_seed(seed)
     if name.startswith(TORCHVISION):
         builder = name.removeprefix(TORCHVISION)
         slow = {"aux_logits": False, "init_weights": False} if builder in ("googlenet", "inception_v3") else {}
         module = torchvision.models.get_model(builder, weights=None, num_classes=N_CLASSES, **slow)
         weights = next(iter(torchvision.models.get_model_weights(builder)))
-        size = weights.transforms().crop_size[0]
-        height, width = size, size
+        height = width = getattr(module, "image_size", weights.transforms().crop_size[0])
     else:
         module = timm.create_model(name, num_classes=N_CLASSES)
         _, height, width = module.pretrained_cfg["input_size"]
     randomise(module)
     _unsettle(module)
+    if settled:
+        centre(module, (compare.smooth((SETTLING_IMAGES, 3, height, width), seed) - MEAN) / STD, settle=True)
     return module.eval(), (height, width)
 
 
@@ -133,11 +136,11 @@ def _unsettle(module: nn.Module) -> None:
             parameter += 0.1 * torch.randn_like(parameter)
 
 
-def export(name: str, folder: Path, binaries: Path, two: bool) -> dict[str, object]:
+def export(name: str, folder: Path, binaries: Path, two: bool, settled: bool) -> dict[str, object]:
     """Networks of different seeds through `import`, each compared with PyTorch on the way."""
     row: dict[str, object] = {}
     for seed, (file, task) in enumerate([("one", "first"), ("two", "second")][: 1 + two], start=1):
-        module, size = make(name, seed)
+        module, size = make(name, seed, settled)
         out = folder / f"{file}.safetensors"
         delta = zipit_torch.export(
             module,
@@ -154,6 +157,7 @@ def export(name: str, folder: Path, binaries: Path, two: bool) -> dict[str, obje
             largest = max(1.0, *(float(logits.abs().max()) for logits in compare.logits(module, images)))
             row = {
                 "size": size,
+                "settled": settled,
                 "parameters": sum(parameter.numel() for parameter in module.parameters()),
                 "forward": delta / largest,
                 "nodes": len(model.graph["nodes"]),
@@ -173,7 +177,7 @@ def serve(binaries: Path) -> None:
                 if "check" in wanted:
                     answer = compared(Path(wanted["check"]), binaries)
                 else:
-                    answer = export(wanted["export"], Path(wanted["folder"]), binaries, wanted["two"])
+                    answer = export(wanted["export"], Path(wanted["folder"]), binaries, wanted["two"], wanted["settled"])
         except ZipitError as error:
             answer = {"error": str(error)}
         except Exception as error:  # whatever a network's own code raises is a row of the table
@@ -196,7 +200,11 @@ again: exported from PyTorch (torch {torch.__version__.partition("+")[0]}, torch
 own image size with {N_CLASSES} classes and random
 weights, and compared with PyTorch through `predict`; analysed; merged with a permuted copy of itself, which must give the
 network back; and the smallest of every family merged with another one, which must run, load in PyTorch and run as ONNX.
-BatchNorm's statistics are those of 12 smooth random images.
+For the merges BatchNorm's statistics are those of the 12 smooth random images that features are matched on.
+
+Networks with a * were settled first: of random weights as they come, PyTorch's own logits in f32 and f64 disagree, or 12
+images do not tell pooled features apart (two that only one image lights are in proportion). Settled, they are as training
+leaves them: BatchNorm's statistics are those of {SETTLING_IMAGES} smooth images, and pooled features are lit by about half of these.
 
 - **Δ**: the largest difference from PyTorch's logits on smooth images, relative to the larger of 1 and the largest logit.
   More than 1e-4 is refused, unless PyTorch in f32 is as far from PyTorch in f64 (then both are given).
@@ -252,7 +260,7 @@ def _count(rows: list[dict]) -> str:
 def _row(label: str, row: dict | None) -> str:
     if row is None:
         return f"| {label} | not run | | | | | | | | |"
-    cells = [label, "", "", "", "", "", "", "", "", ""]
+    cells = [label + (" *" if row.get("settled") else ""), "", "", "", "", "", "", "", "", ""]
     if "forward" in row:
         height, width = row["size"]
         spread = f" (PyTorch's own {row['spread']:.1e})" if "spread" in row else ""

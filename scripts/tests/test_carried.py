@@ -28,6 +28,15 @@ class Mixer(nn.Module):
         return self.mix(x.flatten(2)).view(x.shape)
 
 
+class PositionNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(49)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -96,6 +105,7 @@ CARRIED: dict[str, Middle] = {
     "root": lambda x: x.abs() ** 0.5,
     "linear over positions": Mixer(),
     "recurrence": Recurrent(),
+    "batch norm over positions": PositionNorm(),
     "unknown op": lambda x: x.cumsum(1),
     "transposed convolution": nn.ConvTranspose2d(8, 8, 2),
     "shared layer": Reused(),
@@ -128,6 +138,12 @@ def test_followed(what: str) -> None:
 @pytest.mark.parametrize("what", CARRIED)
 def test_carried(what: str) -> None:
     assert {"call", "follow"} <= set(ops(Net(CARRIED[what])))
+
+
+def test_what_is_carried_can_be_trained_further() -> None:
+    network = build(model_of(Net(nn.Sequential(PositionNorm(), Mixer())))).train()
+    sum(output.sum() for output in network(torch.randn(2, 3, 16, 16)).values()).backward()
+    assert all(parameter.grad is not None for name, parameter in network.named_parameters() if "mix" in name)
 
 
 def test_tied_weights() -> None:

@@ -84,6 +84,26 @@ def test_what_a_network_changes_in_place_is_as_before_the_next_time() -> None:
     assert compare.spread(network, images) == [0.0]
 
 
+class Caches(nn.Module):
+    """Puts a table of the size that it needs in the place of its buffer, as timm's ConViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        if self.table.numel() != x.shape[1]:
+            self.table = torch.arange(float(x.shape[1]))
+        return x * self.table
+
+
+def test_a_buffer_that_a_network_replaces() -> None:
+    network = Caches()
+    (first,), (second,) = compare.logits(network, IMAGES), compare.logits(network, IMAGES)
+    assert torch.equal(first, second) and first.abs().max() > 0
+
+
 def test_infinities_hide_no_difference() -> None:
     class Masked(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -40,11 +40,13 @@ def check_images(model: Model, n: int = CHECK_IMAGES) -> torch.Tensor:
 @torch.no_grad()
 def logits(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Every output of a module, in order, [B, …]. What the module changes in place, images or buffers, is as before."""
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    before = [
+        (part, name, buffer, buffer.clone()) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)
+    ]
     leaves = torch.utils._pytree.tree_leaves(module.eval()(images.clone()))
     found = [leaf.float().clone() for leaf in leaves]
-    for name, buffer in module.named_buffers():
-        buffer.copy_(before[name])
+    for part, name, buffer, value in before:
+        setattr(part, name, buffer.copy_(value))  # the module may have put another tensor, of another size, there
     return found
 
 

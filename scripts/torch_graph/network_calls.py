@@ -105,8 +105,8 @@ def apply(call: Json, inputs: list[torch.Tensor], n_images: Any) -> torch.Tensor
         case "group_norm":
             return F.group_norm(x, call["groups"], *given("weight", "bias"), call["eps"])
         case "batch_norm":
-            mean, var, *rest = rest
-            return F.batch_norm(x, mean, var, *given("weight", "bias"), False, 0.0, call["eps"])
+            mean, var, *rest = rest  # numbers of the file, which PyTorch takes for parameters
+            return F.batch_norm(x, mean.detach(), var.detach(), *given("weight", "bias"), False, 0.0, call["eps"])
         case "interpolate":
             return _interpolated(x, call)
         case "pixel_shuffle":

@@ -83,7 +83,10 @@ def _export(module: nn.Module, model: Model, path: Path) -> None:
     except ImportError as error:
         raise ZipitError(f"ONNX needs more packages: pip install onnx onnxscript onnxruntime ({error})") from error
     except Exception as error:  # the exporter's own, of any class
-        raise ZipitError(f"torch.onnx cannot export this network: {str(error).splitlines()[0]}") from error
+        first: BaseException = error  # the others say that there was one, and what to ask PyTorch's authors
+        while first.__cause__:
+            first = first.__cause__
+        raise ZipitError(f"torch.onnx cannot export this network: {str(first).splitlines()[0]}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -15,6 +15,8 @@ use zipit::prospects::Prospects;
 use zipit_tests::{Workplace, repository, write_cifar};
 
 const N_IMAGES: usize = 12;
+/// A merge with a permuted copy that is off by more of the largest logit is tried on the settled network.
+const EXACT: f64 = 1e-3;
 /// The steps, by the key that each leaves in a row.
 const STEPS: [&str; 3] = ["spaces", "permuted", "onnx"];
 
@@ -71,12 +73,29 @@ fn write(path: &Path, row: &Value) -> std::io::Result<()> {
     std::fs::rename(&unfinished, path)
 }
 
-/// Takes a step, and those before it that left nothing.
+/// Takes a step; again on the settled network where random weights as they come say nothing.
 fn fill(row: &mut Value, python: &mut Python, name: &str, step: usize) -> Result<(), String> {
+    let settled = row["settled"] == true;
+    let first = take(row, python, name, step, settled);
+    let shaky = first.is_err() || row.get("spread").is_some() || row["permuted"].as_f64().is_some_and(|d| d > EXACT);
+    if settled || !shaky {
+        return first;
+    }
+    let mut again = json!({ "name": name });
+    let second = take(&mut again, python, name, step, true);
+    if second.is_err() {
+        return first;
+    }
+    *row = again;
+    second
+}
+
+/// Takes a step, and those before it that left nothing.
+fn take(row: &mut Value, python: &mut Python, name: &str, step: usize, settled: bool) -> Result<(), String> {
     let place = Workplace::new();
     write_cifar(&place.path("data"), N_IMAGES);
-    let text = |path: PathBuf| path.to_str().map(str::to_owned).ok_or("a folder whose name is no text");
-    add(row, &python.ask(&json!({ "export": name, "folder": text(place.path(""))?, "two": step == 2 }))?);
+    let request = json!({ "export": name, "folder": text(place.path(""))?, "two": step == 2, "settled": settled });
+    add(row, &python.ask(&request)?);
     let graph = zipit_artifact::model::read(&place.path("one.safetensors")).map_err(|e| format!("{e:#}"))?.model.graph;
     let prospects = Prospects::of(&graph).map_err(|e| e.to_string())?;
     row["spaces"] = prospects.n_spaces.into();
@@ -93,6 +112,10 @@ fn fill(row: &mut Value, python: &mut Python, name: &str, step: usize) -> Result
         add(row, &python.ask(&json!({ "check": text(place.path("zipped.safetensors"))? }))?);
     }
     Ok(())
+}
+
+fn text(path: PathBuf) -> Result<String, String> {
+    path.into_os_string().into_string().map_err(|_| "a folder whose name is no text".to_owned())
 }
 
 /// Enters what an answer holds.
