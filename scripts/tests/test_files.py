@@ -72,6 +72,17 @@ def test_export_and_load(tmp_path: Path) -> None:
     torch.testing.assert_close(traced(images)["pets"], net(images))
 
 
+def test_the_same_network_is_the_same_bytes(tmp_path: Path) -> None:
+    model = model_of(Small(), 8)
+    model.environment["note"] = "ö \" \n \x7f"
+    model_file.write(model, tmp_path / "a.safetensors")
+    written = (tmp_path / "a.safetensors").read_bytes()
+    length = int.from_bytes(written[:8], "little")
+    entries = list(json.loads(written[8 : 8 + length])["__metadata__"])
+    assert entries == sorted(entries) and len(entries) == 5
+    assert model_file.read(tmp_path / "a.safetensors").environment == model.environment
+
+
 def test_what_is_loaded_can_be_trained(tmp_path: Path) -> None:
     zipit_torch.export(randomise(Small()), out=tmp_path / "a.safetensors", classes=["a", "b"], preprocess=SPEC)
     net = zipit_torch.load(tmp_path / "a.safetensors").train()

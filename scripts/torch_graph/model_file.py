@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,20 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
     tensors = {name: model.tensors[name].detach().cpu().contiguous() for name in sorted(tensor_names(model.graph))}
     with replacing(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        _in_order(temporary)
+
+
+def _in_order(path: Path) -> None:
+    """safetensors writes its metadata in another order in every process: the same network must be the same bytes."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(text) != length:
+            raise ZipitError(f"{path}: safetensors escapes its header in a way that is not known here")
+        file.seek(8)
+        file.write(text)
 
 
 class replacing:  # noqa: N801 (reads as a verb in `with`)
