@@ -97,8 +97,9 @@ fn take(row: &mut Value, python: &mut Python, name: &str, step: usize, settled: 
     let request = json!({ "export": name, "folder": text(place.path(""))?, "two": step == 2, "settled": settled });
     add(row, &python.ask(&request)?);
     let graph = zipit_artifact::model::read(&place.path("one.safetensors")).map_err(|e| format!("{e:#}"))?.model.graph;
-    let prospects = Prospects::of(&graph).map_err(|e| e.to_string())?;
+    let prospects = Prospects::of(&graph, 2).map_err(|e| e.to_string())?;
     row["spaces"] = prospects.n_spaces.into();
+    row["apart"] = prospects.apart.len().into();
     row["features"] = prospects.n_features.into();
     let own = |why: &str| !matches!(why, "input" | "output");
     row["kept"] = prospects.fixed.iter().filter(|space| own(&space.why)).count().into();

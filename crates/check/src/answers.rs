@@ -59,7 +59,7 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
     };
     // Every graph must be one that can be analysed, and only then do they have to be alike.
     for (i, model) in models.iter().enumerate() {
-        if let Err(error) = Prospects::of(&model.graph) {
+        if let Err(error) = Prospects::of(&model.graph, models.len()) {
             answers.differences.push(format!("model {}: {error}", i + 1));
             answers.advice = Some("what a merge does to every op, and what it cannot: docs/ops.md");
         }
@@ -68,11 +68,14 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
         (answers.differences, answers.advice) = differences(&models);
     }
     if answers.mergeable() {
-        let prospects = Prospects::of(graph)?;
+        let prospects = Prospects::of(graph, models.len())?;
         if prospects.n_spaces == 0 {
-            answers
-                .differences
-                .push("no feature space that could be merged: every one is the input's or an output's".to_owned());
+            let why = if prospects.apart.is_empty() {
+                "every one is the input's or an output's, or every model's own"
+            } else {
+                "beside the nodes that are carried, merging costs more than it saves (`match --merge-only` merges all the same)"
+            };
+            answers.differences.push(format!("no feature space that could be merged: {why}"));
         }
         answers.prospects = Some(prospects);
     }

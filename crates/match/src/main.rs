@@ -17,7 +17,7 @@ use solve::Problem;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use widths::{PointsFile, WidthArgs};
-use zipit::merge_set::{Bound, MidStream, Selection};
+use zipit::merge_set::{Bound, Chosen, MidStream, Selection};
 use zipit::plan::Plan;
 use zipit_artifact::stats::StatsReader;
 use zipit_artifact::{plan as plan_file, report as report_file};
@@ -82,7 +82,18 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let header = stats.header();
     let selection =
         Selection { stop_at: args.stop_at.clone(), start_at: args.start_at.clone(), only: args.merge_only.clone() };
-    let points = selection.resolve(&header.graph).with_context(|| format!("{}", args.stats.display()))?;
+    let n_models = header.models.len();
+    let Chosen { points, apart } =
+        selection.resolve(&header.graph, n_models).with_context(|| format!("{}", args.stats.display()))?;
+    if !apart.is_empty() {
+        let names: Vec<&str> = apart.iter().map(|point| point.name.as_str()).collect();
+        tracing::info!(
+            "{} merge points stay each model's own: beside nodes that are carried, merging them would cost more FLOPs than \
+             it saves (--merge-only merges them all the same): {}",
+            names.len(),
+            names.join(", ")
+        );
+    }
     for MidStream { bound, layers: [first, last], ends_at } in selection.mid_stream(&header.graph)? {
         tracing::warn!(
             "`{bound}` is in the middle of a residual stream, which is merged from end to end or not at all: from layer \
@@ -90,7 +101,6 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             header.graph.n_layers()
         );
     }
-    let n_models = header.models.len();
     let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;
     let file = args.widths.points.as_deref().map(|path| widths::read(path, &points, settings.method)).transpose()?;
     let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, [].into());

@@ -212,6 +212,12 @@ impl MacModel {
         self.n_models as u64 * self.carried[0] + self.carried[1] + layers.chain(crossings).sum::<u64>()
     }
 
+    /// Spaces between which and carried features there is a layer for each model once they are merged.
+    #[must_use]
+    pub fn crossed(&self) -> BTreeSet<SpaceId> {
+        self.crossings.iter().flat_map(|crossing| &crossing.axis).map(|segment| segment.space).collect()
+    }
+
     /// Pairs of a layer that writes each space and one that reads it, `[spaces]`.
     fn paths(&self) -> Vec<f64> {
         let count = |axis: fn(&Layer) -> &[Segment]| {

@@ -1,9 +1,11 @@
 //! Which spaces are merged. Graph surgery knows only the set; stopping early and starting late are ways to name it.
 
+use crate::budget::MacModel;
 use crate::graph::{Graph, MergePoint, SpaceId, Spaces};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::{fmt, str::FromStr};
 
 /// A place in the network: a value, or a share of the layers.
 ///
@@ -80,20 +82,30 @@ pub struct Selection {
     pub only: Option<Vec<String>>,
 }
 
+/// What a selection names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// What is merged, in the order of the forward pass.
+    pub points: Vec<MergePoint>,
+    /// What every model keeps, though it could be merged: the layers between merged features and carried ones, two dense
+    /// ones for each model, would take more multiply-adds than the merge saves. Only a list of points merges these.
+    pub apart: Vec<MergePoint>,
+}
+
 impl Selection {
-    /// The merge points the selection names, in the order of the forward pass.
+    /// The merge points that the selection names for N models.
     ///
     /// ```
     /// use zipit::{graph::{Arch, ArchSpec}, merge_set::Selection};
     /// let graph = ArchSpec::new(Arch::ResNet20, 1.0, 3, [32, 32], 10).build().unwrap();
     /// let stage_1 = Selection { stop_at: Some("7/20".parse().unwrap()), ..Selection::default() };
-    /// assert_eq!(stage_1.resolve(&graph).unwrap().last().unwrap().name, "layer1.2.relu_1");
+    /// assert_eq!(stage_1.resolve(&graph, 2).unwrap().points.last().unwrap().name, "layer1.2.relu_1");
     /// ```
     ///
     /// # Errors
     /// A name that is no value of the network or lies in a fixed space (the message lists the merge points), a share
     /// of another number of layers, bounds that leave nothing between them, or `only` together with a bound.
-    pub fn resolve(&self, graph: &Graph) -> Result<Vec<MergePoint>> {
+    pub fn resolve(&self, graph: &Graph, n_models: usize) -> Result<Chosen> {
         let spaces = graph.spaces()?;
         let network = Network { graph, points: graph.merge_points(&spaces), spaces, n_layers: graph.n_layers() };
         if let Some(values) = &self.only {
@@ -102,7 +114,7 @@ impl Selection {
                     "a list of merge points and stop-at or start-at exclude each other; give one or the other".into(),
                 ));
             }
-            return network.only(values);
+            return Ok(Chosen { points: network.only(values)?, apart: vec![] });
         }
         let stop = self.stop_at.as_ref().map(|bound| network.positions(bound)).transpose()?;
         let start = self.start_at.as_ref().map(|bound| network.positions(bound)).transpose()?;
@@ -118,7 +130,7 @@ impl Selection {
                 network.listing()
             )));
         }
-        Ok(chosen)
+        network.worth_merging(chosen, n_models)
     }
 }
 
@@ -241,6 +253,34 @@ impl Network<'_> {
         self.points.iter().filter(|point| merged.contains(&kin(point))).cloned().collect()
     }
 
+    /// Leaves out, one after the other, what saves most by being left out: of the spaces that carried features meet.
+    fn worth_merging(&self, points: Vec<MergePoint>, n_models: usize) -> Result<Chosen> {
+        let model = MacModel::new(self.graph, &self.spaces, &[], n_models)?;
+        let crossed = model.crossed();
+        let mut widths = vec![None; self.spaces.spaces.len()];
+        let mut together: BTreeMap<usize, Vec<SpaceId>> = BTreeMap::new();
+        for point in &points {
+            widths[point.space] = Some(point.dim);
+            together.entry(self.spaces.spaces[point.space].kin).or_default().push(point.space);
+        }
+        let mut together: Vec<Vec<SpaceId>> = together.into_values().collect();
+        together.retain(|spaces| spaces.iter().any(|space| crossed.contains(space)));
+        let mut macs = model.macs(&widths);
+        loop {
+            let without = |spaces: &[SpaceId]| {
+                let mut widths = widths.clone();
+                spaces.iter().for_each(|&space| widths[space] = None);
+                model.macs(&widths)
+            };
+            let least = together.iter().map(|spaces| without(spaces)).enumerate().min_by_key(|&(_, macs)| macs);
+            let Some((i, then)) = least.filter(|&(_, then)| then < macs) else { break };
+            together.remove(i).into_iter().for_each(|space| widths[space] = None);
+            macs = then;
+        }
+        let (points, apart) = points.into_iter().partition(|point| widths[point.space].is_some());
+        Ok(Chosen { points, apart })
+    }
+
     fn refusal(&self, reasons: &[String]) -> Error {
         Error::Request(format!("{}; {}", reasons.join("; "), self.listing()))
     }
@@ -265,7 +305,7 @@ mod tests {
             start_at: bound(start),
             only: (!only.is_empty()).then(|| only.iter().map(|&s| s.to_owned()).collect()),
         };
-        Ok(selection.resolve(&graph)?.into_iter().map(|p| p.name).collect())
+        Ok(selection.resolve(&graph, 2)?.points.into_iter().map(|p| p.name).collect())
     }
 
     const STAGE_1: [&str; 4] = ["layer1.0.relu", "layer1.1.relu", "layer1.2.relu", "layer1.2.relu_1"];
@@ -345,7 +385,66 @@ mod tests {
         graph.nodes.push(crate::graph::Node::new("cat", crate::graph::Op::Concat, parts));
         let stop = Selection { stop_at: Some(Bound::Value("cat".into())), ..Selection::default() };
         let start = Selection { start_at: Some(Bound::Value("cat".into())), ..Selection::default() };
-        assert_eq!(stop.resolve(&graph).unwrap().len(), 2);
-        assert_eq!(start.resolve(&graph).unwrap().len(), 12);
+        assert_eq!(stop.resolve(&graph, 2).unwrap().points.len(), 2);
+        assert_eq!(start.resolve(&graph, 2).unwrap().points.len(), 12);
+    }
+
+    /// An inverted bottleneck whose wide features go through something that is not followed.
+    fn carried_inside(wide: usize) -> Graph {
+        use crate::graph::{Call, Input, Node, Op, Window};
+        let conv = |in_channels, out_channels, k| Op::Conv2d {
+            in_channels,
+            out_channels,
+            window: Window::square(k, 1, k / 2),
+            groups: 1,
+            bias: true,
+        };
+        let layer = |name: &str, op: Op, input: &str| Node {
+            module: (!op.params().is_empty()).then(|| name.to_owned()),
+            ..Node::new(name, op, vec![input.to_owned()])
+        };
+        let rolled = Op::Call { call: Call::Roll { shifts: vec![1], dims: vec![1] }, shape: vec![1, wide, 4, 4] };
+        Graph {
+            arch: "bottleneck".into(),
+            input: Input { name: "x".into(), shape: vec![3, 4, 4] },
+            nodes: vec![
+                layer("stem", conv(3, 8, 3), "x"),
+                layer("wide", conv(8, wide, 1), "stem"),
+                layer("rolled", rolled, "wide"),
+                layer("followed", Op::Follow { shape: vec![wide, 4, 4], axis: 0 }, "rolled"),
+                layer("narrow", conv(wide, 8, 1), "followed"),
+                Node::new("sum", Op::Add, vec!["stem".into(), "narrow".into()]),
+                layer("deep", conv(8, 8, 3), "sum"),
+                Node::new("mean", Op::Mean, vec!["deep".into()]),
+                layer("head", Op::Linear { in_features: 8, out_features: 3, bias: true }, "mean"),
+            ],
+            outputs: vec!["head".into()],
+        }
+    }
+
+    #[test]
+    fn what_costs_more_merged_than_apart_stays_apart() {
+        let graph = carried_inside(32);
+        let spaces = graph.spaces().unwrap();
+        let all = graph.merge_points(&spaces);
+        let Chosen { points, apart } = Selection::default().resolve(&graph, 2).unwrap();
+        let names = |points: &[MergePoint]| points.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        assert_eq!((names(&points), names(&apart)), (vec!["sum".into(), "deep".into()], names(&all[..2])));
+        // No other choice is cheaper.
+        let model = MacModel::new(&graph, &spaces, &[], 2).unwrap();
+        let macs = |points: &[&MergePoint]| {
+            let mut widths = vec![None; spaces.spaces.len()];
+            points.iter().for_each(|point| widths[point.space] = Some(point.dim));
+            model.macs(&widths)
+        };
+        let chosen = macs(&points.iter().collect::<Vec<_>>());
+        for subset in 0..1_usize << all.len() {
+            let some: Vec<_> = all.iter().enumerate().filter(|(i, _)| subset >> i & 1 == 1).map(|(_, p)| p).collect();
+            assert!(macs(&some) >= chosen, "{subset:b}");
+        }
+        // Whoever names them has them merged; more models save more.
+        let only = Selection { only: Some(names(&all)), ..Selection::default() };
+        assert_eq!(only.resolve(&graph, 2).unwrap(), Chosen { points: all.clone(), apart: vec![] });
+        assert_eq!(Selection::default().resolve(&carried_inside(2), 2).unwrap().apart, vec![]);
     }
 }

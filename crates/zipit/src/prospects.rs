@@ -4,7 +4,7 @@
 use crate::apply::{Heads, apply};
 use crate::graph::{Cost, Fixed, Graph, MergePoint, Op, Space, SpaceId, Spaces};
 use crate::matching::Method;
-use crate::merge_set::{Bound, Selection};
+use crate::merge_set::{Bound, Chosen, Selection};
 use crate::plan::{Plan, PlanSettings, PointPlan};
 use crate::refit::Design;
 use crate::unmerge::UnmergeRule;
@@ -19,10 +19,12 @@ const NOTHING: f32 = 1e-6;
 /// What is merged of networks of one graph, and what stays as it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prospects {
-    /// Spaces that can be merged.
+    /// Spaces that are merged.
     pub n_spaces: usize,
     /// Their features, of one model.
     pub n_features: usize,
+    /// Spaces that could be merged, and every model keeps: [`Chosen::apart`](crate::merge_set::Chosen::apart).
+    pub apart: Vec<String>,
     /// Spaces that are merged together or not at all, by name.
     pub together: Vec<Vec<String>>,
     /// Spaces whose features stand in blocks that no merge crosses: name and number of blocks.
@@ -50,13 +52,13 @@ pub struct Kept {
 }
 
 impl Prospects {
-    /// Of networks of this graph.
+    /// Of N networks of this graph.
     ///
     /// # Errors
     /// A graph that cannot be analysed.
-    pub fn of(graph: &Graph) -> Result<Self> {
+    pub fn of(graph: &Graph, n_models: usize) -> Result<Self> {
         let spaces = graph.spaces()?;
-        let points = graph.merge_points(&spaces);
+        let Chosen { points, apart } = Selection::default().resolve(graph, n_models)?;
         let mut kin: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for point in &points {
             kin.entry(spaces.spaces[point.space].kin).or_default().push(point.name.clone());
@@ -69,6 +71,7 @@ impl Prospects {
         Ok(Self {
             n_spaces: points.len(),
             n_features: points.iter().map(|point| point.dim).sum(),
+            apart: apart.into_iter().map(|point| point.name).collect(),
             together: kin.into_values().filter(|names| names.len() > 1).collect(),
             blocks: points.iter().filter_map(|p| Some((p.name.clone(), p.blocks?.count))).collect(),
             fixed: spaces.spaces.iter().enumerate().filter_map(kept).collect(),
@@ -127,8 +130,8 @@ pub struct Stop {
 /// Models that cannot be merged.
 pub fn stops(models: &[&Model], at_most: usize) -> Result<Vec<Stop>> {
     let graph = &models[0].graph;
-    let (spaces, shapes) = (graph.spaces()?, graph.shapes()?);
-    let points = graph.merge_points(&spaces);
+    let shapes = graph.shapes()?;
+    let points = Selection::default().resolve(graph, models.len())?.points;
     let positions = |point: &MergePoint| shapes[point.measured.value.as_str()][1..].iter().product::<usize>();
     let mut ends: BTreeSet<usize> =
         (1..points.len()).filter(|&i| positions(&points[i - 1]) != positions(&points[i])).map(|i| i - 1).collect();
@@ -147,7 +150,7 @@ pub fn stops(models: &[&Model], at_most: usize) -> Result<Vec<Stop>> {
     for k in 0..n {
         let name = &points[ends[k * ends.len() / n]].name;
         let selection = Selection { stop_at: Some(Bound::Value(name.clone())), ..Selection::default() };
-        let chosen = selection.resolve(graph)?;
+        let chosen = selection.resolve(graph, models.len())?.points;
         // What can only be merged together may come to the same as another stop.
         if stops.iter().all(|other| other.n_points != chosen.len()) {
             stops.push(stop(Some(name.clone()), &chosen)?);
@@ -241,7 +244,7 @@ mod tests {
             ],
             outputs: vec!["fc".into()],
         };
-        let found = Prospects::of(&graph).unwrap();
+        let found = Prospects::of(&graph, 2).unwrap();
         assert_eq!((found.n_spaces, found.n_features, found.n_batch_norms), (2, 12, 0));
         assert_eq!(found.together, [["a", "norm"]]);
         assert_eq!(found.blocks, [("a".to_owned(), 2), ("norm".to_owned(), 2)]);
@@ -254,7 +257,7 @@ mod tests {
         bound.nodes.truncate(1);
         bound.nodes.extend([layer("logits", conv(8, 4, 2), "a"), Node::new("pooled", Op::Mean, vec!["logits".into()])]);
         bound.outputs = vec!["pooled".into()];
-        let found = Prospects::of(&bound).unwrap();
+        let found = Prospects::of(&bound, 2).unwrap();
         let kept = found.fixed.iter().find(|kept| kept.name == "a").unwrap();
         assert_eq!((kept.why.as_str(), kept.by.as_deref()), ("logits", Some("logits")));
         assert_eq!(found.n_spaces, 0);

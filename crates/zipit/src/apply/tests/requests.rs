@@ -12,7 +12,7 @@ fn resnet20() -> Graph {
 }
 
 fn selected(graph: &Graph, selection: &Selection) -> Vec<String> {
-    selection.resolve(graph).unwrap().into_iter().map(|p| p.name).collect()
+    selection.resolve(graph, 2).unwrap().points.into_iter().map(|p| p.name).collect()
 }
 
 fn refusal(models: &[&Model], plan: &crate::plan::Plan, heads: Heads) -> String {
