@@ -334,8 +334,8 @@ class Lowering:
         self.folded_nodes: dict[fx.Node, Carried] = {}
         self.stored_nodes: dict[str, Carried] = {}
         self.followed: dict[tuple[str, int], str] = {}
-        self.carried: list[LoweringError] = []
-        """Why features stop being followed, where they do."""
+        self.carried: list[tuple[LoweringError, str]] = []
+        """Why features stop being followed, and the node that is carried there."""
         self._not_carried: LoweringError | None = None
         self._refused: dict[LoweringError, int] = {}
         self._of_image: set[LoweringError] = set()
@@ -415,7 +415,7 @@ class Lowering:
                 if isinstance(otherwise, Carried) and not any(
                     isinstance(self._env.get(given), Carried) for given in node.all_input_nodes
                 ):
-                    self.carried.append(error)
+                    self.carried.append((error, otherwise.name))
                 return otherwise
             if (why := self._not_carried) and self.trace.site(node).op not in HANDLERS:
                 error = why

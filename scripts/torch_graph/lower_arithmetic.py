@@ -8,6 +8,7 @@ from math import isclose, prod
 import torch
 
 from .axes import BATCH, FEATURES, REPEATED, Atom, AxesError, Axis, Layout, join
+from . import lower_norms
 from .graph import Json
 from .lower import Call, lowers
 from .trace import BATCH_SIZE
@@ -25,6 +26,8 @@ def _scaled(call: Call, x: View, scale: float, shift: float) -> View:
 
 @lowers("mul", "multiply")
 def _mul(call: Call) -> View | Scores:
+    if (normed := lower_norms.product(call)) is not None:
+        return normed
     a, b = call["self"], call["other"]
     if isinstance(a, Number):
         a, b = b, a
@@ -35,11 +38,22 @@ def _mul(call: Call) -> View | Scores:
     return _combined(call, "mul", "layer_scale", a, b)
 
 
+@lowers("addcmul")
+def _addcmul(call: Call) -> View:
+    """input + value · tensor1 · tensor2."""
+    product = _combined(call, "mul", "layer_scale", call["tensor1"], call["tensor2"])
+    if (value := call.args.get("value", 1)) != 1:
+        product = _scaled(call, product, value, 0)
+    return _combined(call, "add", "position_embedding", call["self"], product)
+
+
 @lowers("div", "divide", "true_divide")
 def _div(call: Call) -> View | Scores:
     a, b = call["self"], call["other"]
     if isinstance(a, View) and isinstance(b, View) and _is_softsign(call, a, b):
         return call.emit({"op": "activation", "function": "softsign"}, [a], a.layout).seen(a.layout, a.site)
+    if not call.args.get("rounding_mode") and (normed := lower_norms.quotient(call)) is not None:
+        return normed
     if not isinstance(b, Number) or call.args.get("rounding_mode"):
         raise call.refuse("divides by something that is not a number")
     return _scale_scores(call, a, 1 / b) if isinstance(a, Scores) else _scaled(call, call.computed(a), 1 / b, 0)

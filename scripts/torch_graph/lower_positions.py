@@ -117,16 +117,21 @@ def _join(call: Call) -> View:
     return call.emit({"op": "join", "axis": dim - 1}, views, Layout(tuple(dims), by_axis))
 
 
-@along("mean", "sum", "amax", "amin")
+_REDUCTIONS = {"linalg_vector_norm": "norm"}
+
+
+@along("mean", "sum", "amax", "amin", "linalg_vector_norm")
 def _reduce(call: Call) -> View:
     view = call.tensor()
+    if call.args.get("ord", 2) != 2 or call.args.get("dim") is None:
+        raise call.refuse("a norm of another order than 2, or over everything")
     given = call["dim"] if isinstance(call["dim"], (list, tuple)) else [call["dim"]]
     axes = sorted(d % view.ndim for d in given)
     if not axes:
         raise call.refuse("mixes images of the batch")
     view, dims = placed(call, view, axes)
     sizes = tuple(1 if d in dims else n for d, n in enumerate(view.layout.dims))
-    function = {"name": "reduce", "function": call.site.op, "dims": sorted(dims), "keepdim": True}
+    function = {"name": "reduce", "function": _REDUCTIONS.get(call.site.op, call.site.op), "dims": sorted(dims), "keepdim": True}
     layout = resized(view.layout, sizes)
     made = View(emit(call, view, function, sizes), layout)
     return made if call.args.get("keepdim") else made.seen(layout.drop(axes), call.site)

@@ -20,7 +20,7 @@ LAYERS = {"conv2d", "linear", "batch_norm2d", "layer_norm", "group_norm"}
 OTHERS = {
     *("relu", "activation", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "flatten", "tokens"),
     *("select_token", "prepend_tokens", "position_embedding", "layer_scale", "affine", "attention", "add", "mul"),
-    *("concat", "slice", "channel_shuffle", "pad", "stored", "call", "follow", "positions", "join"),
+    *("concat", "slice", "channel_shuffle", "pad", "power_mean_norm", "stored", "call", "follow", "positions", "join"),
 }
 
 
@@ -96,6 +96,10 @@ def apply(
             moved = x.movedim(1, -1) if rank > 1 else x
             made = layer(moved) if layer is not None else _with_parameters(op, moved, p)
             return made.movedim(-1, 1) if rank > 1 else made
+        case "power_mean_norm":
+            square = op["power"] == 2
+            mean = (x.square() if square else x).mean(1, keepdim=True) + op["eps"]
+            return x / (mean.sqrt() if square else mean)
         case "relu":
             return F.relu(x)
         case "activation":

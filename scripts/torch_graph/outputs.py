@@ -67,7 +67,9 @@ def _lowered(trace: Trace, arch: str) -> Lowered:
     graph = lowering.builder.finish(arch, names)
     endings = [ending for _, ending in ends]
     followed = [is_followed(lowering.builder, name) for name in names]
-    return Lowered(graph, shapes, followed, lowering.builder.repeated, lowering.folded, lowering.origins, endings, lowering.carried)
+    left = {node["name"] for node in graph["nodes"]}
+    carried = [error for error, name in lowering.carried if name in left]
+    return Lowered(graph, shapes, followed, lowering.builder.repeated, lowering.folded, lowering.origins, endings, carried)
 
 
 def is_followed(builder: GraphBuilder, name: str) -> bool:

@@ -40,6 +40,11 @@ pub(crate) fn compute(
             let normed = last.f_layer_norm(shape, Some(params[0]), params.get(1).copied(), *eps, true)?;
             features_first(&normed)
         }
+        Op::PowerMeanNorm { power, eps, .. } => {
+            let powers = if *power == 1 { first.shallow_clone() } else { first.f_square()? };
+            let mean = powers.f_mean_dim(&[1_i64][..], true, None)?.f_add_scalar(*eps)?;
+            first.f_div(&if *power == 1 { mean } else { mean.f_sqrt()? })
+        }
         Op::GroupNorm { num_groups, eps, .. } => {
             first.f_group_norm(*num_groups as i64, Some(params[0]), Some(params[1]), *eps, true)
         }

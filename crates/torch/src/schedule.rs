@@ -78,6 +78,7 @@ fn overwrites(op: &Op, producer: &Node, alike: bool) -> bool {
         Op::Conv2d { .. } | Op::Linear { .. } | Op::BatchNorm2d { .. } => true,
         Op::Add => producer.inputs.len() > 1,
         Op::LayerNorm { .. }
+        | Op::PowerMeanNorm { .. }
         | Op::GroupNorm { .. }
         | Op::Relu
         | Op::Activation { .. }
@@ -112,6 +113,7 @@ fn overwrites(op: &Op, producer: &Node, alike: bool) -> bool {
         | Op::Linear { .. }
         | Op::BatchNorm2d { .. }
         | Op::LayerNorm { .. }
+        | Op::PowerMeanNorm { .. }
         | Op::GroupNorm { .. }
         | Op::Activation { .. }
         | Op::MaxPool2d { .. }

@@ -40,7 +40,7 @@ pub(crate) fn values(model: &Model, image: &ArrayD<f64>) -> BTreeMap<String, Arr
                 }
                 y
             }
-            Op::LayerNorm { .. } | Op::GroupNorm { .. } => normed(&node.op, x, &param),
+            Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::PowerMeanNorm { .. } => normed(&node.op, x, &param),
             Op::BatchNorm2d { eps, .. } => {
                 let [gamma, beta, mean, var] = ["weight", "bias", "running_mean", "running_var"].map(param);
                 ArrayD::from_shape_fn(x.raw_dim(), |at| {
@@ -156,6 +156,12 @@ fn normed(op: &Op, x: &ArrayD<f64>, param: &dyn Fn(&str) -> ArrayD<f64>) -> Arra
                 (x[&at] - mean[&place]) / (var[&place] + eps).sqrt() * weight[[at[0]]] + shift[[at[0]]]
             })
         }
+        Op::PowerMeanNorm { power, eps, .. } => {
+            let mean = x.mapv(|v| v.powi(*power as i32)).mean_axis(Axis(0)).unwrap();
+            ArrayD::from_shape_fn(x.raw_dim(), |at| {
+                x[&at] / (mean[&IxDyn(&at.slice()[1..])] + eps).powf(1.0 / *power as f64)
+            })
+        }
         Op::GroupNorm { num_groups, eps, .. } => {
             let width = x.len() / num_groups;
             let rows = x.to_shape((*num_groups, width)).unwrap().to_owned().into_dyn();
@@ -221,6 +227,10 @@ fn called(call: &Call, inputs: &[ArrayD<f64>]) -> ArrayD<f64> {
         Call::Reduce { function: Reduction::Amax, dims, keepdim: true } => dims.iter().fold(x.clone(), |x, &dim| {
             x.map_axis(Axis(dim), |lane| lane.iter().copied().fold(f64::NEG_INFINITY, f64::max)).insert_axis(Axis(dim))
         }),
+        Call::Reduce { function: Reduction::Norm, dims, keepdim: true } => {
+            let squares = |x: ArrayD<f64>, &dim: &usize| x.sum_axis(Axis(dim)).insert_axis(Axis(dim));
+            dims.iter().fold(x * x, squares).mapv(f64::sqrt)
+        }
         Call::Affine { scale, shift } => x.mapv(|v| v * scale + shift),
         Call::Combine { function: Combination::Mul } => x * &inputs[1],
         other => panic!("{other} is not modelled here"),

@@ -20,6 +20,7 @@ impl View<'_> {
             Op::Linear { bias, .. } => Op::Linear { in_features: read(), out_features: made, bias },
             Op::BatchNorm2d { eps, .. } => Op::BatchNorm2d { num_features: made, eps },
             Op::LayerNorm { eps, bias, .. } => Op::LayerNorm { num_features: made, eps, bias },
+            Op::PowerMeanNorm { power, eps, .. } => Op::PowerMeanNorm { num_features: made, power, eps },
             Op::GroupNorm { num_groups, num_features, eps } => Op::GroupNorm {
                 num_groups: if num_groups == 1 { 1 } else { made / (num_features / num_groups) },
                 num_features: made,

@@ -66,6 +66,7 @@ impl Graph {
                 }
                 Op::BatchNorm2d { .. }
                 | Op::LayerNorm { .. }
+                | Op::PowerMeanNorm { .. }
                 | Op::GroupNorm { .. }
                 | Op::Relu
                 | Op::Activation { .. }

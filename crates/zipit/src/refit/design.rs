@@ -35,6 +35,7 @@ impl Design {
             }
             Op::BatchNorm2d { num_features, .. } => Some(Self { n_groups: num_features, n_inputs: 1, n_outputs: 1 }),
             Op::LayerNorm { .. }
+            | Op::PowerMeanNorm { .. }
             | Op::GroupNorm { .. }
             | Op::Relu
             | Op::Activation { .. }

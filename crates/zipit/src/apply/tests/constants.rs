@@ -189,7 +189,10 @@ fn copies_are_found(original: &Model, orders: &[Orders], spaces: &Spaces, method
     let measured = Measured::of(&models, &points, n_images);
     for &method in methods {
         // `b` of the oddities makes five features of two channels, which leaves directions that any rotation serves.
-        let ambiguous = graph.arch == "oddities" && matches!(method, Method::Cca { .. });
+        // k-means makes groups of unequal sizes of features that are equal, which a norm counts.
+        let normalised = points.iter().any(|point| point.normalised);
+        let ambiguous = graph.arch == "oddities" && matches!(method, Method::Cca { .. })
+            || normalised && matches!(method, Method::Kmeans { .. });
         if ambiguous || method == Method::Optimal && models.len() > 2 {
             continue;
         }

@@ -142,7 +142,7 @@ pub fn convolutional() -> Graph {
 /// What newer networks are made of, which no builder makes: groups of channels, attention heads, norms of each sample,
 /// gates, learned tokens and scales, features split and shuffled.
 pub fn modern() -> Vec<Graph> {
-    vec![grouped(), transformer(), shuffled(), windows(), carried(), tied(), uneven()]
+    vec![grouped(), transformer(), shuffled(), windows(), carried(), tied(), uneven(), responses()]
 }
 
 /// Networks whose outputs are no vectors of logits.
@@ -387,6 +387,28 @@ fn carried() -> Graph {
         ("head", linear(6, 3), "read"),
     ];
     network("carried", [2, 3, 4], nodes, "head")
+}
+
+/// Features divided by their power mean: a response normalised over positions, which gates what it is of, and RMSNorm.
+fn responses() -> Graph {
+    let along = |call, shape: &[usize]| Op::Positions { call, shape: shape.to_vec() };
+    let norm = |num_features, power| Op::PowerMeanNorm { num_features, power, eps: 1e-2 };
+    let nodes = vec![
+        ("stem", conv(2, 5, 3, 1), "x"),
+        ("rms", norm(5, 2), "stem"),
+        ("wide", conv(5, 8, 1, 1), "rms"),
+        ("relu", Op::Relu, "wide"),
+        ("response", along(Call::Reduce { function: Reduction::Norm, dims: vec![2, 3], keepdim: true }, &[8, 1, 1]), "relu"),
+        ("relative", norm(8, 1), "response"),
+        ("gated", Op::Mul, "relu relative"),
+        ("scaled", Op::LayerScale { shape: vec![8, 1, 1], axis: 0 }, "gated"),
+        ("both", Op::Add, "relu scaled"),
+        ("narrow", conv(8, 5, 1, 1), "both"),
+        ("sum", Op::Add, "stem narrow"),
+        ("mean", Op::Mean, "sum"),
+        ("head", linear(5, 3), "mean"),
+    ];
+    network("responses", [2, 3, 4], nodes, "head")
 }
 
 /// Blocks that are put together from parts, and features in blocks of two sizes, stay every model's own; what lies between

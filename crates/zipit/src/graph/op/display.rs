@@ -13,6 +13,7 @@ impl Op {
             Self::BatchNorm2d { .. } => "BatchNorm2d",
             Self::LayerNorm { .. } => "LayerNorm",
             Self::GroupNorm { .. } => "GroupNorm",
+            Self::PowerMeanNorm { .. } => "PowerMeanNorm",
             Self::Relu => "ReLU",
             Self::Activation { function } => function.kind(),
             Self::MaxPool2d { .. } => "MaxPool2d",
@@ -69,6 +70,7 @@ impl fmt::Display for Op {
             Self::GroupNorm { num_groups, num_features, eps } => {
                 write!(f, " {num_features}, {num_groups} groups, eps {eps}")
             }
+            Self::PowerMeanNorm { num_features, power, eps } => write!(f, " {num_features}, power {power}, eps {eps}"),
             Self::MaxPool2d { window } => write!(f, " {window}"),
             Self::AvgPool2d { window, count_include_pad } => {
                 write!(f, " {window}{}", if *count_include_pad { "" } else { ", padding not counted" })

@@ -68,6 +68,16 @@ pub enum Op {
         /// Added to the variance.
         eps: f64,
     },
+    /// Divides the features of each position by their power mean: `x_c / (mean_c x_c^p + ε)^{1/p}`. p = 2 is RMSNorm without
+    /// its weight; p = 1, of norms over positions, is what ConvNeXt v2's global response normalisation multiplies with.
+    PowerMeanNorm {
+        /// C.
+        num_features: usize,
+        /// p: 1 or 2.
+        power: usize,
+        /// Added to the mean of the powers.
+        eps: f64,
+    },
     /// max(0, x).
     Relu,
     /// Another function of each number by itself.
@@ -243,6 +253,7 @@ impl Op {
             Self::Linear { .. } => Nature::Mixing,
             Self::BatchNorm2d { .. }
             | Self::LayerNorm { .. }
+            | Self::PowerMeanNorm { .. }
             | Self::GroupNorm { .. }
             | Self::Relu
             | Self::Activation { .. }
@@ -303,6 +314,7 @@ impl Op {
             | Self::Linear { .. }
             | Self::BatchNorm2d { .. }
             | Self::LayerNorm { .. }
+            | Self::PowerMeanNorm { .. }
             | Self::GroupNorm { .. }
             | Self::Relu
             | Self::Activation { .. }
@@ -334,6 +346,7 @@ impl Op {
             | Self::Linear { .. }
             | Self::BatchNorm2d { .. }
             | Self::LayerNorm { .. }
+            | Self::PowerMeanNorm { .. }
             | Self::GroupNorm { .. }
             | Self::Relu
             | Self::Activation { .. }
@@ -359,7 +372,7 @@ impl Op {
     #[must_use]
     pub fn normalises_samples(&self) -> bool {
         match self {
-            Self::LayerNorm { .. } | Self::GroupNorm { .. } => true,
+            Self::LayerNorm { .. } | Self::GroupNorm { .. } | Self::PowerMeanNorm { .. } => true,
             Self::Conv2d { .. }
             | Self::Linear { .. }
             | Self::BatchNorm2d { .. }
@@ -398,6 +411,7 @@ impl Op {
             Self::Conv2d { .. } | Self::Linear { .. } => true,
             Self::BatchNorm2d { .. }
             | Self::LayerNorm { .. }
+            | Self::PowerMeanNorm { .. }
             | Self::GroupNorm { .. }
             | Self::Relu
             | Self::Activation { .. }

@@ -32,6 +32,13 @@ impl Op {
                 eps(e)?;
                 vec![*num_features]
             }
+            Self::PowerMeanNorm { eps: e, num_features, power } => {
+                eps(e)?;
+                if ![1, 2].contains(power) {
+                    return Err(format!("a power mean of order {power} is not known, only 1 and 2"));
+                }
+                vec![*num_features]
+            }
             Self::GroupNorm { eps: e, num_features, num_groups } => {
                 eps(e)?;
                 vec![*num_features, *num_groups]

@@ -51,6 +51,7 @@ impl Op {
             }
             Self::Attention { bias, .. } => bias.iter().map(|shape| learned("bias", shape.to_vec())).collect(),
             Self::Relu
+            | Self::PowerMeanNorm { .. }
             | Self::Activation { .. }
             | Self::MaxPool2d { .. }
             | Self::AvgPool2d { .. }
@@ -85,6 +86,7 @@ impl Op {
             | Self::Linear { .. }
             | Self::BatchNorm2d { .. }
             | Self::LayerNorm { .. }
+            | Self::PowerMeanNorm { .. }
             | Self::GroupNorm { .. }
             | Self::Relu
             | Self::Activation { .. }

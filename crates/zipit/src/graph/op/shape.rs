@@ -39,7 +39,9 @@ impl Op {
                 [f, positions @ ..] if f == in_features => Ok([&[*out_features], positions].concat()),
                 other => Err(format!("expects {in_features} features, is given {other:?}")),
             },
-            Self::BatchNorm2d { num_features, .. } | Self::LayerNorm { num_features, .. } => {
+            Self::BatchNorm2d { num_features, .. }
+            | Self::LayerNorm { num_features, .. }
+            | Self::PowerMeanNorm { num_features, .. } => {
                 expect_features(one()?[0], *num_features, "channels")?;
                 Ok(one()?.to_vec())
             }

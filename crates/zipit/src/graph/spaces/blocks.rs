@@ -114,6 +114,7 @@ fn blocked(node: &Node) -> Option<(usize, Vec<&str>)> {
         | Op::Linear { .. }
         | Op::BatchNorm2d { .. }
         | Op::LayerNorm { .. }
+        | Op::PowerMeanNorm { .. }
         | Op::Relu
         | Op::Activation { .. }
         | Op::MaxPool2d { .. }

@@ -69,6 +69,7 @@ impl Features {
             Op::Conv2d { .. }
             | Op::BatchNorm2d { .. }
             | Op::LayerNorm { .. }
+            | Op::PowerMeanNorm { .. }
             | Op::GroupNorm { .. }
             | Op::Relu
             | Op::Activation { .. }
