@@ -115,6 +115,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     ),
     "timm_convnextv2_atto": Architecture("timm:convnextv2_atto", 32),
+    "timm_edgenext_xx_small": Architecture("timm:edgenext_xx_small", 32),
 }
 
 

@@ -74,10 +74,45 @@ class Standardised(nn.Conv2d):
         return F.conv2d(x, self.weight - self.weight.mean(), self.bias)
 
 
+class Response(nn.Module):
+    """ConvNeXt V2's global response normalisation, as timm and as its authors write it."""
+
+    def __init__(self, authors: bool) -> None:
+        super().__init__()
+        self.authors = authors
+        self.weight, self.bias = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.permute(0, 2, 3, 1)
+        response = x.norm(p=2, dim=(1, 2), keepdim=True)
+        relative = response / (response.mean(dim=-1, keepdim=True) + 1e-6)
+        if self.authors:
+            return (self.weight * (x * relative) + self.bias + x).permute(0, 3, 1, 2)
+        return (x + torch.addcmul(self.bias, self.weight, x * relative)).permute(0, 3, 1, 2)
+
+
+class TokenRms(nn.Module):
+    def __init__(self, affine: bool) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(8, elementwise_affine=affine)
+        if affine:
+            nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
 def in_place_through_a_view(x: torch.Tensor) -> torch.Tensor:
     flat = x.flatten(2)
     x.relu_()
     return x + flat.view(x.shape)
+
+
+def _changed_after_its_mean(x: torch.Tensor) -> torch.Tensor:
+    x = x + 0
+    mean = x.pow(2).mean(1, keepdim=True) + 1e-3
+    x.add_(1)
+    return x * torch.rsqrt(mean)
 
 
 FOLLOWED: dict[str, Middle] = {
@@ -98,6 +133,12 @@ FOLLOWED: dict[str, Middle] = {
     "sigmoid of a parameter": Learned(lambda x, p: x * p.sigmoid(), 8, 1, 1),
     "masked attention": CrossAttention(masked=True),
     "attention within windows": CrossAttention(windows=True),
+    "global response normalisation": Response(authors=False),
+    "global response normalisation, as its authors write it": Response(authors=True),
+    "RMSNorm": TokenRms(affine=True),
+    "RMSNorm without weight": TokenRms(affine=False),
+    "RMSNorm written out": lambda x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-3),
+    "RMSNorm of casts, a quotient": lambda x: x / torch.sqrt((x.float() * x.float()).mean(1, keepdim=True) + 1e-3),
     "in-place op seen through a view": in_place_through_a_view,
 }
 """Nothing is carried."""
@@ -117,6 +158,8 @@ CARRIED: dict[str, Middle] = {
     "the first before a parameter": nn.Sequential(nn.InstanceNorm2d(8), nn.BatchNorm2d(8)),
     "softmax": lambda x: x.softmax(1),
     "every other feature": lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1),
+    "mean of the features of something else": lambda x: x * torch.rsqrt(x.abs().pow(2).mean(1, keepdim=True) + 1e-3),
+    "mean from before a change in place": _changed_after_its_mean,
     "division by a parameter": Learned(lambda x, p: x / p, 8, 1, 1),
     "spatial gate": lambda x: x * x[:, :1].sigmoid(),
     "constant tensor": lambda x: x + torch.arange(7.0),

@@ -114,6 +114,8 @@ def op_params(op: Json) -> list[str]:
             return ["weight", "bias"]
         case "prepend_tokens" | "position_embedding" | "layer_scale" | "stored":
             return ["weight"]
+        case "power_mean_norm":
+            return ["weight"] if op["power"] == 2 else []
         case "attention":
             return ["bias"] if "bias" in op else []
         case _:

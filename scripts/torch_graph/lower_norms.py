@@ -1,7 +1,7 @@
 """Norms by power means, which PyTorch networks write out: x / (mean_c xᵖ + ε)^(1/p) over the features, found in the trace.
 
 p = 1, of norms over positions, is what global response normalisation (ConvNeXt V2, arXiv 2301.00808, equation 2) multiplies
-with; p = 2 is RMSNorm (arXiv 1910.07467) without its weight.
+with; p = 2 is RMSNorm (arXiv 1910.07467), of weight 1 where it is written out: what scales it then is a layer of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from .axes import FEATURES
 from .lower import CARRIER, Call, lowers
 from .trace import changes_its_input, function_name
 from .values import View
@@ -41,17 +42,17 @@ def _rms_norm(call: Call) -> View:
         raise call.refuse(f"normalises over {call['normalized_shape']}; only one axis, the features, can be merged")
     x = call.tensor("input")
     eps = torch.finfo(torch.float32).eps if call["eps"] is None else call["eps"]
-    if call["weight"] is None:
-        return _normed(call, x, x.ndim - 1, 2, eps)
-    made = _normed(call, x, x.ndim - 1, 2, eps, call.site.part("normed"))
-    op = {"op": "layer_scale", "shape": list(call["weight"].layout.shape), "axis": 0}
-    return call.emit(op, [made], made.layout, {"weight": call.parameter("weight")})
+    weight = call.filled("weight", x.layout.shape[-1], 1.0)
+    return _normed(call, x, x.ndim - 1, 2, eps, weight)
 
 
-def _normed(call: Call, x: View, axis: int, power: int, eps: float, name: str | None = None) -> View:
+def _normed(call: Call, x: View, axis: int, power: int, eps: float, weight: str | None = None) -> View:
     x = call.vector(x, axis)
-    op = {"op": "power_mean_norm", "num_features": x.layout.dims[1], "power": power, "eps": float(eps)}
-    return call.emit(op, [x], x.layout, name=name)
+    n = x.layout.dims[FEATURES]
+    if power == 2 and weight is None:
+        weight = call.lowering.fold(torch.ones(n), f"{call.site.path}.weight".lstrip("."), None)
+    op = {"op": "power_mean_norm", "num_features": n, "power": power, "eps": float(eps)}
+    return call.emit(op, [x], x.layout, {"weight": weight} if weight else None)
 
 
 def _found(call: Call, x: Any, mean: Any, power: int) -> View | None:

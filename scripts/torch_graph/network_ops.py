@@ -97,9 +97,10 @@ def apply(
             made = layer(moved) if layer is not None else _with_parameters(op, moved, p)
             return made.movedim(-1, 1) if rank > 1 else made
         case "power_mean_norm":
-            square = op["power"] == 2
-            mean = (x.square() if square else x).mean(1, keepdim=True) + op["eps"]
-            return x / (mean.sqrt() if square else mean)
+            if op["power"] == 1:
+                return x / (x.mean(1, keepdim=True) + op["eps"])
+            mean = x.square().mean(1, keepdim=True) + op["eps"]
+            return x / mean.sqrt() * p["weight"].reshape(-1, *[1] * (x.ndim - 2))
         case "relu":
             return F.relu(x)
         case "activation":

@@ -99,5 +99,5 @@ architectures! {
     resnet18 resnet34 resnet50 resnet101 wide_resnet50_2 resnext50_32x4d vgg11 vgg11_bn vgg16 vgg16_bn alexnet densenet121
     mobilenet_v2 mobilenet_v3_large efficientnet_b0 shufflenet_v2_x1_0 googlenet inception_v3 convnext_tiny regnet_y_400mf
     vit_b_16 vit_small timm_vit_tiny_patch16_224 timm_efficientnet_lite0 timm_resnet18d timm_convnext_atto
-    swin_small timm_convnextv2_atto
+    swin_small timm_convnextv2_atto timm_edgenext_xx_small
 }

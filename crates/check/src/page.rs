@@ -115,7 +115,11 @@ fn spaces(prospects: &Prospects, facts: &mut Table) {
     let Prospects { n_spaces, n_features, apart, together, blocks, fixed, not_solved, n_batch_norms } = prospects;
     facts.row(["what is merged".to_owned(), format!("{n_spaces} spaces of {n_features} features")]);
     if !apart.is_empty() {
-        let what = format!("{} spaces beside carried nodes, where merging costs more than it saves: {}", apart.len(), some(apart));
+        let what = format!(
+            "{} spaces beside carried nodes, where merging costs more than it saves: {}",
+            apart.len(),
+            some(apart)
+        );
         facts.row(["left to each model".to_owned(), what]);
     }
     let groups: Vec<String> = together.iter().map(|names| names.join(" + ")).collect();

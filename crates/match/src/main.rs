@@ -5,6 +5,7 @@ mod predict;
 mod print;
 mod report;
 mod search;
+mod selection;
 mod settings;
 mod solve;
 mod widths;
@@ -17,7 +18,7 @@ use solve::Problem;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use widths::{PointsFile, WidthArgs};
-use zipit::merge_set::{Bound, Chosen, MidStream, Selection};
+use zipit::merge_set::{Bound, Selection};
 use zipit::plan::Plan;
 use zipit_artifact::stats::StatsReader;
 use zipit_artifact::{plan as plan_file, report as report_file};
@@ -83,24 +84,8 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let selection =
         Selection { stop_at: args.stop_at.clone(), start_at: args.start_at.clone(), only: args.merge_only.clone() };
     let n_models = header.models.len();
-    let Chosen { points, apart } =
-        selection.resolve(&header.graph, n_models).with_context(|| format!("{}", args.stats.display()))?;
-    if !apart.is_empty() {
-        let names: Vec<&str> = apart.iter().map(|point| point.name.as_str()).collect();
-        tracing::info!(
-            "{} merge points stay each model's own: beside nodes that are carried, merging them would cost more FLOPs than \
-             it saves (--merge-only merges them all the same): {}",
-            names.len(),
-            names.join(", ")
-        );
-    }
-    for MidStream { bound, layers: [first, last], ends_at } in selection.mid_stream(&header.graph)? {
-        tracing::warn!(
-            "`{bound}` is in the middle of a residual stream, which is merged from end to end or not at all: from layer \
-             {first} to `{ends_at}` ({last}/{} layers)",
-            header.graph.n_layers()
-        );
-    }
+    let points =
+        selection::points(&selection, &header.graph, n_models).with_context(|| format!("{}", args.stats.display()))?;
     let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;
     let file = args.widths.points.as_deref().map(|path| widths::read(path, &points, settings.method)).transpose()?;
     let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, [].into());

@@ -27,9 +27,10 @@ pub fn initialise(graph: &Graph, seed: u64) -> Result<StateDict> {
                     ArrayD::from_shape_simple_fn(shape, || (scale * normal(&mut rng)) as f32)
                 }
                 (Op::BatchNorm2d { .. }, "weight" | "running_var")
-                | (Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::LayerScale { .. }, "weight") => {
-                    ArrayD::ones(shape)
-                }
+                | (
+                    Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::PowerMeanNorm { .. } | Op::LayerScale { .. },
+                    "weight",
+                ) => ArrayD::ones(shape),
                 _ => ArrayD::zeros(shape),
             };
             weights.entry(node.tensor(param.name)).or_insert(tensor);

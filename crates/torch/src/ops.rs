@@ -43,7 +43,10 @@ pub(crate) fn compute(
         Op::PowerMeanNorm { power, eps, .. } => {
             let powers = if *power == 1 { first.shallow_clone() } else { first.f_square()? };
             let mean = powers.f_mean_dim(&[1_i64][..], true, None)?.f_add_scalar(*eps)?;
-            first.f_div(&if *power == 1 { mean } else { mean.f_sqrt()? })
+            match params.first() {
+                Some(weight) => first.f_div(&mean.f_sqrt()?)?.f_mul(&learned(weight, 0, first)?),
+                None => first.f_div(&mean),
+            }
         }
         Op::GroupNorm { num_groups, eps, .. } => {
             first.f_group_norm(*num_groups as i64, Some(params[0]), Some(params[1]), *eps, true)

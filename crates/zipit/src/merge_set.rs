@@ -269,12 +269,16 @@ impl Network<'_> {
         loop {
             let without = |spaces: &[SpaceId]| {
                 let mut widths = widths.clone();
-                spaces.iter().for_each(|&space| widths[space] = None);
+                for &space in spaces {
+                    widths[space] = None;
+                }
                 model.macs(&widths)
             };
             let least = together.iter().map(|spaces| without(spaces)).enumerate().min_by_key(|&(_, macs)| macs);
             let Some((i, then)) = least.filter(|&(_, then)| then < macs) else { break };
-            together.remove(i).into_iter().for_each(|space| widths[space] = None);
+            for space in together.remove(i) {
+                widths[space] = None;
+            }
             macs = then;
         }
         let (points, apart) = points.into_iter().partition(|point| widths[point.space].is_some());
@@ -434,7 +438,9 @@ mod tests {
         let model = MacModel::new(&graph, &spaces, &[], 2).unwrap();
         let macs = |points: &[&MergePoint]| {
             let mut widths = vec![None; spaces.spaces.len()];
-            points.iter().for_each(|point| widths[point.space] = Some(point.dim));
+            for point in points {
+                widths[point.space] = Some(point.dim);
+            }
             model.macs(&widths)
         };
         let chosen = macs(&points.iter().collect::<Vec<_>>());

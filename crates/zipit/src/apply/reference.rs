@@ -158,8 +158,9 @@ fn normed(op: &Op, x: &ArrayD<f64>, param: &dyn Fn(&str) -> ArrayD<f64>) -> Arra
         }
         Op::PowerMeanNorm { power, eps, .. } => {
             let mean = x.mapv(|v| v.powi(*power as i32)).mean_axis(Axis(0)).unwrap();
+            let weight = if *power == 2 { param("weight") } else { ArrayD::ones(IxDyn(&[x.shape()[0]])) };
             ArrayD::from_shape_fn(x.raw_dim(), |at| {
-                x[&at] / (mean[&IxDyn(&at.slice()[1..])] + eps).powf(1.0 / *power as f64)
+                x[&at] / (mean[&IxDyn(&at.slice()[1..])] + eps).powf(1.0 / *power as f64) * weight[[at[0]]]
             })
         }
         Op::GroupNorm { num_groups, eps, .. } => {

@@ -389,7 +389,7 @@ fn carried() -> Graph {
     network("carried", [2, 3, 4], nodes, "head")
 }
 
-/// Features divided by their power mean: a response normalised over positions, which gates what it is of, and RMSNorm.
+/// Features divided by their power mean: a response normalised over positions, which gates what it is of, and `RMSNorm`.
 fn responses() -> Graph {
     let along = |call, shape: &[usize]| Op::Positions { call, shape: shape.to_vec() };
     let norm = |num_features, power| Op::PowerMeanNorm { num_features, power, eps: 1e-2 };
@@ -398,7 +398,11 @@ fn responses() -> Graph {
         ("rms", norm(5, 2), "stem"),
         ("wide", conv(5, 8, 1, 1), "rms"),
         ("relu", Op::Relu, "wide"),
-        ("response", along(Call::Reduce { function: Reduction::Norm, dims: vec![2, 3], keepdim: true }, &[8, 1, 1]), "relu"),
+        (
+            "response",
+            along(Call::Reduce { function: Reduction::Norm, dims: vec![2, 3], keepdim: true }, &[8, 1, 1]),
+            "relu",
+        ),
         ("relative", norm(8, 1), "response"),
         ("gated", Op::Mul, "relu relative"),
         ("scaled", Op::LayerScale { shape: vec![8, 1, 1], axis: 0 }, "gated"),

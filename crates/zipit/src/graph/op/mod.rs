@@ -68,8 +68,8 @@ pub enum Op {
         /// Added to the variance.
         eps: f64,
     },
-    /// Divides the features of each position by their power mean: `x_c / (mean_c x_c^p + ε)^{1/p}`. p = 2 is RMSNorm without
-    /// its weight; p = 1, of norms over positions, is what ConvNeXt v2's global response normalisation multiplies with.
+    /// Divides the features of each position by their power mean: `x_c / (mean_c x_c^p + ε)^{1/p}`. p = 2 is `RMSNorm`, with a
+    /// weight `[C]`; p = 1, of norms over positions, is what ConvNeXt V2's global response normalisation multiplies with.
     PowerMeanNorm {
         /// C.
         num_features: usize,

@@ -43,6 +43,7 @@ impl Op {
             ],
             Self::LayerNorm { num_features: c, bias, .. } => with_bias(vec![*c], *c, *bias),
             Self::GroupNorm { num_features: c, .. } => with_bias(vec![*c], *c, true),
+            Self::PowerMeanNorm { num_features: c, power: 2, .. } => vec![learned("weight", vec![*c])],
             Self::PrependTokens { num_tokens, num_features } => {
                 vec![learned("weight", vec![1, *num_tokens, *num_features])]
             }
