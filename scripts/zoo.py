@@ -209,7 +209,7 @@ leaves them: BatchNorm's statistics are those of {SETTLING_IMAGES} smooth images
 - **Δ**: the largest difference from PyTorch's logits on smooth images, relative to the larger of 1 and the largest logit.
   More than 1e-4 is refused, unless PyTorch in f32 is as far from PyTorch in f64 (then both are given).
 - **spaces**: feature spaces that are merged; in brackets those that every model keeps (features of one layer tied to each
-  other, blocks from parts or of two sizes).
+  other, blocks from parts or of two sizes, and spaces beside carried nodes where merging costs more than it saves).
 - **carried**: nodes that are run as PyTorch does and whose features are not followed ([ops.md](ops.md)): every model has its own.
 - **FLOPs**: of the network merged with its copy, in those of one (an ensemble has 2).
 - **permuted copy**: the largest difference of that merge's logits, relative to the largest logit; exact is at most {EXACT:.0e}.
@@ -267,7 +267,8 @@ def _row(label: str, row: dict | None) -> str:
         cells[1:4] = [f"{height}×{width}", f"{row['parameters'] / 1e6:.1f} M", f"{row['forward']:.1e}{spread}"]
         cells[5] = f"{sum(row['carried'].values())} of {row['nodes']}"
     if "spaces" in row:
-        cells[4] = str(row["spaces"]) + (f" ({row['kept']})" if row["kept"] else "")
+        kept = row["kept"] + row.get("apart", 0)
+        cells[4] = str(row["spaces"]) + (f" ({kept})" if kept else "")
     if "permuted" in row:
         cells[6:8] = [f"{row['flops']:.2f}", f"{row['permuted']:.1e}"]
     if "onnx" in row:

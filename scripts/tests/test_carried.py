@@ -108,10 +108,44 @@ def in_place_through_a_view(x: torch.Tensor) -> torch.Tensor:
     return x + flat.view(x.shape)
 
 
+class WrittenOut(nn.Module):
+    """RMSNorm as language models write it, with a weight of its own."""
+
+    def __init__(self, *shape: int, function: bool = False) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.rand(*shape) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.function:
+            return (F.rms_norm(x.permute(0, 2, 3, 1), (8,)) * self.weight).permute(0, 3, 1, 2)
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-5))
+
+
+class NormsFirst(nn.Conv2d):
+    """Normalises what it convolves: its weight is no norm's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-5))
+
+
 def _changed_after_its_mean(x: torch.Tensor) -> torch.Tensor:
     x = x + 0
     mean = x.pow(2).mean(1, keepdim=True) + 1e-3
     x.add_(1)
+    return x * torch.rsqrt(mean)
+
+
+def _mean_changed_through_a_view(x: torch.Tensor) -> torch.Tensor:
+    mean = x.pow(2).mean(1, keepdim=True)
+    mean.detach().clamp_(min=0.5)
+    return x * torch.rsqrt(mean)
+
+
+def _changed_through_a_view(x: torch.Tensor) -> torch.Tensor:
+    x = x + 0
+    mean = x.pow(2).mean(1, keepdim=True) + 1e-3
+    x.view(x.shape).clamp_(max=0.1)
     return x * torch.rsqrt(mean)
 
 
@@ -139,6 +173,9 @@ FOLLOWED: dict[str, Middle] = {
     "RMSNorm without weight": TokenRms(affine=False),
     "RMSNorm written out": lambda x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-3),
     "RMSNorm of casts, a quotient": lambda x: x / torch.sqrt((x.float() * x.float()).mean(1, keepdim=True) + 1e-3),
+    "RMSNorm written out, with a weight": WrittenOut(8, 1, 1),
+    "RMSNorm's function and a weight behind it": WrittenOut(8, function=True),
+    "RMSNorm inside a convolution": NormsFirst(8, 8, 1),
     "in-place op seen through a view": in_place_through_a_view,
 }
 """Nothing is carried."""
@@ -160,6 +197,8 @@ CARRIED: dict[str, Middle] = {
     "every other feature": lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1),
     "mean of the features of something else": lambda x: x * torch.rsqrt(x.abs().pow(2).mean(1, keepdim=True) + 1e-3),
     "mean from before a change in place": _changed_after_its_mean,
+    "mean changed through a view": _mean_changed_through_a_view,
+    "mean from before a change through a view": _changed_through_a_view,
     "division by a parameter": Learned(lambda x, p: x / p, 8, 1, 1),
     "spatial gate": lambda x: x * x[:, :1].sigmoid(),
     "constant tensor": lambda x: x + torch.arange(7.0),
@@ -187,6 +226,12 @@ def test_what_is_carried_can_be_trained_further() -> None:
     network = build(model_of(Net(nn.Sequential(PositionNorm(), Mixer())))).train()
     sum(output.sum() for output in network(torch.randn(2, 3, 16, 16)).values()).backward()
     assert all(parameter.grad is not None for name, parameter in network.named_parameters() if "mix" in name)
+
+
+def test_casts_to_integers_and_truths_are_refused() -> None:
+    for middle in (lambda x: x / (x.bool().float().mean(1, keepdim=True) + 1), lambda x: (8 * x).int().float()):
+        with pytest.raises(ZipitError, match="turns numbers into integers or truths"):
+            model_of(Net(middle))
 
 
 def test_tied_weights() -> None:

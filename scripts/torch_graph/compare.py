@@ -41,12 +41,16 @@ def check_images(model: Model, n: int = CHECK_IMAGES) -> torch.Tensor:
 def logits(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Every output of a module, in order, [B, …]. What the module changes in place, images or buffers, is as before."""
     before = [
-        (part, name, buffer, buffer.clone()) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)
+        (part, name, buffer, None if buffer is None else buffer.clone())
+        for part in module.modules()
+        for name, buffer in part._buffers.items()
     ]
     leaves = torch.utils._pytree.tree_leaves(module.eval()(images.clone()))
     found = [leaf.float().clone() for leaf in leaves]
     for part, name, buffer, value in before:
-        setattr(part, name, buffer.copy_(value))  # the module may have put another tensor, of another size, there
+        setattr(part, name, buffer)  # the module may have put another tensor, of another size, there
+        if buffer is not None and not torch.equal(buffer, value):
+            buffer.copy_(value)
     return found
 
 

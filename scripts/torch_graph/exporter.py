@@ -104,9 +104,10 @@ def _carried(lowered: Lowered) -> str | None:
         for (op, reason), nodes in list(kinds.items())[:MOST_TOLD]
     ]
     rest = [f"{len(kinds) - MOST_TOLD} more kinds"] if len(kinds) > MOST_TOLD else []
+    begins = f". It begins at {'; '.join(told + rest)}" if told else ""
     return (
         f"{n} of {len(lowered.graph['nodes'])} nodes are carried: their features are not followed, and every model keeps its own "
-        f"(docs/ops.md). It begins at {'; '.join(told + rest)}"
+        f"(docs/ops.md){begins}"
     )
 
 

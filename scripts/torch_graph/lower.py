@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -358,13 +359,16 @@ class Lowering:
 
     def fold(self, tensor: torch.Tensor, wish: str, node: fx.Node | None) -> str:
         """Gives a tensor that is computed now a name of its own in the file, `wish` where that is free."""
-        names = (wish if i == 0 else f"{wish}_{i}" for i in range(len(self.folded) + 1))
-        name = next(name for name in names if name not in self.folded)
+        sources = self._sources(node) if node is not None else set()
+        # A parameter's own name, only for what is computed from it and while nothing reads the parameter itself.
+        others = {name for name in self.trace.stored.values() if name not in sources or self.builder.owner(name)}
+        taken = self.folded.keys() | others
+        name = next(name for i in count() if (name := f"{wish}_{i}" if i else wish) not in taken)
         tensor = tensor.detach().to(torch.float32).contiguous().clone()
         # A mask's −∞ is a number here.
         limits = torch.finfo(torch.float32)
         self.folded[name] = tensor.clamp(limits.min, limits.max)
-        self.origins[name] = sorted(self._sources(node)) if node is not None else []
+        self.origins[name] = sorted(sources)
         return name
 
     def numbers_of(self, name: str) -> torch.Tensor:

@@ -18,6 +18,8 @@ from .trace import changes_its_input, function_name
 from .values import View
 
 CASTS = ("to", "_to_copy", "type_as", "float")
+VIEWS = (*CASTS, "reshape", "flatten", "contiguous", "view_as", "reshape_as", "expand_as", "chunk", "split", "tensor_split")
+"""What may give its input, or a part of it, and does not say so."""
 
 
 def quotient(call: Call) -> View | None:
@@ -42,6 +44,8 @@ def _rms_norm(call: Call) -> View:
         raise call.refuse(f"normalises over {call['normalized_shape']}; only one axis, the features, can be merged")
     x = call.tensor("input")
     eps = torch.finfo(torch.float32).eps if call["eps"] is None else call["eps"]
+    if eps < 0:
+        raise call.refuse(f"adds {eps}, which may leave the root of a negative number")
     weight = call.filled("weight", x.layout.shape[-1], 1.0)
     return _normed(call, x, x.ndim - 1, 2, eps, weight)
 
@@ -57,7 +61,7 @@ def _normed(call: Call, x: View, axis: int, power: int, eps: float, weight: str 
 
 def _found(call: Call, x: Any, mean: Any, power: int) -> View | None:
     x, view = _cast(x), call.lowering.found(x) if isinstance(x, fx.Node) else None
-    if not isinstance(view, View) or view.is_stored or any(changes_its_input(user) for user in x.users):
+    if not isinstance(view, View) or view.is_stored:
         return None
     eps = 0.0
     if (added := _arguments(mean, "add")) and isinstance(added[1], Number):
@@ -68,7 +72,40 @@ def _found(call: Call, x: Any, mean: Any, power: int) -> View | None:
         return None
     if [d % view.ndim for d in given[1]] != [axis] or _cast(_base(given[0], power)) is not x:
         return None
+    if any(_changes(node) for node in (x, given[0], *given[0].all_input_nodes, *_between(call.node, x))):
+        return None
     return _normed(call, view, axis, power, eps)
+
+
+def _between(node: fx.Node, x: fx.Node) -> set[fx.Node]:
+    """What a quotient or product is computed from, up to x."""
+    found: set[fx.Node] = set()
+    rest = [given for given in node.all_input_nodes if given is not x]
+    while rest:
+        if (given := rest.pop()) not in found:
+            found.add(given)
+            rest += [further for further in given.all_input_nodes if further is not x]
+    return found
+
+
+def _changes(node: fx.Node) -> bool:
+    """Whether a tensor is changed in place, itself or through a view: then it was another one before."""
+    seen, rest = set(), [node]
+    while rest:
+        if (given := rest.pop()) in seen:
+            continue
+        seen.add(given)
+        for user in given.users:
+            if user.op == "call_function" and changes_its_input(user) and user.args and user.args[0] is given:
+                return True
+            if user.op == "call_function" and _may_be_a_view(user):
+                rest.append(user)
+    return False
+
+
+def _may_be_a_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return function_name(node) in VIEWS or schema is None or any(made.alias_info is not None for made in schema.returns)
 
 
 def _base(powers: Any, power: int) -> Any:
@@ -95,6 +132,10 @@ def _argument(node: Any, function: str) -> Any:
 
 def _cast(node: Any) -> Any:
     """What a cast to f32 is of: numbers are f32 here anyway."""
-    while isinstance(node, fx.Node) and node.op == "call_function" and function_name(node) in CASTS:
+    def casts(node: Any) -> bool:
+        is_cast = isinstance(node, fx.Node) and node.op == "call_function" and function_name(node) in CASTS
+        return is_cast and node.meta["val"].dtype.is_floating_point and node.args[0].meta["val"].dtype.is_floating_point
+
+    while casts(node):
         node = node.args[0]
     return node

@@ -86,13 +86,17 @@ def _expand(call: Call) -> View:
 
 @lowers("contiguous", "detach", "alias", "lift_fresh_copy", "to", "type_as", "float")
 def _same(call: Call) -> Any:
-    return call["self"]
+    value = call["self"]
+    of_image = not isinstance(value, View) or not value.is_stored
+    if of_image and not call.node.meta["val"].dtype.is_floating_point:
+        raise call.refuse("turns numbers into integers or truths")
+    return value
 
 
 @lowers("clone", "_to_copy")
 def _copy(call: Call) -> Any:
     """What is changed in place later is not changed in a copy."""
-    value = call["self"]
+    value = _same(call)
     return replace(value, memory=object()) if isinstance(value, (View, Carried)) else value
 
 

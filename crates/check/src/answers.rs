@@ -73,7 +73,7 @@ pub fn of(files: &[ModelFile]) -> anyhow::Result<Answers<'_>> {
             let why = if prospects.apart.is_empty() {
                 "every one is the input's or an output's, or every model's own"
             } else {
-                "beside the nodes that are carried, merging costs more than it saves (`match --merge-only` merges all the same)"
+                "beside the nodes that are carried, merging costs more than it saves (`match --merge-only` would merge all the same)"
             };
             answers.differences.push(format!("no feature space that could be merged: {why}"));
         }

@@ -7,7 +7,9 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use zipit::apply::Heads;
 use zipit::fold::fold_batch_norm;
+use zipit::graph::MergePoint;
 use zipit::memory::{self, Grams, Work};
+use zipit::merge_set::Selection;
 use zipit::prospects::identity;
 use zipit::refit::graft_folded;
 use zipit_artifact::model::ModelFile;
@@ -66,10 +68,12 @@ pub fn untried(
     }
     let models = trial::models(files);
     let (model, graph) = (models[0], &models[0].graph);
+    let dims = |points: &[MergePoint]| points.iter().map(|point| point.dim).collect::<Vec<usize>>();
+    let merged = Selection::default().divide(graph, models.len())?.points;
+    let plan = identity(&merged, models.len());
+    // All of them are measured.
     let points = graph.merge_points(&graph.spaces()?);
-    let dims: Vec<usize> = points.iter().map(|point| point.dim).collect();
-    let plan = identity(&points, models.len());
-    let observed: BTreeSet<String> = points.into_iter().map(|point| point.measured.value).collect();
+    let observed: BTreeSet<String> = points.iter().map(|point| point.measured.value.clone()).collect();
     let (folded, _) = fold_batch_norm(graph, &model.weights, &observed)?;
     let (_, grafted) = graft_folded(&models, &plan, Heads::Separate)?;
     let of_batches = |usual: usize, n_images: usize| {
@@ -89,8 +93,8 @@ pub fn untried(
         };
         let work = of_batches(if which == Which::Recalibrate { batch_norm::BATCH } else { usual }, images);
         let peak = match which {
-            Which::Collect => memory::collection(&folded, &dims, Grams::None, work)?.peak,
-            Which::Match => memory::matching(&dims, Work { n_threads: stage.n_threads(), ..work }),
+            Which::Collect => memory::collection(&folded, &dims(&points), Grams::None, work)?.peak,
+            Which::Match => memory::matching(&dims(&merged), Work { n_threads: stage.n_threads(), ..work }),
             Which::Refit => memory::refit(&folded, &grafted.model.graph, images, refit::MAX_MEMORY, work)?,
             Which::Recalibrate => memory::recalibration(graph, work)?,
             Which::Eval => memory::evaluation(&folded, work)?,

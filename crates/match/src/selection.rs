@@ -13,7 +13,7 @@ pub fn points(selection: &Selection, graph: &Graph, n_models: usize) -> zipit::R
         let names: Vec<&str> = apart.iter().map(|point| point.name.as_str()).collect();
         tracing::info!(
             "{} merge points stay each model's own: beside nodes that are carried, merging them would cost more FLOPs than \
-             it saves (--merge-only merges them all the same): {}",
+             it saves, and no budget changes that (--merge-only merges them all the same): {}",
             names.len(),
             names.join(", ")
         );

@@ -199,6 +199,7 @@ mod tests {
             measured,
             blocks: None,
             normalised: false,
+            centred: false,
             compared: false,
             reads: vec![],
             space: 0,

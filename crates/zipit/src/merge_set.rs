@@ -104,8 +104,26 @@ impl Selection {
     ///
     /// # Errors
     /// A name that is no value of the network or lies in a fixed space (the message lists the merge points), a share
-    /// of another number of layers, bounds that leave nothing between them, or `only` together with a bound.
+    /// of another number of layers, bounds that leave nothing between them or only what is not worth merging, or `only`
+    /// together with a bound.
     pub fn resolve(&self, graph: &Graph, n_models: usize) -> Result<Chosen> {
+        let chosen = self.divide(graph, n_models)?;
+        if chosen.points.is_empty() && !chosen.apart.is_empty() {
+            let names: Vec<&str> = chosen.apart.iter().map(|point| point.name.as_str()).collect();
+            return Err(Error::Request(format!(
+                "nothing is left to merge: beside nodes that are carried, merging costs more FLOPs than it saves; a list of \
+                 merge points (--merge-only) merges all the same: {}",
+                names.join(", ")
+            )));
+        }
+        Ok(chosen)
+    }
+
+    /// As [`resolve`](Self::resolve), also where nothing is left to merge.
+    ///
+    /// # Errors
+    /// The same, but for that.
+    pub fn divide(&self, graph: &Graph, n_models: usize) -> Result<Chosen> {
         let spaces = graph.spaces()?;
         let network = Network { graph, points: graph.merge_points(&spaces), spaces, n_layers: graph.n_layers() };
         if let Some(values) = &self.only {
@@ -130,7 +148,10 @@ impl Selection {
                 network.listing()
             )));
         }
-        network.worth_merging(chosen, n_models)
+        // Of the whole network, so that a trunk that ends earlier is the beginning of the whole one's.
+        let apart = network.not_worth_merging(n_models)?;
+        let (apart, points): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|point| apart.contains(&point.space));
+        Ok(Chosen { points, apart })
     }
 }
 
@@ -253,19 +274,21 @@ impl Network<'_> {
         self.points.iter().filter(|point| merged.contains(&kin(point))).cloned().collect()
     }
 
-    /// Leaves out, one after the other, what saves most by being left out: of the spaces that carried features meet.
-    fn worth_merging(&self, points: Vec<MergePoint>, n_models: usize) -> Result<Chosen> {
+    /// The spaces that are better left out: one after the other, what saves most by being left out, of those that carried
+    /// features meet.
+    fn not_worth_merging(&self, n_models: usize) -> Result<BTreeSet<SpaceId>> {
         let model = MacModel::new(self.graph, &self.spaces, &[], n_models)?;
         let crossed = model.crossed();
         let mut widths = vec![None; self.spaces.spaces.len()];
         let mut together: BTreeMap<usize, Vec<SpaceId>> = BTreeMap::new();
-        for point in &points {
+        for point in &self.points {
             widths[point.space] = Some(point.dim);
             together.entry(self.spaces.spaces[point.space].kin).or_default().push(point.space);
         }
         let mut together: Vec<Vec<SpaceId>> = together.into_values().collect();
         together.retain(|spaces| spaces.iter().any(|space| crossed.contains(space)));
         let mut macs = model.macs(&widths);
+        let mut found = BTreeSet::new();
         loop {
             let without = |spaces: &[SpaceId]| {
                 let mut widths = widths.clone();
@@ -278,11 +301,11 @@ impl Network<'_> {
             let Some((i, then)) = least.filter(|&(_, then)| then < macs) else { break };
             for space in together.remove(i) {
                 widths[space] = None;
+                found.insert(space);
             }
             macs = then;
         }
-        let (points, apart) = points.into_iter().partition(|point| widths[point.space].is_some());
-        Ok(Chosen { points, apart })
+        Ok(found)
     }
 
     fn refusal(&self, reasons: &[String]) -> Error {
@@ -452,5 +475,17 @@ mod tests {
         let only = Selection { only: Some(names(&all)), ..Selection::default() };
         assert_eq!(only.resolve(&graph, 2).unwrap(), Chosen { points: all.clone(), apart: vec![] });
         assert_eq!(Selection::default().resolve(&carried_inside(2), 2).unwrap().apart, vec![]);
+    }
+
+    #[test]
+    fn a_shorter_trunk_is_the_beginning_and_nothing_left_is_an_error() {
+        let graph = carried_inside(32);
+        let stop = |value: &str| Selection { stop_at: Some(Bound::Value(value.into())), ..Selection::default() };
+        let error = stop("followed").resolve(&graph, 2).unwrap_err().to_string();
+        assert!(error.contains("nothing is left to merge") && error.contains("wide, followed"), "{error}");
+        assert_eq!(stop("followed").divide(&graph, 2).unwrap().apart.len(), 2);
+        let whole = Selection::default().resolve(&graph, 2).unwrap();
+        let shorter = stop("sum").resolve(&graph, 2).unwrap();
+        assert_eq!((&shorter.points[..], &shorter.apart), (&whole.points[..1], &whole.apart));
     }
 }

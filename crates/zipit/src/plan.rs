@@ -35,13 +35,19 @@ pub struct PointPlan {
 pub struct PointNature {
     /// Features per block, where they stand in blocks: U stays within them.
     pub block_width: Option<usize>,
-    /// Whether a LayerNorm or GroupNorm reads them.
+    /// Whether a norm of single samples reads them.
     pub normalised: bool,
+    /// Whether such a norm takes the spread about their mean (LayerNorm, GroupNorm), not about 0 (`RMSNorm`).
+    pub centred: bool,
 }
 
 impl From<&MergePoint> for PointNature {
     fn from(point: &MergePoint) -> Self {
-        Self { block_width: point.blocks.map(|blocks| point.dim / blocks.count), normalised: point.normalised }
+        Self {
+            block_width: point.blocks.map(|blocks| point.dim / blocks.count),
+            normalised: point.normalised,
+            centred: point.centred,
+        }
     }
 }
 
@@ -80,7 +86,7 @@ impl PointPlan {
         let resting: Vec<u32> = resting.features.iter().map(|&k| k as u32).collect();
         let (across, within) = merges_of(matching, &resting, n_models);
         let (dead, constant) = constants.count();
-        let spread = nature.normalised.then(|| spread(&second_moment, assignment, n_groups, n_models));
+        let spread = nature.normalised.then(|| spread(&second_moment, nature.centred, assignment, n_groups, n_models));
         Ok(Self {
             name: name.to_owned(),
             assignment: matching.assignment.clone(),
@@ -319,15 +325,16 @@ impl PointPlan {
     }
 }
 
-/// See [`PointSummary::spread`]; 1 where nothing spreads.
-fn spread(second_moment: &Array2<f64>, assignment: &[u32], n_groups: usize, n_models: usize) -> f64 {
+/// See [`PointSummary::spread`]; 1 where nothing spreads. `centred`: about the mean of the features, else about 0.
+fn spread(second_moment: &Array2<f64>, centred: bool, assignment: &[u32], n_groups: usize, n_models: usize) -> f64 {
     let n = assignment.len();
     let d = n / n_models;
-    // E var over d features = tr(G)/d − 1ᵀG1/d².
+    // E var over d features = tr(G)/d − 1ᵀG1/d², their mean square tr(G)/d.
+    let mean = |total: f64, n: usize| if centred { total / (n * n) as f64 } else { 0.0 };
     let own: f64 = (0..n_models)
         .map(|i| Slice::from(i * d..(i + 1) * d))
         .map(|own| second_moment.slice_axis(Axis(0), own).slice_axis(Axis(1), own).to_owned())
-        .map(|g| g.diag().sum() / d as f64 - g.sum() / (d * d) as f64)
+        .map(|g| g.diag().sum() / d as f64 - mean(g.sum(), d))
         .sum::<f64>()
         / n_models as f64;
     let mut sizes = vec![0.0; n_groups];
@@ -343,7 +350,7 @@ fn spread(second_moment: &Array2<f64>, assignment: &[u32], n_groups: usize, n_mo
             trace += merged;
         }
     }
-    let merged = trace / n_groups as f64 - total / (n_groups * n_groups) as f64;
+    let merged = trace / n_groups as f64 - mean(total, n_groups);
     if own > 0.0 && merged > 0.0 { (merged / own).sqrt() } else { 1.0 }
 }
 
@@ -408,7 +415,7 @@ pub struct PointSummary {
     /// nothing to solve.
     pub condition: Option<f64>,
     /// √(E var(M z) / mean over models of E var(xⁱ)), var over the features of one sample: what averaging leaves of the
-    /// spread that a LayerNorm or GroupNorm divides by. Only where one reads the space; its weight is multiplied by it.
+    /// spread that a norm of single samples divides by. Only where one reads the space; its weight is multiplied by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<f64>,
     /// Joint features that are 0 wherever they are read.
@@ -575,5 +582,14 @@ mod tests {
         let error = PointPlan::new("relu", &matching, &moments, 2, &COVARIANCE, PointNature::default())
             .expect_err("other size");
         assert!(error.to_string().contains("`relu`: a matching of 4 features"), "{error}");
+    }
+
+    #[test]
+    fn what_averaging_leaves_is_about_the_mean_or_about_zero() {
+        // Four independent features of mean 0.8 and variance 0.36, those of two models averaged.
+        let moment = Array2::from_shape_fn((4, 4), |(j, k)| if j == k { 1.0 } else { 0.64 });
+        let left = |centred| spread(&moment, centred, &[0, 1, 0, 1], 2, 2);
+        assert!((left(true) - 0.5_f64.sqrt()).abs() < 1e-12, "{}", left(true));
+        assert!((left(false) - 0.82_f64.sqrt()).abs() < 1e-12, "{}", left(false));
     }
 }

@@ -58,7 +58,7 @@ impl Prospects {
     /// A graph that cannot be analysed.
     pub fn of(graph: &Graph, n_models: usize) -> Result<Self> {
         let spaces = graph.spaces()?;
-        let Chosen { points, apart } = Selection::default().resolve(graph, n_models)?;
+        let Chosen { points, apart } = Selection::default().divide(graph, n_models)?;
         let mut kin: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for point in &points {
             kin.entry(spaces.spaces[point.space].kin).or_default().push(point.name.clone());
@@ -131,7 +131,7 @@ pub struct Stop {
 pub fn stops(models: &[&Model], at_most: usize) -> Result<Vec<Stop>> {
     let graph = &models[0].graph;
     let shapes = graph.shapes()?;
-    let points = Selection::default().resolve(graph, models.len())?.points;
+    let points = Selection::default().divide(graph, models.len())?.points;
     let positions = |point: &MergePoint| shapes[point.measured.value.as_str()][1..].iter().product::<usize>();
     let mut ends: BTreeSet<usize> =
         (1..points.len()).filter(|&i| positions(&points[i - 1]) != positions(&points[i])).map(|i| i - 1).collect();
@@ -150,7 +150,7 @@ pub fn stops(models: &[&Model], at_most: usize) -> Result<Vec<Stop>> {
     for k in 0..n {
         let name = &points[ends[k * ends.len() / n]].name;
         let selection = Selection { stop_at: Some(Bound::Value(name.clone())), ..Selection::default() };
-        let chosen = selection.resolve(graph, models.len())?.points;
+        let chosen = selection.divide(graph, models.len())?.points;
         // What can only be merged together may come to the same as another stop.
         if stops.iter().all(|other| other.n_points != chosen.len()) {
             stops.push(stop(Some(name.clone()), &chosen)?);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use zipit::Moments;
 use zipit::matching::{Method, Similarity, match_features};
 use zipit::memory::{self, Work};
+use zipit::merge_set::Selection;
 use zipit::plan::{PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
 use zipit_artifact::model::ModelFile;
@@ -26,7 +27,8 @@ pub fn try_out(files: &[ModelFile], stage: &Stage) -> anyhow::Result<Taken> {
     let models = models(files);
     let n_models = models.len();
     let graph = &models[0].graph;
-    let dims: Vec<usize> = graph.merge_points(&graph.spaces()?).iter().map(|point| point.dim).collect();
+    let points = Selection::default().divide(graph, n_models)?.points;
+    let dims: Vec<usize> = points.iter().map(|point| point.dim).collect();
     let sizes: Vec<usize> = dims.iter().map(|d| n_models * d).collect();
     let largest = sizes.iter().copied().max().unwrap_or(0);
     let mut tried: Vec<usize> = sizes.iter().copied().filter(|&n| n <= LARGEST).collect();

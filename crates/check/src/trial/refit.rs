@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use zipit::apply::Heads;
 use zipit::images::ImageBatches;
+use zipit::merge_set::Selection;
 use zipit::prospects::identity;
 use zipit::refit::{Design, Ridge, graft_folded, solve};
 use zipit::watch::Unwatched;
@@ -44,7 +45,7 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let models = models(files);
     let images = Images::choose(&models, args, Split::Train, Some(IMAGES))?.digested();
     let graph = &models[0].graph;
-    let plan = identity(&graph.merge_points(&graph.spaces()?), models.len());
+    let plan = identity(&Selection::default().divide(graph, models.len())?.points, models.len());
     let (folded, grafted) = graft_folded(&models, &plan, Heads::Separate)?;
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = images.batches(&models[0].preprocess, size);

@@ -26,8 +26,10 @@ pub struct MergePoint {
     pub measured: Measured,
     /// The blocks its features stand in.
     pub blocks: Option<Blocks>,
-    /// Whether a LayerNorm or GroupNorm reads it.
+    /// Whether a norm of single samples reads it.
     pub normalised: bool,
+    /// Whether such a norm takes the spread about the features' mean.
+    pub centred: bool,
     /// Whether an attention compares its features, as queries or keys: U never acts on them.
     pub compared: bool,
     /// Where it is read, in order.
@@ -63,6 +65,7 @@ impl Graph {
                 measured: s.measured.clone(),
                 blocks: s.blocks,
                 normalised: s.normalised,
+                centred: s.centred,
                 compared: compared.contains(&id),
                 reads: std::mem::take(&mut reads[id]),
                 dim: s.dim,

@@ -76,8 +76,10 @@ pub struct Space {
     pub blocks: Option<Blocks>,
     /// Spaces of one kin are merged together or not at all: one layer writes them, or their blocks belong together.
     pub kin: usize,
-    /// Whether a LayerNorm or GroupNorm reads it: the features' common spread matters.
+    /// Whether a norm of single samples reads it: the features' common spread matters.
     pub normalised: bool,
+    /// Whether such a norm takes the spread about the features' mean: LayerNorm, GroupNorm.
+    pub centred: bool,
     /// Whether its features come from or go to what is not followed: in another order it is another function.
     pub ordered: bool,
 }
@@ -271,6 +273,7 @@ impl Graph {
         for node in self.nodes.iter().filter(|node| node.op.normalises_samples()) {
             for segment in &arranged[node.inputs[0].as_str()].segments {
                 spaces[segment.space].normalised = true;
+                spaces[segment.space].centred |= !matches!(node.op, Op::PowerMeanNorm { .. });
             }
         }
     }
@@ -325,6 +328,7 @@ impl Space {
             blocks: None,
             kin: 0,
             normalised: false,
+            centred: false,
             ordered: false,
         }
     }
