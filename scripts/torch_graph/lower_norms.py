@@ -72,7 +72,7 @@ def _found(call: Call, x: Any, mean: Any, power: int) -> View | None:
         return None
     if [d % view.ndim for d in given[1]] != [axis] or _cast(_base(given[0], power)) is not x:
         return None
-    if any(_changes(node) for node in (x, given[0], *given[0].all_input_nodes, *_between(call.node, x))):
+    if any(_changes(node) for node in (x, *_between(call.node, x))):
         return None
     return _normed(call, view, axis, power, eps)
 

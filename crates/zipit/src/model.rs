@@ -152,7 +152,7 @@ impl Model {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::apply::tests::networks::{dense, model};
+    use crate::apply::tests::{graphs::dense, networks::model};
 
     #[test]
     fn classes_name_the_features_of_any_output() {

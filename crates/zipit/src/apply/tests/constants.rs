@@ -1,6 +1,7 @@
 //! Networks with dead and constant features: a permuted copy is found by every method, and nothing of it is lost.
 
-use super::networks::{image, model, modern, rng, zoo};
+use super::graphs::{modern, zoo};
+use super::networks::{image, model, rng};
 use crate::apply::{Heads, Orders, apply, permuted, random_orders, reference::logits, reference::values};
 use crate::graph::{Graph, MergePoint, Op, Spaces};
 use crate::matching::blocks::{Member, match_blocks};

@@ -1,9 +1,7 @@
 //! What merged networks compute.
 
-use super::networks::{
-    convolutional, dense, duplicated, duplication, identity, image, model, modern, oddities, plan, rng, thicken,
-    with_heads, zoo,
-};
+use super::graphs::{convolutional, dense, modern, oddities, zoo};
+use super::networks::{duplicated, duplication, identity, image, model, plan, rng, thicken, with_heads};
 use crate::Model;
 use crate::apply::{Heads, apply, permuted, random_orders, reference::logits};
 use crate::budget::MacModel;

@@ -4,5 +4,6 @@
 
 mod constants;
 mod functions;
+pub mod graphs;
 pub mod networks;
 mod requests;

@@ -1,6 +1,7 @@
 //! What surgery calls things, and what it refuses.
 
-use super::networks::{identity, image, model, oddities, with_heads, zoo};
+use super::graphs::{oddities, zoo};
+use super::networks::{identity, image, model, with_heads};
 use crate::apply::{Heads, apply, check_mergeable, reference::logits};
 use crate::graph::{Arch, ArchSpec, Graph, Op};
 use crate::merge_set::Selection;
