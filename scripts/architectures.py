@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch_graph import factory, model_file, network, onnx_file, pipeline
-from torch_graph.compare import check_images, difference, smooth
+from torch_graph.compare import Reference, check_images, difference, smooth
 
 import zipit_torch
 
@@ -228,7 +228,7 @@ def compared(file: Path, binaries: Path) -> dict[str, float]:
     """max |Δ| of the loaded module and of the ONNX file, from the pipeline's own logits and from each other."""
     model = model_file.read(file)
     images = check_images(model)
-    back = difference(pipeline.predict(binaries, file, model, images), network.build(model), images, "predict")
+    back = difference(pipeline.predict(binaries, file, model, images), Reference(network.build(model), images), "predict")
     with tempfile.TemporaryDirectory() as folder:
         onnx = onnx_file.write(model, Path(folder) / "network.onnx")
     return {"load": back, "onnx": onnx}

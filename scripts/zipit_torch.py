@@ -25,7 +25,7 @@ from torch_graph import factory as factories
 from torch_graph import model_file, network, onnx_file, pipeline, request
 from torch_graph import preprocess as preprocessing
 from torch_graph.errors import ZipitError
-from torch_graph.compare import check_images, difference
+from torch_graph.compare import Reference, check_images, difference
 from torch_graph.exporter import check_round_trip, convert
 from torch_graph.graph import Json
 from torch_graph.network import Network
@@ -63,7 +63,7 @@ def export(
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         preprocess = request.choose_preprocess(name, module, said=request.Said(size))
     per_output = [list(classes)] if classes and isinstance(classes[0], str) else [own and list(own) for own in classes]
-    model, reference = convert(
+    model, module = convert(
         module,
         arch=arch or name.rpartition(":")[2],
         preprocess=preprocess,
@@ -74,6 +74,7 @@ def export(
         key=key,
         environment={"exporter": "zipit_torch.export", "factory": name} | (environment or {}),
     )
+    reference = Reference(module, check_images(model))
     delta = check_round_trip(model, reference)
     if bin_folder is None:
         model_file.write(model, out)
@@ -98,7 +99,7 @@ def _named(module_or_factory: nn.Module | str, arguments: dict[str, Any]) -> tup
 
 
 def _export_through(
-    folder: Path, model: model_file.Model, reference: nn.Module, checkpoint: PathLike | None, out: Path
+    folder: Path, model: model_file.Model, reference: Reference, checkpoint: PathLike | None, out: Path
 ) -> float:
     """The file made by `import`, and compared through `predict`; nothing is left that disagrees."""
     for needed in ("import", "predict"):
@@ -109,10 +110,9 @@ def _export_through(
         pipeline.import_model(folder, plain, [Path(checkpoint)] if checkpoint else [], out)
     finally:
         plain.unlink(missing_ok=True)
-    images = check_images(model)
     try:
-        found = model.ended(pipeline.predict(folder, out, model, images))
-        return difference(found, reference, images, "predict")
+        found = model.ended(pipeline.predict(folder, out, model, reference.images))
+        return difference(found, reference, "predict")
     except ZipitError:
         out.unlink(missing_ok=True)
         raise
@@ -166,7 +166,7 @@ def _check(args: argparse.Namespace, _: list[str]) -> None:
     model = model_file.read(args.model)
     images = check_images(model)
     found = pipeline.predict(args.bin, args.model, model, images)
-    print(f"max |Δ| {difference(found, network.build(model), images, 'predict'):.1e}")
+    print(f"max |Δ| {difference(found, Reference(network.build(model), images), 'predict'):.1e}")
 
 
 def _parser() -> argparse.ArgumentParser:

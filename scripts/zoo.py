@@ -145,7 +145,7 @@ def export(name: str, folder: Path, binaries: Path, two: bool, settled: bool) ->
         delta = zipit_torch.export(
             module,
             out=out,
-            classes=[str(c) for c in range(N_CLASSES)],
+            known_classes=[str(c) for c in range(N_CLASSES)],
             tasks=task,
             preprocess={"size": list(size), "mean": [MEAN] * 3, "std": [STD] * 3},
             arch=name.rpartition(":")[2],

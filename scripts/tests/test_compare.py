@@ -42,12 +42,12 @@ def test_a_difference_is_held_against_the_networks_own_rounding() -> None:
     assert own > 10 * compare.TOLERANCE
     assert compare.spread(exact, IMAGES) == [0.0]
     (truth,) = compare.logits(rough, IMAGES)
-    assert compare.difference([truth + 2 * own], rough, IMAGES, "it") == pytest.approx(2 * own, rel=1e-2)
+    assert compare.difference([truth + 2 * own], compare.Reference(rough, IMAGES), "it") == pytest.approx(2 * own, rel=1e-2)
     with pytest.raises(ZipitError, match="it differs from PyTorch by max"):
-        compare.difference([truth + 5 * own], rough, IMAGES, "it")
+        compare.difference([truth + 5 * own], compare.Reference(rough, IMAGES), "it")
     (truth,) = compare.logits(exact, IMAGES)
     with pytest.raises(ZipitError, match="more than 1.0e-04"):
-        compare.difference([truth + 2 * own], exact, IMAGES, "it")
+        compare.difference([truth + 2 * own], compare.Reference(exact, IMAGES), "it")
 
 
 def test_a_network_that_cannot_run_in_double_has_no_rounding_of_its_own() -> None:
@@ -58,9 +58,9 @@ def test_numbers_that_are_none_and_other_shapes_are_refused() -> None:
     exact = Cancelling(0.0)
     (truth,) = compare.logits(exact, IMAGES)
     with pytest.raises(ZipitError, match="nan"):
-        compare.difference([truth * float("nan")], exact, IMAGES, "it")
+        compare.difference([truth * float("nan")], compare.Reference(exact, IMAGES), "it")
     with pytest.raises(ZipitError, match=r"gives \[2, 63\] where PyTorch gives \[2, 64\]"):
-        compare.difference([truth[:, 1:]], exact, IMAGES, "it")
+        compare.difference([truth[:, 1:]], compare.Reference(exact, IMAGES), "it")
 
 
 class InPlace(nn.Module):
@@ -115,14 +115,14 @@ def test_infinities_hide_no_difference() -> None:
 
     (truth,) = compare.logits(Masked(), IMAGES)
     lowest = truth.clamp(min=torch.finfo(torch.float32).min)
-    assert compare.difference([lowest], Masked(), IMAGES, "it") == 0
+    assert compare.difference([lowest], compare.Reference(Masked(), IMAGES), "it") == 0
     lowest[0, 5] += 0.01
     with pytest.raises(ZipitError, match="it differs"):
-        compare.difference([lowest], Masked(), IMAGES, "it")
+        compare.difference([lowest], compare.Reference(Masked(), IMAGES), "it")
 
 
 def test_no_rounding_excuses_a_large_difference() -> None:
     rough = Cancelling(1e7)
     (truth,) = compare.logits(rough, IMAGES)
     with pytest.raises(ZipitError, match="more than 5"):
-        compare.difference([truth + 0.1], rough, IMAGES, "it")
+        compare.difference([truth + 0.1], compare.Reference(rough, IMAGES), "it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -70,12 +71,29 @@ def _bounded(x: torch.Tensor) -> torch.Tensor:
     return x.float().clamp(limits.min, limits.max)
 
 
-def difference(found: Sequence[torch.Tensor], module: nn.Module, images: torch.Tensor, what: str) -> float:
+class Reference:
+    """What PyTorch says of images: the network is run once, however many are compared with it."""
+
+    def __init__(self, module: nn.Module, images: torch.Tensor) -> None:
+        self._module = module
+        self.images = images
+
+    @cached_property
+    def logits(self) -> list[torch.Tensor]:
+        """Every output, [B, …]."""
+        return logits(self._module, self.images)
+
+    @cached_property
+    def spread(self) -> list[float]:
+        """Of each output, how far PyTorch is from itself."""
+        return spread(self._module, self.images)
+
+
+def difference(found: Sequence[torch.Tensor], reference: Reference, what: str) -> float:
     """max |Δ| from a module's outputs; an error if it is more than 1e-4 of the larger of 1 and the largest logit, and
     than a few times PyTorch's own rounding, and anyway if it is more than a twentieth."""
     worst = 0.0
-    own: list[float] | None = None
-    for i, (a, b) in enumerate(zip(found, logits(module, images), strict=True)):
+    for i, (a, b) in enumerate(zip(found, reference.logits, strict=True)):
         if a.shape != b.shape:
             raise ZipitError(f"{what} gives {list(a.shape)} where PyTorch gives {list(b.shape)}")
         a, b = _bounded(a), _bounded(b)
@@ -85,8 +103,7 @@ def difference(found: Sequence[torch.Tensor], module: nn.Module, images: torch.T
         worst = max(worst, delta)
         allowed = TOLERANCE * size
         if not delta <= allowed:
-            own = own or spread(module, images)
-            allowed = max(allowed, min(SPREADS * own[i], MOST * size))
+            allowed = max(allowed, min(SPREADS * reference.spread[i], MOST * size))
         if not delta <= allowed:
             raise ZipitError(f"{what} differs from PyTorch by max |Δ| {delta:.1e}, more than {allowed:.1e}")
     return worst

@@ -19,7 +19,7 @@ from . import (  # noqa: F401 (they register their handlers)
     lower_views,
     network,
 )
-from .compare import check_images, difference, logits
+from .compare import Reference, difference, logits
 from .errors import ZipitError, note
 from .graph import Json, tensor_names
 from .model_file import GATE, Model
@@ -179,8 +179,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_round_trip(model: Model, module: nn.Module) -> float:
-    """max |Δ| between a module and what is built from its model."""
-    images = check_images(model)
-    found = model.ended(logits(network.build(model), images))
-    return difference(found, module, images, "the exported graph")
+def check_round_trip(model: Model, reference: Reference) -> float:
+    """max |Δ| between a module, run on the model's `check_images`, and what is built from its model."""
+    found = model.ended(logits(network.build(model), reference.images))
+    return difference(found, reference, "the exported graph")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .errors import ZipitError
-from .compare import check_images, difference
+from .compare import Reference, check_images, difference
 from .graph import op_params, param_names
 from .model_file import Model, replacing
 from .network import build
@@ -132,4 +132,4 @@ def _check(path: Path, images_name: str, model: Model, network: nn.Module, n: in
         found = session.run(model.output_names, {images_name: images.numpy()})
     except Exception as error:  # ONNX Runtime's own, of any class
         raise ZipitError(f"ONNX Runtime cannot run what torch.onnx wrote: {str(error).splitlines()[0]}") from error
-    return difference([torch.from_numpy(array) for array in found], network, images, "the ONNX file")
+    return difference([torch.from_numpy(array) for array in found], Reference(network, images), "the ONNX file")

@@ -13,6 +13,9 @@ import torch
 from .errors import ZipitError, note
 from .model_file import Model
 
+BATCH = 2
+"""A few images are one of `predict`'s own batches, which one thread takes."""
+
 DEFAULT_BIN = Path(__file__).resolve().parents[2] / "target/release"
 
 
@@ -49,7 +52,7 @@ def predict(folder: Path, path: Path, model: Model, images: torch.Tensor) -> lis
     with tempfile.TemporaryDirectory() as temporary:
         given, made = Path(temporary, "images.npy"), Path(temporary, "logits.npz")
         np.save(given, images.numpy())
-        run([binary(folder, "predict"), path, "--images", given, "-o", made])
+        run([binary(folder, "predict"), path, "--images", given, "--batch-size", str(BATCH), "-o", made])
         with np.load(made) as arrays:
             missing = [name for name in model.output_names if name not in arrays]
             if missing:

@@ -3,13 +3,16 @@
 
 use crate::{Error, Kind, Precision, Provenance, Result, atomic, json};
 use half::{bf16, f16};
-use ndarray::{Array, ArrayD};
+use ndarray::{Array, ArrayD, Dimension};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use zipit::StateDict;
 
 /// Metadata: [`Kind::code`].
 pub(crate) const KIND: &str = "zipit.kind";
@@ -61,27 +64,35 @@ impl Values<'_> {
 
     fn write(self, to: &mut dyn Write) -> io::Result<()> {
         match self {
-            Self::Floats(a, Precision::F16) => write_all(to, a.iter().map(|&x| f16::from_f32(x).to_le_bytes())),
-            Self::Floats(a, Precision::Bf16) => write_all(to, a.iter().map(|&x| bf16::from_f32(x).to_le_bytes())),
-            Self::Floats(a, Precision::F32) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
-            Self::Floats(a, Precision::F64) => write_all(to, a.iter().map(|&x| f64::from(x).to_le_bytes())),
-            Self::F64(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
-            Self::I64(a) => write_all(to, a.iter().map(|x| x.to_le_bytes())),
+            Self::Floats(a, Precision::F16) => write_all(to, a, |x| f16::from_f32(x).to_le_bytes()),
+            Self::Floats(a, Precision::Bf16) => write_all(to, a, |x| bf16::from_f32(x).to_le_bytes()),
+            Self::Floats(a, Precision::F32) => write_all(to, a, f32::to_le_bytes),
+            Self::Floats(a, Precision::F64) => write_all(to, a, |x| f64::from(x).to_le_bytes()),
+            Self::F64(a) => write_all(to, a, f64::to_le_bytes),
+            Self::I64(a) => write_all(to, a, i64::to_le_bytes),
         }
     }
 }
 
-/// Little-endian numbers, some thousands at a time.
-pub(crate) fn write_all<const K: usize>(to: &mut dyn Write, numbers: impl Iterator<Item = [u8; K]>) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(1 << 16);
-    for number in numbers {
-        buffer.extend_from_slice(&number);
-        if buffer.len() + K > 1 << 16 {
-            to.write_all(&buffer)?;
-            buffer.clear();
+/// Numbers that are written at a time.
+const CHUNK: usize = 1 << 18;
+
+/// Little-endian numbers in row-major order.
+pub(crate) fn write_all<T: Copy, D: Dimension, const K: usize>(
+    to: &mut dyn Write,
+    array: &Array<T, D>,
+    bytes: impl Fn(T) -> [u8; K],
+) -> io::Result<()> {
+    let numbers = array.as_slice().map_or_else(|| Cow::Owned(array.iter().copied().collect()), Cow::Borrowed);
+    let mut buffer = vec![0; CHUNK.min(numbers.len()) * K];
+    for part in numbers.chunks(CHUNK) {
+        let written = &mut buffer[..part.len() * K];
+        for (place, &number) in written.as_chunks_mut::<K>().0.iter_mut().zip(part) {
+            *place = bytes(number);
         }
+        to.write_all(written)?;
     }
-    to.write_all(&buffer)
+    Ok(())
 }
 
 /// The digest of a file's content, independent of how the header is spelled: BLAKE3 over every metadata entry but the
@@ -122,6 +133,18 @@ impl Digest {
     }
 }
 
+/// What is written goes into the digest, and is hashed by all threads.
+impl Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update_rayon(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[derive(Serialize)]
 struct Entry<'a> {
     dtype: Dtype,
@@ -155,7 +178,7 @@ pub(crate) fn write(
     let mut digest = Digest::of_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str())));
     for (name, values) in tensors {
         digest.tensor(name, values.dtype(), values.shape());
-        values.write(&mut digest.0).map_err(|e| Error::unwritable(path, &e))?;
+        values.write(&mut digest).map_err(|e| Error::unwritable(path, &e))?;
     }
     metadata.insert(DIGEST, digest.hex());
 
@@ -375,6 +398,14 @@ impl<'a> Container<'a> {
         shaped(name, shape, values)
     }
 
+    /// The tensors `names` as [`f32`](Self::f32), several at a time.
+    pub(crate) fn all_f32<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<StateDict, String> {
+        let names: Vec<&str> = names.collect();
+        let read: Vec<Result<_, String>> =
+            names.par_iter().map(|&name| Ok((name.to_owned(), self.f32(name)?))).collect();
+        read.into_iter().collect()
+    }
+
     pub(crate) fn f64(&self, name: &str) -> Result<ArrayD<f64>, String> {
         shaped(name, self.info(name)?.1, numbers(self.bytes(name)).map(f64::from_le_bytes).collect())
     }
@@ -390,7 +421,7 @@ impl<'a> Container<'a> {
 }
 
 pub(crate) fn numbers<const K: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; K]> {
-    bytes.chunks_exact(K).filter_map(|chunk| chunk.try_into().ok())
+    bytes.as_chunks().0.iter().copied()
 }
 
 fn shaped<T>(name: &str, shape: &[usize], values: Vec<T>) -> Result<ArrayD<T>, String> {

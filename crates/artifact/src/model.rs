@@ -75,10 +75,9 @@ pub fn read(path: &Path) -> Result<ModelFile> {
     container.header.expect(path, Kind::Model, MODEL_VERSION)?;
     container.verify(path)?;
     let header = header(path, &container.header)?;
-    let mut weights = StateDict::new();
-    for name in header.shapes.keys() {
-        weights.insert(name.clone(), container.f32(name).map_err(|e| Error::contents(path, Kind::Model, &e))?);
-    }
+    let weights = container
+        .all_f32(header.shapes.keys().map(String::as_str))
+        .map_err(|e| Error::contents(path, Kind::Model, &e))?;
     let ModelHeader { graph, tasks, preprocess, joint, provenance, precision, .. } = header;
     let model = Model { graph, weights, tasks, preprocess, joint };
     model.validate().map_err(|e| Error::contents(path, Kind::Model, &e))?;
@@ -189,23 +188,19 @@ impl Foreign {
 pub fn read_foreign_safetensors(path: &Path) -> Result<Foreign> {
     let bytes = container::read_bytes(path, Kind::Safetensors)?;
     let container = Container::parse(path, Kind::Safetensors, &bytes)?;
-    let mut foreign = Foreign {
-        weights: StateDict::new(),
+    let is_float = |dtype| matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64);
+    let (floats, others): (Vec<_>, Vec<_>) =
+        container.header.tensors.iter().partition(|(_, info)| is_float(info.dtype));
+    Ok(Foreign {
+        weights: container
+            .all_f32(floats.iter().map(|(name, _)| name.as_str()))
+            .map_err(|e| Error::contents(path, Kind::Safetensors, &e))?,
         precision: container.header.precision(),
-        dropped: BTreeMap::new(),
+        dropped: others
+            .into_iter()
+            .map(|(name, info)| (name.clone(), format!("{} {:?}", info.dtype, info.shape)))
+            .collect(),
         metadata: container.header.metadata.clone(),
         digest: container.digest(),
-    };
-    for (name, info) in &container.header.tensors {
-        match info.dtype {
-            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => {
-                let tensor = container.f32(name).map_err(|e| Error::contents(path, Kind::Safetensors, &e))?;
-                foreign.weights.insert(name.clone(), tensor);
-            }
-            other => {
-                foreign.dropped.insert(name.clone(), format!("{other} {:?}", info.shape));
-            }
-        }
-    }
-    Ok(foreign)
+    })
 }

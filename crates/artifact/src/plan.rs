@@ -148,7 +148,7 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
         }
         file.write_all(header.as_bytes())?;
         file.write_all(&assignments)?;
-        dense().try_for_each(|u| write_all(&mut file, u.iter().map(|x| x.to_le_bytes())))?;
+        dense().try_for_each(|u| write_all(&mut file, u, f32::to_le_bytes))?;
         file.file.write_all(file.hasher.finalize().as_bytes())
     })
 }

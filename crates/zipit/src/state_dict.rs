@@ -1,6 +1,7 @@
 //! A network's parameters and buffers under their PyTorch names.
 
 use ndarray::{Array2, ArrayD, IxDyn};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Tensors in f32 under PyTorch state-dict names, in name order.
@@ -9,7 +10,8 @@ pub type StateDict = BTreeMap<String, ArrayD<f32>>;
 /// Names of tensors that hold a NaN or an infinity, in order.
 #[must_use]
 pub fn non_finite(weights: &StateDict) -> Vec<&str> {
-    weights.iter().filter(|(_, t)| t.iter().any(|x| !x.is_finite())).map(|(name, _)| name.as_str()).collect()
+    let finite = |tensor: &ArrayD<f32>| tensor.fold(true, |all, x| all & x.is_finite());
+    weights.par_iter().filter(|(_, tensor)| !finite(tensor)).map(|(name, _)| name.as_str()).collect()
 }
 
 /// A tensor as `[features, rest]`, its feature axis first.
