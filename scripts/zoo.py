@@ -30,7 +30,7 @@ import torchvision
 from architectures import MEAN, STD, centre, compared, randomise
 from timm.models import model_entrypoint
 from torch import nn
-from torch_graph import compare, model_file, pipeline
+from torch_graph import compare, model_file, network, pipeline
 from torch_graph.errors import ZipitError
 
 import zipit_torch
@@ -168,6 +168,13 @@ def export(name: str, folder: Path, binaries: Path, two: bool, settled: bool) ->
     return row
 
 
+def relative_spread(file: Path) -> float:
+    """How far PyTorch's f32 is from its f64 on smooth images, in the largest logit of a model file's network."""
+    model = model_file.read(file)
+    reference = compare.Reference(network.build(model), compare.check_images(model))
+    return max(reference.spread) / max(float(logits.abs().max()) for logits in reference.logits)
+
+
 def serve(binaries: Path) -> None:
     """One answer a request: what was found, or the error."""
     for line in sys.stdin:
@@ -176,6 +183,8 @@ def serve(binaries: Path) -> None:
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
                 if "check" in wanted:
                     answer = compared(Path(wanted["check"]), binaries)
+                elif "spread" in wanted:
+                    answer = {"permuted_spread": relative_spread(Path(wanted["spread"]))}
                 else:
                     answer = export(wanted["export"], Path(wanted["folder"]), binaries, wanted["two"], wanted["settled"])
         except ZipitError as error:
@@ -213,6 +222,7 @@ leaves them: BatchNorm's statistics are those of {SETTLING_IMAGES} smooth images
 - **carried**: nodes that are run as PyTorch does and whose features are not followed ([ops.md](ops.md)): every model has its own.
 - **FLOPs**: of the network merged with its copy, in those of one (an ensemble has 2).
 - **permuted copy**: the largest difference of that merge's logits, relative to the largest logit; exact is at most {EXACT:.0e}.
+  Beside more, how far PyTorch in f32 is from PyTorch in f64 on that network.
 - **load**, **ONNX**: the largest differences of the merge of two networks from the file's own logits.
 """
 
@@ -270,7 +280,8 @@ def _row(label: str, row: dict | None) -> str:
         kept = row["kept"] + row.get("apart", 0)
         cells[4] = str(row["spaces"]) + (f" ({kept})" if kept else "")
     if "permuted" in row:
-        cells[6:8] = [f"{row['flops']:.2f}", f"{row['permuted']:.1e}"]
+        own = f" (PyTorch's own {row['permuted_spread']:.1e})" if "permuted_spread" in row else ""
+        cells[6:8] = [f"{row['flops']:.2f}", f"{row['permuted']:.1e}{own}"]
     if "onnx" in row:
         cells[8:] = [f"{row['load']:.1e}", f"{row['onnx']:.1e}"]
     if "error" in row:

@@ -107,6 +107,9 @@ fn take(row: &mut Value, python: &mut Python, name: &str, step: usize, settled: 
         let same = place.merge_with_copy("one", N_IMAGES)?;
         row["permuted"] = same.difference.into();
         row["flops"] = same.flops.into();
+        if f64::from(same.difference) > EXACT {
+            add(row, &python.ask(&json!({ "spread": text(place.path("a.safetensors"))? }))?);
+        }
     }
     if step == 2 {
         place.merge_two(N_IMAGES)?;

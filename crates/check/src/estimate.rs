@@ -95,7 +95,7 @@ pub fn untried(
         let peak = match which {
             Which::Collect => memory::collection(&folded, &dims(&points), Grams::None, work)?.peak,
             Which::Match => memory::matching(&dims(&merged), Work { n_threads: stage.n_threads(), ..work }),
-            Which::Refit => memory::refit(&folded, &grafted.model.graph, images, refit::MAX_MEMORY, work)?,
+            Which::Refit => memory::refit(&folded, &grafted.model.graph, images, (refit::MAX_MEMORY, false), work)?,
             Which::Recalibrate => memory::recalibration(graph, work)?,
             Which::Eval => memory::evaluation(&folded, work)?,
         };

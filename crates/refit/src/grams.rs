@@ -65,7 +65,7 @@ fn weights(
     holdout: Option<&StatsReader>,
     stage: &Stage,
 ) -> anyhow::Result<(zipit::Model, Vec<LayerReport>)> {
-    let layers = layers(&merge.grafted, &merge.models);
+    let layers = layers(&merge.grafted, &merge.models, false);
     let mut network = merge.grafted.model.clone();
     let progress = stage.progress("refit", "layers", layers.len() as u64);
     let mut reports = Vec::with_capacity(layers.len());

@@ -46,8 +46,10 @@ pub fn refit<'a>(
     let limit = (args.max_memory * f64::from(1 << 30)) as usize;
     let task = match (args.repair, args.mode) {
         (true, _) => Task::Scale,
-        (false, Mode::Layerwise) => Task::Weights { inputs: Inputs::Layerwise, ridge: merge.ridge },
-        (false, Mode::Sequential | Mode::Gram) => Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge },
+        (false, Mode::Layerwise) => Task::Weights { inputs: Inputs::Layerwise, ridge: merge.ridge, rounds: 0 },
+        (false, Mode::Sequential | Mode::Gram) => {
+            Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge, rounds: args.rounds.unwrap_or(0) }
+        }
     };
     let n_threads = stage.n_threads().min(batches.n_batches());
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
@@ -58,7 +60,13 @@ pub fn refit<'a>(
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),
-            memory::refit(&merge.models[0].graph, &merge.grafted.model.graph, n_images, limit, work)? as f64
+            memory::refit(
+                &merge.models[0].graph,
+                &merge.grafted.model.graph,
+                n_images,
+                (limit, args.rounds.is_some_and(|n| n > 0)),
+                work
+            )? as f64
                 / f64::from(1 << 30),
             args.out.display()
         ))?;

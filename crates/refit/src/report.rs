@@ -46,8 +46,9 @@ impl LayerReport {
     pub fn told(&self) -> String {
         match &self.outcome {
             Outcome::Weights(s) => {
+                let rounds = if s.rounds > 0 { format!(", {} rounds", s.rounds) } else { String::new() };
                 format!(
-                    "{}: error {:.2} → {:.2} %, ridge {:.0e}",
+                    "{}: error {:.2} → {:.2} %, ridge {:.0e}{rounds}",
                     self.layer,
                     100.0 * s.before,
                     100.0 * s.after,
@@ -62,23 +63,34 @@ impl LayerReport {
 /// One line per layer.
 pub fn table(report: &RefitReport) -> Table {
     let scaled = report.layers.iter().any(|layer| matches!(layer.outcome, Outcome::Scale(_)));
-    let mut table = if scaled {
-        Table::new(["layer", "features", "spread before"])
-    } else {
-        Table::new(["layer", "unknowns", "ridge", "error before", "after", "held out"])
+    let rounds = |layer: &LayerReport| match layer.outcome {
+        Outcome::Weights(solution) => solution.rounds,
+        Outcome::Scale(_) => 0,
+    };
+    let in_rounds = report.layers.iter().any(|layer| rounds(layer) > 0);
+    let mut table = match (scaled, in_rounds) {
+        (true, _) => Table::new(["layer", "features", "spread before"]),
+        (false, false) => Table::new(["layer", "unknowns", "ridge", "error before", "after", "held out"]),
+        (false, true) => Table::new(["layer", "unknowns", "ridge", "error before", "after", "held out", "rounds"]),
     };
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     for layer in &report.layers {
         match &layer.outcome {
-            Outcome::Weights(s) => table.row([
-                layer.layer.clone(),
-                format!("{}×{}", layer.n_outputs, layer.n_inputs),
-                format!("{:.0e}", s.ridge),
-                percent(s.before),
-                percent(s.after),
-                s.held_out.map_or_else(|| "-".to_owned(), percent),
-            ]),
-            Outcome::Scale(r) => table.row([layer.layer.clone(), layer.n_outputs.to_string(), percent(r.spread)]),
+            Outcome::Weights(s) => {
+                let mut row = vec![
+                    layer.layer.clone(),
+                    format!("{}×{}", layer.n_outputs, layer.n_inputs),
+                    format!("{:.0e}", s.ridge),
+                    percent(s.before),
+                    percent(s.after),
+                    s.held_out.map_or_else(|| "-".to_owned(), percent),
+                ];
+                row.extend(in_rounds.then(|| s.rounds.to_string()));
+                table.row(row);
+            }
+            Outcome::Scale(r) => {
+                table.row([layer.layer.clone(), layer.n_outputs.to_string(), percent(r.spread)]);
+            }
         }
     }
     table

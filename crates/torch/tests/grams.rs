@@ -20,7 +20,7 @@ fn from_grams(merge: &Merge, grams: &BTreeMap<String, Gram>, counts: &[f64]) -> 
     let graph = &merge.models[0].graph;
     let mut network = merge.grafted.model.clone();
     let mut told = Vec::new();
-    for layer in &layers(&merge.grafted, &merge.models()) {
+    for layer in &layers(&merge.grafted, &merge.models(), false) {
         let source = &graph.nodes[layer.source];
         let gram = &grams[source.module.as_deref().unwrap()];
         let node = &mut network.graph.nodes[layer.node];
@@ -76,7 +76,7 @@ fn own_moments_are_those_of_the_models_samples_together() {
     let mut expected = merge.grafted.model.clone();
     let each: Vec<_> = merge.models.iter().map(|model| values(model, &data)).collect();
     let mut n_shared = 0;
-    for (layer, told) in layers(&merge.grafted, &merge.models()).iter().zip(told) {
+    for (layer, told) in layers(&merge.grafted, &merge.models(), false).iter().zip(told) {
         let Layer { node, source, .. } = *layer;
         let source = &graph.nodes[source];
         let node = &mut expected.graph.nodes[node];
@@ -125,7 +125,7 @@ fn moments_of_other_layers_are_refused() {
     let merge = Merge::new(&models.each_ref(), identity(&models[0].graph, 2));
     let grams = grams(&merge, &batches(&images(20, [1, 2, 3], 3), 16), true);
     let graph = &merge.models[0].graph;
-    let layer = &layers(&merge.grafted, &merge.models())[0];
+    let layer = &layers(&merge.grafted, &merge.models(), false)[0];
     let refusal = |gram: &Gram| {
         let (node, source) = (&merge.grafted.model.graph.nodes[layer.node], &graph.nodes[layer.source]);
         gram::sums(layer, node, source, &merge.models(), gram, &[]).unwrap_err().to_string()

@@ -3,10 +3,10 @@
 
 mod networks;
 
-use ndarray::Array4;
+use ndarray::{Array2, Array4, Axis};
 use networks::merging::{
     Merge, SEQUENTIAL, batches, identity, linear_network, logit_error, logits, oddities, permuted_copy, plan, random,
-    samples, solution, values, weights,
+    samples, solution, values, was_solved, weights,
 };
 use networks::{images, model, resnet20};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use zipit::Model;
 use zipit::graph::{ArchSpec, arch::Arch};
 use zipit::refit::Ridge;
-use zipit_torch::refit::{Inputs, Solved};
+use zipit_torch::refit::{Inputs, Solved, Task};
 
 fn of(model: &Model) -> [usize; 3] {
     let &[c, h, w] = &model.graph.input.shape[..] else { panic!("images") };
@@ -71,7 +71,8 @@ fn spoilt_weights_are_found_again() {
     let found = logit_error(&network, &[&original, &copy], &unseen);
     // No ridge is less than 1e-6, and rounding in one layer is the next one's noise.
     assert!(spoilt > 10.0 && found < 0.02, "{spoilt} before, {found} after");
-    for layer in &solved {
+    assert_eq!(solved.iter().filter(|layer| !was_solved(layer)).count(), 1, "the stem is exact");
+    for layer in solved.iter().filter(|layer| was_solved(layer)) {
         let told = solution(layer);
         assert!(told.before > 0.01 && told.after < 1e-5 && told.held_out.unwrap() < 1e-5, "{layer:?}");
     }
@@ -133,7 +134,7 @@ fn lost(network: &Model, models: &[&Model], images: &Array4<f32>) -> f64 {
 
 fn gets_better(merge: &Merge, images: &Array4<f32>, what: &str) -> (Model, Vec<Solved>) {
     let (network, solved) = merge.refit(&batches(images, 25), SEQUENTIAL).unwrap();
-    for layer in &solved {
+    for layer in solved.iter().filter(|layer| was_solved(layer)) {
         let told = solution(layer);
         assert!(told.after <= told.before + 1e-9, "{what}: {layer:?}");
         assert!((1e-6..=1e2).contains(&told.ridge) && told.held_out.is_some(), "{what}: {layer:?}");
@@ -202,4 +203,44 @@ fn a_later_layer_makes_up_for_earlier_ones() {
         lost(&network, &merge.models(), &data)
     });
     assert!(lost[0] < 0.8 * lost[1], "{lost:?}");
+}
+
+/// E‖relu(ỹ) − M·relu([y¹; …; yᴺ])‖² / Var of the wanted, at `value`, where model features k are in groups `of`.
+fn cut_off(network: &Model, models: &[&Model], images: &Array4<f32>, value: &str, of: &[u32]) -> f64 {
+    let relu = |model: &Model| samples(&values(model, images)[value]).mapv(|x| x.max(0.0));
+    let found = relu(network);
+    let own: Vec<Array2<f64>> = models.iter().map(|model| relu(model)).collect();
+    let mut wanted = Array2::<f64>::zeros(found.raw_dim());
+    let mut members = vec![0.0; found.ncols()];
+    for &g in of {
+        members[g as usize] += 1.0;
+    }
+    for (k, &g) in of.iter().enumerate() {
+        let d = own[0].ncols();
+        wanted.column_mut(g as usize).scaled_add(1.0 / members[g as usize], &own[k / d].column(k % d));
+    }
+    (&found - &wanted).mapv(|x| x * x).sum() / wanted.var_axis(Axis(0), 0.0).sum() / found.nrows() as f64
+}
+
+#[test]
+fn rounds_bring_what_comes_through_nearer() {
+    let [a, b] = [1, 2].map(resnet20);
+    let merge = Merge::new(&[&a, &b], random(&a.graph, 2, 0.8, 5));
+    let [seen, unseen] = [1, 2].map(|seed| images(200, of(&a), seed));
+    let task = |rounds| Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds };
+    let runs = [0, 1, 4].map(|rounds| merge.refit(&batches(&seen, 50), task(rounds)).unwrap());
+    let taken: Vec<Vec<u32>> = runs.iter().map(|(_, all)| all.iter().map(|s| solution(s).rounds).collect()).collect();
+    assert!(taken[0].iter().all(|&n| n == 0) && taken[1].iter().sum::<u32>() > 5, "{taken:?}");
+    assert!(taken[1].iter().all(|&n| n <= 1) && taken[2].iter().all(|&n| n <= 4) && taken[2].contains(&4), "{taken:?}");
+    // The first block's first layer reads what the stem makes, and the stem what all runs read.
+    let (point, layer) = (&merge.plan.points[0], &runs[0].1[0].layer);
+    let off = |images| {
+        runs.each_ref().map(|(network, _)| cut_off(network, &merge.models(), images, layer, &point.assignment))
+    };
+    for images in [&seen, &unseen] {
+        let [none, one, four] = off(images);
+        assert!(four < one && one < none, "{none} {one} {four}");
+    }
+    // Heads have no ReLU behind them.
+    assert_eq!(taken[2].last(), Some(&0));
 }

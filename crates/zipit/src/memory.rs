@@ -106,11 +106,17 @@ pub fn collection(graph: &Graph, points: &[usize], grams: Grams, work: Work) -> 
 }
 
 /// Bytes at the peak of a refit on images of a merge, `merged`, of models of `graph`, BatchNorm folded, whose activations
-/// may take `limit` bytes.
+/// may take `limit` bytes; `open`: layers are kept to be solved again.
 ///
 /// # Errors
 /// A malformed graph.
-pub fn refit(graph: &Graph, merged: &Graph, n_images: usize, limit: usize, work: Work) -> Result<usize> {
+pub fn refit(
+    graph: &Graph,
+    merged: &Graph,
+    n_images: usize,
+    (limit, open): (usize, bool),
+    work: Work,
+) -> Result<usize> {
     let shapes = merged.shapes()?;
     let (own, all) = (most(&live(graph)?), live(merged)?);
     let largest = most(&all);
@@ -126,8 +132,8 @@ pub fn refit(graph: &Graph, merged: &Graph, n_images: usize, limit: usize, work:
         let patches = work.batch_size * F32 * unfolded(&node.op, &shapes[node.name.as_str()], n_groups * f);
         // Of the fitted and of the held-out images, each in LibTorch and here.
         let summed = work.n_threads * (3 * F64 * square + F32 * square + patches + values);
-        // Covariances of both, and factors.
-        let solved = 4 * F64 * square;
+        // Covariances of both, and factors, of all images beside those of the fitted ones.
+        let solved = if open { 6 } else { 4 } * F64 * square;
         Some(lanes.min(limit) + 2 * F64 * square + summed.max(solved))
     });
     let layers = layers.max().unwrap_or(0);
@@ -254,7 +260,7 @@ mod tests {
         }
         assert!(of(Grams::None, 2, 16, 1).peak > least.peak && of(Grams::None, 2, 8, 2).peak > least.peak);
         let work = Work { n_models: 2, batch_size: 32, n_threads: 1 };
-        let of = |n_images, limit| refit(&graph, &graph, n_images, limit, work).unwrap();
+        let of = |n_images, limit| refit(&graph, &graph, n_images, (limit, false), work).unwrap();
         assert!(of(1000, usize::MAX) > of(100, usize::MAX) && of(1000, 0) == of(100, 0));
         let [less, more] = [work, Work { n_models: 3, batch_size: 64, n_threads: 2 }];
         assert!(recalibration(&graph, less).unwrap() < recalibration(&graph, more).unwrap());

@@ -50,7 +50,7 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = images.batches(&models[0].preprocess, size);
     let n_workers = n_workers(args.device, batches.n_batches());
-    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut };
+    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 0 };
     let folded: Vec<&Model> = folded.iter().collect();
     let fixed = Time::now(stage);
 

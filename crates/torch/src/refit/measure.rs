@@ -4,7 +4,7 @@ use super::Inputs;
 use super::blend::blend;
 use super::lanes::Lane;
 use super::lockstep::{Batch, Part};
-use super::products::{Moments, Origin, Products, Samples, moments};
+use super::products::{Cross, Moments, Origin, Products, Samples, moments};
 use crate::forward::Run;
 use crate::parallel::FromFirst;
 use crate::{Device, Network, Result};
@@ -12,7 +12,7 @@ use std::ops::Range;
 use tch::{Kind, Tensor};
 use zipit::Graph;
 use zipit::apply::Blend;
-use zipit::refit::{Layer, Owners, Site, Spread, Sums};
+use zipit::refit::{Clip, Layer, Owners, Rectified, Residuals, Site, Spread, Sums};
 
 /// The graphs that the networks run, and how they are listened to.
 pub(super) struct Pass<'a> {
@@ -35,6 +35,29 @@ impl Part<[Sums; 2]> for Measured {
             }
         }
     }
+}
+
+/// A batch's residuals at one layer, of the fitted and of the held-out images.
+pub(super) struct MeasuredResiduals([Option<Cross>; 2]);
+
+impl Part<Residuals> for MeasuredResiduals {
+    fn add_to(self, residuals: &mut Residuals) {
+        for (held_out, cross) in [false, true].into_iter().zip(self.0) {
+            if let Some(cross) = cross {
+                residuals.add(held_out, cross.count, cross.sums.each_ref().map(Vec::as_slice));
+            }
+        }
+    }
+}
+
+/// A layer that is solved again.
+pub(super) struct Aim<'a> {
+    pub layer: &'a Layer,
+    pub rectified: &'a Rectified,
+    /// What its inputs are counted from.
+    pub origin: Vec<f32>,
+    /// How far from where it is cut a target is dark.
+    pub dark: f32,
 }
 
 /// A batch's sums of a merged value and of the models' values there.
@@ -105,6 +128,46 @@ impl Pass<'_> {
             Ok(Measured([part(false)?, part(true)?]))
         });
         let measured = measured.collect::<Result<_>>()?;
+        Ok((pause(runs, merged), measured))
+    }
+
+    /// At layers whose [`sums`](Self::sums) were taken and that are solved: how far what comes through is from what should.
+    pub fn residuals(
+        &self,
+        aims: &[Aim<'_>],
+        networks: &[Network],
+        lane: Lane,
+        batch: Batch<'_>,
+    ) -> Result<(Lane, Vec<MeasuredResiduals>)> {
+        let (runs, merged) = resume(networks, lane);
+        let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
+        let mut measured = Vec::with_capacity(aims.len());
+        for Aim { layer, rectified, origin, dark } in aims {
+            let node = &self.merged.nodes[layer.node];
+            let mut found = merged.peek(layer.node)?;
+            for term in &rectified.beside {
+                found = found.f_add(merged.value(&term.value)?)?;
+            }
+            let source = &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name;
+            let mut models = of_models(&runs, &rectified.blend, source)?;
+            for term in &rectified.beside {
+                let beside = of_models(&runs, &rectified.blend, &term.source)?;
+                models = models.iter().zip(&beside).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
+            }
+            let Clip { low, high } = rectified.clip;
+            let models: Vec<Tensor> = models.iter().map(|y| y.f_clamp(low, high)).collect::<Result<_, _>>()?;
+            let wanted = blend(&rectified.blend, &models, trust.as_deref())?;
+            let dark = f64::from(*dark);
+            let off = wanted.f_le(low + dark)?.f_logical_and(&found.f_lt(low)?)?;
+            let over = wanted.f_ge(high - dark)?.f_logical_and(&found.f_gt(high)?)?;
+            let residual = wanted.f_sub(&found)?.f_masked_fill(&off.f_logical_or(&over)?, 0.0)?;
+            let samples = Samples { node, x: merged.value(&node.inputs[0])?.shallow_clone(), y: residual };
+            let part = |held: bool| {
+                let rows = self.rows(layer, batch.images, held, networks[0].device())?;
+                rows.map(|rows| samples.cross(&rows, origin, batch.number)).transpose()
+            };
+            measured.push(MeasuredResiduals([part(false)?, part(true)?]));
+        }
         Ok((pause(runs, merged), measured))
     }
 

@@ -19,12 +19,17 @@ use crate::images::contents;
 use crate::parallel::FromFirst;
 use crate::{Device, Error, Result};
 use lockstep::Lockstep;
-use measure::Pass;
+use measure::{Aim, Pass};
+use ndarray::ArrayD;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use zipit::apply::Grafted;
+use zipit::graph::Node;
 use zipit::images::{ImageBatches, held_out, n_different};
-use zipit::refit::{Design, Layer, Outcome, Owners, Ridge, Site, Spread, Sums, layers, rescale, sites, solve};
+use zipit::refit::{
+    Design, Layer, Outcome, Owners, Rectified, Residuals, Ridge, Rounds, Site, Spread, Sums, layers, rescale, sites,
+    solve_openly,
+};
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
 use zipit::{Graph, Model, StateDict};
@@ -50,6 +55,9 @@ pub enum Task {
         inputs: Inputs,
         /// How strongly they are held at W*.
         ridge: Ridge,
+        /// How often layers behind which is a ReLU are solved again for what it lets through, at most; only where they
+        /// are read in sequence, and images are held out to judge it.
+        rounds: u32,
     },
     /// A scale and a shift per feature (REPAIR).
     Scale,
@@ -66,7 +74,7 @@ pub struct Solved {
 
 /// What is to be done, in the order of the merged graph.
 enum Work {
-    Layers(Vec<Layer>, Inputs, Ridge),
+    Layers(Vec<Layer>, Inputs, Ridge, u32),
     Sites(Vec<Site>),
 }
 
@@ -117,9 +125,10 @@ impl<'a> Refit<'a> {
             return Err(Error::Request("there are no images to fit the layers to".into()));
         }
         let work = match task {
-            Task::Weights { inputs, ridge } => {
+            Task::Weights { inputs, ridge, rounds } => {
                 ridge.validate()?;
-                Work::Layers(layers(grafted, models), inputs, ridge)
+                let rounds = if inputs == Inputs::Sequential { rounds } else { 0 };
+                Work::Layers(layers(grafted, models, rounds > 0), inputs, ridge, rounds)
             }
             Task::Scale => Work::Sites(sites(grafted, models)),
         };
@@ -250,28 +259,21 @@ impl<'a> Refit<'a> {
         if now.is_empty() {
             return Ok(vec![]);
         }
-        let mut solved = Vec::with_capacity(now.len());
-        let mut tell = |model: &Model, node: usize, outcome: Outcome| {
-            solved.push(Solved { layer: model.graph.nodes[node].name.clone(), outcome });
-        };
         let started = Instant::now();
         if let Work::Layers(..) = self.work {
             self.look(&Silent(watch))?;
         }
-        let measured;
-        match &self.work {
-            Work::Layers(layers, inputs, ridge) => {
-                let layers = &layers[now];
-                let sums = self.sums(layers, *inputs, watch)?;
-                measured = started.elapsed();
-                let none_held_out = self.seen.as_ref().is_some_and(|(seen, _)| seen.n_held_out == 0);
-                let ridge = if none_held_out && *ridge == Ridge::HeldOut { Ridge::Fixed(RIDGE_OF_FEW) } else { *ridge };
-                for (layer, [fitted, held_out]) in layers.iter().zip(sums) {
-                    let node = &mut self.model.graph.nodes[layer.node];
-                    let solution = solve(node, &mut self.model.weights, fitted, &held_out, ridge)?;
-                    tell(&self.model, layer.node, Outcome::Weights(solution));
-                    self.done += 1;
+        let (measured, outcomes) = match &self.work {
+            Work::Layers(layers, inputs, ridge, rounds) => {
+                let (layers, inputs, ridge, rounds) = (layers[now].to_vec(), *inputs, *ridge, *rounds);
+                let before: Vec<Before> = layers.iter().map(|layer| Before::of(&self.model, layer.node)).collect();
+                let solved = self.solve(&layers, inputs, ridge, rounds, watch);
+                if solved.is_err() {
+                    for layer in before {
+                        layer.put_back(&mut self.model);
+                    }
                 }
+                solved?
             }
             Work::Sites(sites) => {
                 let sites = &sites[now];
@@ -286,19 +288,90 @@ impl<'a> Refit<'a> {
                 let spreads = self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
                     pass.spreads(sites, networks, lane, batch.number)
                 })?;
-                measured = started.elapsed();
+                let measured = started.elapsed();
+                let mut outcomes = Vec::with_capacity(sites.len());
                 for (site, spread) in sites.iter().zip(spreads) {
                     let rescaled = rescale(site, &mut self.model, &spread)?;
-                    tell(&self.model, site.writers[0], Outcome::Scale(rescaled));
-                    self.done += 1;
+                    outcomes.push((site.writers[0], Outcome::Scale(rescaled)));
                 }
+                (measured, outcomes)
             }
-        }
+        };
         // New biases are new tensors.
         self.run.replace(&self.model)?;
+        self.done += outcomes.len();
+        let told =
+            |(node, outcome): (usize, Outcome)| Solved { layer: self.model.graph.nodes[node].name.clone(), outcome };
+        let solved = outcomes.into_iter().map(told).collect();
         self.clock[0] += measured;
         self.clock[1] += started.elapsed().saturating_sub(measured);
         Ok(solved)
+    }
+
+    /// Solves layers that can be solved on one pass over the images, and again for what comes through behind them. Gives
+    /// the time that measuring took.
+    fn solve(
+        &mut self,
+        layers: &[Layer],
+        inputs: Inputs,
+        ridge: Ridge,
+        rounds: u32,
+        watch: &dyn Watch,
+    ) -> Result<(Duration, Vec<(usize, Outcome)>)> {
+        let started = Instant::now();
+        let sums = self.sums(layers, inputs, watch)?;
+        let mut measured = started.elapsed();
+        let none_held_out = self.seen.as_ref().is_some_and(|(seen, _)| seen.n_held_out == 0);
+        let ridge = if none_held_out && ridge == Ridge::HeldOut { Ridge::Fixed(RIDGE_OF_FEW) } else { ridge };
+        let mut solutions = Vec::with_capacity(layers.len());
+        let mut open = vec![];
+        for (at, (layer, [fitted, held_out])) in layers.iter().zip(sums).enumerate() {
+            let node = &mut self.model.graph.nodes[layer.node];
+            let again = layer.rectified.as_ref().filter(|_| rounds > 0);
+            let (solution, systems) =
+                solve_openly(node, &mut self.model.weights, fitted, &held_out, ridge, again.is_some())?;
+            solutions.push(solution);
+            open.extend(again.zip(systems).map(|(rectified, systems)| (at, rectified, Rounds::new(systems))));
+        }
+        for _ in 0..rounds {
+            if open.is_empty() {
+                break;
+            }
+            self.run.replace(&self.model)?;
+            let started = Instant::now();
+            let residuals = self.residuals(layers, &open, watch)?;
+            measured += started.elapsed();
+            let mut rest = Vec::with_capacity(open.len());
+            for ((at, rectified, mut rounds), residuals) in open.into_iter().zip(residuals) {
+                let node = &self.model.graph.nodes[layers[at].node];
+                if rounds.take(node, &mut self.model.weights, &residuals)? {
+                    solutions[at].rounds += 1;
+                    rest.push((at, rectified, rounds));
+                }
+            }
+            open = rest;
+        }
+        let outcomes = layers.iter().zip(solutions);
+        Ok((measured, outcomes.map(|(layer, solution)| (layer.node, Outcome::Weights(solution))).collect()))
+    }
+
+    /// How far what comes through behind layers is from what should.
+    fn residuals<'l>(
+        &self,
+        layers: &'l [Layer],
+        open: &[(usize, &'l Rectified, Rounds)],
+        watch: &dyn Watch,
+    ) -> Result<Vec<Residuals>> {
+        let aim = |(at, rectified, rounds): &(usize, &'l Rectified, Rounds)| Aim {
+            layer: &layers[*at],
+            rectified,
+            origin: rounds.origin(),
+            dark: rounds.dark(),
+        };
+        let aims: Vec<Aim<'_>> = open.iter().map(aim).collect();
+        let zeros = open.iter().map(|(_, _, rounds)| Residuals::zeros(rounds.design())).collect();
+        let pass = self.pass();
+        self.run.pass(zeros, &Silent(watch), |networks, lane, batch| pass.residuals(&aims, networks, lane, batch))
     }
 
     /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.
@@ -326,7 +399,7 @@ impl<'a> Refit<'a> {
     /// The layers from the first one on that is not done that read nothing of each other.
     fn next_layers(&self) -> Range<usize> {
         let together = match &self.work {
-            Work::Layers(layers, inputs, _) => {
+            Work::Layers(layers, inputs, ..) => {
                 let rest = &layers[self.done..];
                 let place = |layer: &Layer| self.place(layer.source, layer.head);
                 let free = |layer: &&Layer| {
@@ -341,6 +414,35 @@ impl<'a> Refit<'a> {
             }
         };
         self.done..self.done + together
+    }
+}
+
+/// A node of a model and its tensors, as they were: a layer that is solved and not done yet would begin elsewhere when it
+/// is solved again.
+struct Before {
+    at: usize,
+    node: Node,
+    tensors: Vec<(String, Option<ArrayD<f32>>)>,
+}
+
+impl Before {
+    fn of(model: &Model, at: usize) -> Self {
+        let node = model.graph.nodes[at].clone();
+        let mut with_bias = node.clone();
+        zipit::refit::give_bias(&mut with_bias);
+        let names = with_bias.op.params().into_iter().map(|param| node.tensor(param.name));
+        let tensors = names.map(|name| (name.clone(), model.weights.get(&name).cloned())).collect();
+        Self { at, node, tensors }
+    }
+
+    fn put_back(self, model: &mut Model) {
+        model.graph.nodes[self.at] = self.node;
+        for (name, tensor) in self.tensors {
+            match tensor {
+                Some(tensor) => model.weights.insert(name, tensor),
+                None => model.weights.remove(&name),
+            };
+        }
     }
 }
 

@@ -77,15 +77,60 @@ impl Samples<'_> {
         }
         let [a, b, c, d, e] = sums.each_ref().map(numbers);
         let products = Products { count: n as u64, origin: origin.clone(), sums: [a?, b?, c?, d?, e?] };
-        if products.sums.iter().flatten().any(|s| !s.is_finite()) {
-            return Err(Error::NotFinite(format!(
-                "`{}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and their \
-                 BatchNorm statistics",
-                self.node.name
-            )));
-        }
+        finite(&products.sums, self.node, batch)?;
         Ok(products)
     }
+}
+
+/// Sums of one batch's residuals, as [`Residuals::add`](zipit::refit::Residuals::add) takes them.
+pub(super) struct Cross {
+    pub count: u64,
+    pub sums: [Vec<f64>; 3],
+}
+
+impl Samples<'_> {
+    /// The sums over some of the images of y, a residual, with x counted from x₀.
+    ///
+    /// # Errors
+    /// Numbers that are not finite.
+    pub fn cross(&self, rows: &Tensor, origin: &[f32], batch: usize) -> Result<Cross> {
+        let (x, r) = self.spread_out(&self.x.f_index_select(0, rows)?, &self.y.f_index_select(0, rows)?)?;
+        let (g, n, f) = x.size3()?;
+        let o = r.size()[2];
+        let x0 = Tensor::f_from_slice(origin)?.f_reshape([g, 1, f])?.f_to_device(x.device())?;
+        let zeros = |shape: &[i64]| Tensor::f_zeros(shape, (Kind::Double, x.device()));
+        let mut sums = [zeros(&[g, o])?, zeros(&[g, o, f])?, zeros(&[g, o])?];
+        for from in (0..n).step_by(SAMPLES as usize) {
+            let length = SAMPLES.min(n - from);
+            let x = x.f_narrow(1, from, length)?.f_sub(&x0)?;
+            let r = r.f_narrow(1, from, length)?;
+            let parts = [
+                r.f_sum_dim_intlist(1, false, Kind::Float)?,
+                r.f_transpose(1, 2)?.f_matmul(&x)?,
+                r.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
+            ];
+            for (sum, part) in sums.iter_mut().zip(&parts) {
+                let _ = sum.f_add_(part)?;
+            }
+        }
+        let [a, b, c] = sums.each_ref().map(numbers);
+        let cross = Cross { count: n as u64, sums: [a?, b?, c?] };
+        finite(&cross.sums, self.node, batch)?;
+        Ok(cross)
+    }
+}
+
+/// # Errors
+/// Sums that are not finite.
+fn finite(sums: &[Vec<f64>], node: &Node, batch: usize) -> Result<()> {
+    if sums.iter().flatten().all(|s| s.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::NotFinite(format!(
+        "`{}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and their BatchNorm \
+         statistics",
+        node.name
+    )))
 }
 
 impl Products {

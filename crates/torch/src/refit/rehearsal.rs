@@ -28,7 +28,7 @@ impl Refit<'_> {
         }
         let started = Instant::now();
         self.look(&Silent(watch))?;
-        let Work::Layers(layers, inputs, _) = &self.work else { return Ok(vec![]) };
+        let Work::Layers(layers, inputs, ..) = &self.work else { return Ok(vec![]) };
         let layers = &layers[now.clone()];
         let sums = self.sums(layers, *inputs, watch)?;
         let measured = started.elapsed();

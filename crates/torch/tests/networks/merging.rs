@@ -192,10 +192,12 @@ pub fn run(refit: &mut Refit<'_>, watch: &dyn Watch) -> Result<Vec<Solved>> {
     Ok(all)
 }
 
-pub const SEQUENTIAL: Task = weights(Inputs::Sequential, Ridge::HeldOut);
+/// As `refit --rounds 2` does it.
+pub const SEQUENTIAL: Task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 2 };
 
+/// Least squares alone.
 pub const fn weights(inputs: Inputs, ridge: Ridge) -> Task {
-    Task::Weights { inputs, ridge }
+    Task::Weights { inputs, ridge, rounds: 0 }
 }
 
 pub fn solution(solved: &Solved) -> Solution {
@@ -203,6 +205,11 @@ pub fn solution(solved: &Solved) -> Solution {
         Outcome::Weights(solution) => solution,
         Outcome::Scale(_) => panic!("{solved:?}"),
     }
+}
+
+/// Whether a layer's weights were solved: what is exact already is only solved again, in rounds.
+pub fn was_solved(solved: &Solved) -> bool {
+    solution(solved).before > 1e-6
 }
 
 /// Every value of a network, the input too, in f64.

@@ -2,7 +2,7 @@
 
 use super::Design;
 use crate::apply::{Blend, Blended, Grafted, Origin, Piece, Role};
-use crate::graph::{Node, Op};
+use crate::graph::{Activation, Node, Op};
 use crate::{Graph, Model};
 use std::collections::BTreeMap;
 
@@ -21,6 +21,41 @@ pub struct Layer {
     pub target: Blend,
     /// Summands beside it in the sum that it is the last to write: it makes up for what they miss.
     pub others: Vec<Term>,
+    /// Where what it writes is read by nothing but a ReLU: what comes through is what counts.
+    pub rectified: Option<Rectified>,
+}
+
+/// A value that is cut off before anything reads it: a layer's own, or the sum that it is the last to write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rectified {
+    /// Where it is cut.
+    pub clip: Clip,
+    /// How it is made of the models' values.
+    pub blend: Blend,
+    /// What is added to the layer's own output, all of it, exact or not.
+    pub beside: Vec<Term>,
+}
+
+/// min(max(low, x), high).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clip {
+    /// The least that comes through.
+    pub low: f64,
+    /// The most.
+    pub high: f64,
+}
+
+impl Clip {
+    /// Of an op that does nothing else.
+    #[must_use]
+    pub fn of(op: &Op) -> Option<Self> {
+        match *op {
+            Op::Relu => Some(Self { low: 0.0, high: f64::INFINITY }),
+            Op::Activation { function: Activation::Relu6 } => Some(Self { low: 0.0, high: 6.0 }),
+            Op::Activation { function: Activation::Hardtanh(low, high) } => Some(Self { low, high }),
+            _ => None,
+        }
+    }
 }
 
 /// A summand.
@@ -48,13 +83,16 @@ pub(super) enum Exact {
 /// Every layer with unknowns ([`Design`]) whose output is not already what it should be, in the order of the merged graph.
 /// What stands between merged and carried features stays as it is.
 ///
+/// With `in_rounds`, also those whose output is what it should be and comes through an activation as something else: the
+/// mean of what two features make of the image is exact, and its ReLU is not the mean of theirs.
+///
 /// A layer that writes a sum and is the last of its layers to do so takes the sum's target minus what is already there;
 /// summands that are computed only after it count as exact.
 ///
 /// # Panics
 /// When `grafted` is not a merge of these models.
 #[must_use]
-pub fn layers(grafted: &Grafted, models: &[&Model]) -> Vec<Layer> {
+pub fn layers(grafted: &Grafted, models: &[&Model], in_rounds: bool) -> Vec<Layer> {
     let merged = &grafted.model.graph;
     let (places, sources) = (place(merged), Sources::of(models));
     let exact = exactness(grafted);
@@ -63,22 +101,53 @@ pub fn layers(grafted: &Grafted, models: &[&Model]) -> Vec<Layer> {
         .map(|(i, _)| {
             let origin = &grafted.origins[i];
             let (input, target) = (input(grafted, &places, i), origin.blend.clone());
-            Layer { node: i, source: sources.place(origin), head: origin.head, input, target, others: vec![] }
+            let (source, head) = (sources.place(origin), origin.head);
+            Layer { node: i, source, head, input, target, others: vec![], rectified: None }
         })
         .collect();
-    for sum in sums(grafted, &places) {
+    let term = |&i: &usize| Term {
+        value: merged.nodes[i].name.clone(),
+        source: grafted.origins[i].source.clone(),
+        blend: grafted.origins[i].blend.clone(),
+    };
+    let sums = sums(grafted, &places);
+    for sum in &sums {
         let layer = layers.iter_mut().find(|layer| layer.node == sum.last).expect("a layer with unknowns");
         let there = |&&i: &&usize| sources.place(&grafted.origins[i]) <= layer.source && exact[i] == Exact::No;
-        let term = |&i: &usize| Term {
-            value: merged.nodes[i].name.clone(),
-            source: grafted.origins[i].source.clone(),
-            blend: grafted.origins[i].blend.clone(),
-        };
         let others = sum.others.iter().filter(there).map(term).collect();
         layer.others = others;
     }
-    layers.retain(|layer| exact[layer.node] == Exact::No || !layer.others.is_empty());
+    let shapes = merged.shapes().expect("a sound graph");
+    for layer in &mut layers {
+        let sum = sums.iter().find(|sum| sum.last == layer.node);
+        let value = sum.map_or(layer.node, |sum| sum.at);
+        let alike = |&i: &usize| {
+            let origin = &grafted.origins[i];
+            let there = sources.place(origin) <= layer.source && origin.head == layer.head;
+            let shape = |i: usize| &shapes[merged.nodes[i].name.as_str()];
+            there && origin.blend.only.is_none() && shape(i) == shape(layer.node)
+        };
+        let beside = sum.map_or(&[][..], |sum| &sum.others);
+        let whole = sum.is_none_or(|sum| sum.whole) && beside.iter().all(alike) && alike(&layer.node);
+        layer.rectified = clip(merged, value).filter(|_| whole).map(|clip| Rectified {
+            clip,
+            blend: grafted.origins[value].blend.clone(),
+            beside: beside.iter().map(term).collect(),
+        });
+    }
+    layers.retain(|layer| {
+        let cut = layer.rectified.as_ref().is_some_and(|rectified| rectified.blend.own().is_none());
+        exact[layer.node] == Exact::No || !layer.others.is_empty() || (in_rounds && cut)
+    });
     layers
+}
+
+/// How node i is cut off by all that read it.
+fn clip(graph: &Graph, i: usize) -> Option<Clip> {
+    let name = &graph.nodes[i].name;
+    let mut clips = graph.nodes.iter().filter(|node| node.inputs.contains(name)).map(|node| Clip::of(&node.op));
+    let first = clips.next()??;
+    (!graph.outputs.contains(name) && clips.all(|other| other == Some(first))).then_some(first)
 }
 
 fn place(graph: &Graph) -> BTreeMap<&str, usize> {
@@ -114,6 +183,10 @@ fn image(graph: &Graph) -> Blend {
 
 /// A sum, sums of sums taken together, with a layer that can make up for what is missing.
 struct Sum {
+    /// The node that makes it.
+    at: usize,
+    /// Whether `others` and the last layer are all of it.
+    whole: bool,
     /// The last to write it of the layers that nobody else reads.
     last: usize,
     /// What is added to that layer's output and is there when its turn comes, each as often as it is added: summands, and
@@ -154,10 +227,13 @@ fn sums(grafted: &Grafted, places: &BTreeMap<&str, usize>) -> Vec<Sum> {
             // A layer that others read too, or that is added twice, cannot make up for this sum.
             let can = |&i: &usize| is_unknown(grafted, i) && only_reader(&graph.nodes[i]).is_some();
             let last = summands(add, &is_inner).into_iter().filter(can).max()?;
-            let mut others = summands(add, &|i| i > last && is_inner(i));
-            others.retain(|&i| i < last);
+            let all = summands(add, &|i| i > last && is_inner(i));
+            let mut others: Vec<usize> = all.iter().copied().filter(|&i| i < last).collect();
             others.sort_unstable();
-            Some(Sum { last, others })
+            let reads_input = |i: usize| graph.nodes[i].inputs.contains(&graph.input.name);
+            let whole =
+                others.len() + 1 == all.len() && !(last..=add).any(|i| is_sum(&graph.nodes[i]) && reads_input(i));
+            Some(Sum { at: add, whole, last, others })
         })
         .collect()
 }

@@ -11,6 +11,7 @@
 //! - [`Design`]: a layer's weights as the unknowns of a least-squares problem;
 //! - [`Owners`]: which model is believed on which image, where not all are on all;
 //! - [`Sums`]: what is measured of x̃ and ỹ, and the solution;
+//! - [`Rounds`]: the layer solved again for what its activation lets through;
 //! - [`Gram`]: the same from second moments that were collected once, without images;
 //! - [`Site`], [`Spread`]: REPAIR, a scale and a shift per feature, where all weights are too much.
 //!
@@ -22,14 +23,16 @@ pub mod gram;
 mod layers;
 mod owners;
 mod repair;
+mod rounds;
 mod sums;
 
 pub use design::{Design, give_bias};
 pub use gram::Gram;
-pub use layers::{Layer, Term, layers};
+pub use layers::{Clip, Layer, Rectified, Term, layers};
 pub use owners::{FOREIGN, Owners};
 pub use repair::{Rescaled, Site, Spread, rescale, sites};
-pub use sums::{Ridge, Solution, Sums, solve};
+pub use rounds::{Residuals, Rounds};
+pub use sums::{Ridge, Solution, Sums, Systems, solve, solve_openly};
 
 use crate::apply::{Blended, Grafted, Groups, Heads, graft};
 use crate::fold::fold_batch_norm;

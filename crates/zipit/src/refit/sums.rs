@@ -69,6 +69,14 @@ pub struct Solution {
     pub after: f64,
     /// Of the solution of the other images on the held-out ones; `None` where λ was given.
     pub held_out: Option<f64>,
+    /// How often it was solved again for what the activation lets through.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub rounds: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(rounds: &u32) -> bool {
+    *rounds == 0
 }
 
 impl Ridge {
@@ -256,17 +264,20 @@ impl Part {
 }
 
 /// Means and central second moments of one group.
-struct Central {
-    x: Array1<f64>,
-    y: Array1<f64>,
+#[derive(Debug)]
+pub(super) struct Central {
+    pub x: Array1<f64>,
+    pub y: Array1<f64>,
     /// Cov(x), full.
     xx: Array2<f64>,
     /// Cov(y, x).
-    yx: Array2<f64>,
+    pub yx: Array2<f64>,
     /// Σ Var(y).
-    energy: f64,
+    pub energy: f64,
     /// Mean variance of x.
     scale: f64,
+    /// Inputs that do not vary.
+    constant: Vec<usize>,
 }
 
 impl Central {
@@ -287,41 +298,146 @@ impl Central {
         let energy = Zip::from(&sums.yy).and(&y).fold(0.0, |sum, yy, y| sum + not_negative(yy / count - y * y));
         let [x, y] = [&sums.origin[0] + &x, &sums.origin[1] + &y];
         // What a constant input seems to vary is rounding, and can be less than nothing.
-        let constant = |&i: &usize| xx[[i, i]] <= DEAD * (xx[[i, i]] + x[i] * x[i]);
-        for i in (0..n).filter(constant).collect::<Vec<_>>() {
+        let is_constant = |&i: &usize| xx[[i, i]] <= DEAD * (xx[[i, i]] + x[i] * x[i]);
+        let constant: Vec<usize> = (0..n).filter(is_constant).collect();
+        for &i in &constant {
             xx.row_mut(i).fill(0.0);
             xx.column_mut(i).fill(0.0);
-            yx.column_mut(i).fill(0.0);
         }
         let scale = xx.diag().mean().unwrap_or(0.0);
-        Self { x, y, xx, yx, energy, scale }
+        let mut central = Self { x, y, xx, yx, energy, scale, constant };
+        central.clear_constant();
+        central
+    }
+
+    /// Targets do not covary with what is constant.
+    fn clear_constant(&mut self) {
+        for &i in &self.constant {
+            self.yx.column_mut(i).fill(0.0);
+        }
+    }
+
+    /// The same inputs with other targets: their means, covariances with x, and summed variance.
+    pub fn with_targets(&mut self, y: Array1<f64>, yx: Array2<f64>, energy: f64) {
+        (self.y, self.yx, self.energy) = (y, yx, energy);
+        self.clear_constant();
     }
 
     /// E‖Wx + b − y‖².
-    fn error(&self, w: &Array2<f64>, b: &Array1<f64>) -> f64 {
+    pub fn error(&self, w: &Array2<f64>, b: &Array1<f64>) -> f64 {
         let off = w.dot(&self.x) + b - &self.y;
         let spread = (&w.dot(&self.xx) * w).sum();
         not_negative(self.energy - 2.0 * (&self.yx * w).sum() + spread + off.dot(&off))
     }
 
-    /// The solution at λ around `prior`.
-    fn solve(&self, prior: &Array2<f64>, ridge: f64) -> Result<(Array2<f64>, Array1<f64>)> {
+    /// Cov(x) with λ; `None` where x does not vary.
+    fn factor(&self, ridge: f64) -> Result<Option<Cholesky>> {
+        if self.scale <= 0.0 {
+            return Ok(None);
+        }
+        let singular = || {
+            Error::Numbers(format!(
+                "the inputs' covariance is not positive definite at ridge {ridge:e}: raise the ridge or use more images"
+            ))
+        };
+        Cholesky::new(self.xx.clone(), ridge * self.scale).ok_or_else(singular).map(Some)
+    }
+
+    /// The solution around `prior`, with Cov(x) factorised.
+    pub fn solve(&self, prior: &Array2<f64>, factor: Option<&Cholesky>) -> (Array2<f64>, Array1<f64>) {
         let mut w = prior.clone();
-        if self.scale > 0.0 {
-            let load = ridge * self.scale;
+        if let Some(factor) = factor {
             // Solved for W − W*, so that what the images say nothing about stays W* to the last bit.
             let mut off = &self.yx - &prior.dot(&self.xx);
-            let factor = Cholesky::new(self.xx.clone(), load).ok_or_else(|| {
-                Error::Numbers(format!(
-                    "the inputs' covariance is not positive definite at ridge {ridge:e}: raise the ridge or use more \
-                     images"
-                ))
-            })?;
             factor.solve_rows(&mut off);
             w += &off;
         }
         let b = &self.y - &w.dot(&self.x);
-        Ok((w, b))
+        (w, b)
+    }
+}
+
+/// A group of a layer that is solved, as far as it takes to solve it again for other targets of the same inputs.
+#[derive(Debug)]
+pub(super) struct System {
+    /// Its outputs.
+    pub rows: Vec<usize>,
+    /// What the inputs are counted from.
+    pub origin: Array1<f64>,
+    /// Their moments; Cov(x) only where there is no factor.
+    pub central: Central,
+    /// Of Cov(x) with λ.
+    pub factor: Option<Cholesky>,
+}
+
+impl System {
+    /// `None` without samples.
+    fn of(part: &Part) -> Option<Self> {
+        let (rows, origin) = (part.rows.clone(), part.origin[0].clone());
+        (part.count > 0.0).then(|| Self { rows, origin, central: Central::new(part), factor: None })
+    }
+
+    /// `prior` and the rest of an affine map, for this group's outputs.
+    fn own(&self, of: &Array2<f64>) -> Array2<f64> {
+        of.select(Axis(0), &self.rows)
+    }
+
+    fn all(sums: &Sums) -> Vec<Self> {
+        sums.parts.iter().filter_map(Self::of).collect()
+    }
+
+    fn factorise(&mut self, ridge: f64) -> Result<()> {
+        self.factor = self.central.factor(ridge)?;
+        Ok(())
+    }
+
+    fn keep_factor_alone(&mut self) {
+        self.central.xx = Array2::zeros((0, 0));
+    }
+
+    /// ΔW and Δb of the present targets, held at none.
+    pub fn step(&self) -> (Array2<f64>, Array1<f64>) {
+        let mut w = self.central.yx.clone();
+        match &self.factor {
+            Some(factor) => factor.solve_rows(&mut w),
+            None => w.fill(0.0),
+        }
+        let b = &self.central.y - &w.dot(&self.central.x);
+        (w, b)
+    }
+}
+
+/// What is left of a layer that is solved: enough to solve it again for other targets of the same inputs.
+#[derive(Debug)]
+pub struct Systems {
+    pub(super) design: Design,
+    /// Of the images that others choose for.
+    pub(super) fitted: Vec<System>,
+    /// Of those others, not factorised.
+    pub(super) held_out: Vec<System>,
+    /// Of all.
+    pub(super) all: Vec<System>,
+    /// The target's summed variance.
+    pub(super) energy: f64,
+}
+
+impl Systems {
+    /// Of a layer that needs no solution.
+    fn of(fitted: Sums, held_out: &Sums, ridge: f64) -> Result<Self> {
+        let (design, fit, held) = (fitted.design, System::all(&fitted), System::all(held_out));
+        let mut all = fitted;
+        all.merge(held_out);
+        let mut all = System::all(&all);
+        all.iter_mut().try_for_each(|system| system.factorise(ridge))?;
+        Self::new(design, [fit, held], all, ridge)
+    }
+
+    /// `all` is factorised.
+    fn new(design: Design, [mut fitted, held_out]: [Vec<System>; 2], mut all: Vec<System>, ridge: f64) -> Result<Self> {
+        fitted.iter_mut().try_for_each(|system| system.factorise(ridge))?;
+        fitted.iter_mut().chain(&mut all).for_each(System::keep_factor_alone);
+        let energy = all.iter().map(|system| system.central.energy).sum();
+        Ok(Self { design, fitted, held_out, all, energy })
     }
 }
 
@@ -342,14 +458,35 @@ pub fn solve(
     held_out: &Sums,
     ridge: Ridge,
 ) -> Result<Solution> {
+    Ok(solve_openly(node, weights, fitted, held_out, ridge, false)?.0)
+}
+
+/// The same; with `open`, what it takes to solve the layer again comes with it, unless no images are held out or nothing
+/// is left to be solved.
+///
+/// # Errors
+/// As [`solve`].
+///
+/// # Panics
+/// As [`solve`].
+pub fn solve_openly(
+    node: &mut Node,
+    weights: &mut StateDict,
+    fitted: Sums,
+    held_out: &Sums,
+    ridge: Ridge,
+    open: bool,
+) -> Result<(Solution, Option<Systems>)> {
     ridge.validate()?;
     let design = fitted.design;
     assert_eq!(Some(design), Design::of(&node.op), "sums of another layer");
-    let named = |what: String| Error::Numbers(format!("`{}`: {what}", node.name));
+    let name = node.name.clone();
+    let named = |what: String| Error::Numbers(format!("`{name}`: {what}"));
     let (prior, bias) = unknowns(node, weights);
     if fitted.is_empty() && held_out.is_empty() {
         return Err(named("there are no images to fit it to".into()));
     }
+    let both = !fitted.is_empty() && !held_out.is_empty();
     let [error, energy] = [&fitted, held_out]
         .map(|sums| sums.error(&prior, &bias))
         .iter()
@@ -358,58 +495,70 @@ pub fn solve(
         let (ridge, error) = (ridge.first(), error / energy);
         let (w, b) = (prior, bias);
         store(node, weights, &w, &b);
-        return Ok(Solution { ridge, before: error, after: error, held_out: None });
+        let solution = Solution { ridge, before: error, after: error, held_out: None, rounds: 0 };
+        let systems = (open && both).then(|| Systems::of(fitted, held_out, ridge)).transpose();
+        return Ok((solution, systems.map_err(|e| named(e.to_string()))?));
+    }
+    let mut chosen = (None, None);
+    let mut apart = None;
+    if both && (ridge == Ridge::HeldOut || open) {
+        let (fit, held) = (System::all(&fitted), System::all(held_out));
+        if ridge == Ridge::HeldOut {
+            let energy: f64 = held.iter().map(|system| system.central.energy).sum();
+            let score = |decade: i32| -> Result<f64> {
+                let mut error = 0.0;
+                for system in &fit {
+                    let factor = system.central.factor(10_f64.powi(decade))?;
+                    let (w, b) = system.central.solve(&system.own(&prior), factor.as_ref());
+                    let held = held.iter().find(|held| held.rows == system.rows);
+                    error += held.map_or(0.0, |held| held.central.error(&w, &b));
+                }
+                Ok(error)
+            };
+            let (decade, error) = descend(score);
+            chosen = (Some(decade), error.is_finite().then(|| share(error, energy)));
+        }
+        apart = open.then_some([fit, held]);
     }
     let mut all = fitted;
-    let mut chosen = (None, None);
-    if let Ridge::HeldOut = ridge
-        && !all.is_empty()
-        && !held_out.is_empty()
-    {
-        let parts: Vec<(Array2<f64>, [Central; 2])> = (all.parts.iter().zip(&held_out.parts))
-            .map(|(fit, held)| (prior.select(Axis(0), &fit.rows), [Central::new(fit), Central::new(held)]))
-            .collect();
-        let energy: f64 = parts.iter().map(|(_, [_, held])| held.energy).sum();
-        let score = |decade: i32| -> Result<f64> {
-            let mut error = 0.0;
-            for (own, [fit, held]) in &parts {
-                let (w, b) = fit.solve(own, 10_f64.powi(decade))?;
-                error += held.error(&w, &b);
-            }
-            Ok(error)
-        };
-        let (decade, error) = descend(score);
-        chosen = (Some(decade), error.is_finite().then(|| share(error, energy)));
-    }
     if !held_out.is_empty() {
         all.merge(held_out);
     }
-    let parts: Vec<(&Part, Central, Array2<f64>)> = (all.parts.iter().filter(|part| part.count > 0.0))
-        .map(|part| (part, Central::new(part), prior.select(Axis(0), &part.rows)))
-        .collect();
-    let solutions = |ridge: f64| -> Result<Vec<(Array2<f64>, Array1<f64>)>> {
-        parts.iter().map(|(_, central, own)| central.solve(own, ridge)).collect()
+    let mut all = System::all(&all);
+    let mut solutions = |ridge: f64| -> Result<Vec<(Array2<f64>, Array1<f64>)>> {
+        let solve = |system: &mut System| {
+            system.factorise(ridge)?;
+            Ok(system.central.solve(&system.own(&prior), system.factor.as_ref()))
+        };
+        all.iter_mut().map(solve).collect()
     };
     let (ridge, solved) = match ridge {
         Ridge::Fixed(ridge) => (ridge, solutions(ridge)),
         // All images together may round worse than those that chose it.
         Ridge::HeldOut => {
-            let mut decades = (chosen.0.unwrap_or(FIRST_DECADE)..=*DECADES.end()).map(|decade| {
-                let ridge = 10_f64.powi(decade);
-                (ridge, solutions(ridge))
-            });
-            let first = decades.next().expect("a decade");
-            if first.1.is_ok() { first } else { decades.find(|(_, solved)| solved.is_ok()).unwrap_or(first) }
+            let first = 10_f64.powi(chosen.0.unwrap_or(FIRST_DECADE));
+            let mut found = (first, solutions(first));
+            let rest = chosen.0.unwrap_or(FIRST_DECADE) + 1..=*DECADES.end();
+            for ridge in rest.map(|decade| 10_f64.powi(decade)) {
+                if found.1.is_ok() {
+                    break;
+                }
+                let larger = solutions(ridge);
+                if larger.is_ok() {
+                    found = (ridge, larger);
+                }
+            }
+            found
         }
     };
     let solved = solved.map_err(|e| named(e.to_string()))?;
     let (mut w, mut b) = (prior.clone(), bias.clone());
     let (mut before, mut after, mut energy) = (0.0, 0.0, 0.0);
-    for ((part, central, own), (solved, offset)) in parts.iter().zip(solved) {
-        before += central.error(own, &bias.select(Axis(0), &part.rows));
-        after += central.error(&solved, &offset);
-        energy += central.energy;
-        for (at, &row) in part.rows.iter().enumerate() {
+    for (system, (solved, offset)) in all.iter().zip(solved) {
+        before += system.central.error(&system.own(&prior), &bias.select(Axis(0), &system.rows));
+        after += system.central.error(&solved, &offset);
+        energy += system.central.energy;
+        for (at, &row) in system.rows.iter().enumerate() {
             w.row_mut(row).assign(&solved.row(at));
             b[row] = offset[at];
         }
@@ -418,7 +567,10 @@ pub fn solve(
         return Err(named("its solution is not finite; check the models' weights".into()));
     }
     store(node, weights, &w, &b);
-    Ok(Solution { ridge, before: share(before, energy), after: share(after, energy), held_out: chosen.1 })
+    let solution =
+        Solution { ridge, before: share(before, energy), after: share(after, energy), held_out: chosen.1, rounds: 0 };
+    let systems = apart.map(|apart| Systems::new(design, apart, all, ridge)).transpose();
+    Ok((solution, systems.map_err(|e| named(e.to_string()))?))
 }
 
 /// The decade with the lowest score, downhill from the first one, and below it only where that is worth it.

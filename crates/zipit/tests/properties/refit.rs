@@ -7,7 +7,10 @@ use zipit::apply::{Blended, Grafted, Heads, graft};
 use zipit::graph::{Graph, Input, Node, Op};
 use zipit::matching::Method;
 use zipit::plan::{Plan, PlanSettings, PointPlan, PointSummary};
-use zipit::refit::{Design, Gram, Layer, Ridge, Solution, Spread, Sums, gram, layers, rescale, sites, solve, weighted};
+use zipit::refit::{
+    Design, Gram, Layer, Residuals, Ridge, Rounds, Solution, Spread, Sums, gram, layers, rescale, sites, solve,
+    solve_openly, weighted,
+};
 use zipit::unmerge::UnmergeRule;
 use zipit::{Model, Moments, Preprocess, StateDict, Task};
 
@@ -144,6 +147,108 @@ fn ridges_and_images_that_are_none_are_refused() {
     assert!(refused.to_string().contains("`fc`: its solution is not finite"), "{refused}");
 }
 
+/// What comes through, relu(x).
+fn relu(x: &Array2<f64>) -> Array2<f64> {
+    x.mapv(|x| x.max(0.0))
+}
+
+/// r of the layer (W, b) at the problem's samples, and what is left behind the ReLU.
+fn residual(problem: &Problem, (w, b): &(Array2<f64>, Array1<f64>), dark: f64) -> (Array2<f64>, f64) {
+    let p = problem.x.dot(&w.t()) + b;
+    let t = relu(&problem.y);
+    let left = (relu(&p) - &t).mapv(|x| x * x).sum();
+    let r = ndarray::Zip::from(&p).and(&t).map_collect(|&p, &t| if t <= dark && p < 0.0 { 0.0 } else { t - p });
+    (r, left)
+}
+
+fn add(residuals: &mut Residuals, held_out: bool, problem: &Problem, r: &Array2<f64>, origin: &[f32]) {
+    let from = &problem.x - &Array1::from_iter(origin.iter().map(|&x| f64::from(x)));
+    let [sum, squares] = [r.sum_axis(Axis(0)), (r * r).sum_axis(Axis(0))];
+    let cross = r.t().dot(&from).as_standard_layout().into_owned();
+    let slices = [sum.as_slice(), cross.as_slice(), squares.as_slice()].map(|s| s.expect("standard layout"));
+    residuals.add(held_out, r.nrows() as u64, slices);
+}
+
+fn opened(fit: &Problem, held: &Problem) -> (Node, StateDict, f64, Rounds) {
+    let (mut node, mut weights) = (linear(8, 3), state(&Array2::from_elem((3, 8), 0.1), &Array1::zeros(3)));
+    let (told, open) =
+        solve_openly(&mut node, &mut weights, fit.sums(), &held.sums(), Ridge::HeldOut, true).expect("a solution");
+    (node, weights, told.ridge, Rounds::new(open.expect("images are held out")))
+}
+
+/// A round is the solution around the last W for ỹ = p + r, and what comes through is nearer to what should.
+#[test]
+fn a_round_solves_for_what_comes_through() {
+    let design = Design { n_groups: 1, n_inputs: 8, n_outputs: 3 };
+    let mut total = 0;
+    for seed in 0..5 {
+        let [fit, held] = [seed, seed + 10].map(|seed| {
+            let mut problem = Problem::new(500, 0.3, seed);
+            // No affine map, and dark half of the time.
+            for i in 0..3 {
+                let bent = &problem.x.column(i) * &problem.x.column(i + 1) * 2.0;
+                problem.y.column_mut(i).scaled_add(1.0, &bent);
+            }
+            let mean = problem.y.mean_axis(Axis(0)).expect("samples");
+            problem.y -= &mean;
+            problem
+        });
+        let (node, mut weights, ridge, mut rounds) = opened(&fit, &held);
+        let dark = f64::from(rounds.dark());
+        assert!(dark > 0.0 && dark < 0.01, "{dark}");
+        let (mut taken, mut last) = (0, f64::INFINITY);
+        for _ in 0..4 {
+            let now = found(&weights);
+            let mut residuals = Residuals::zeros(design);
+            let (mut again, mut left) = (Problem::nothing(), 0.0);
+            for (held_out, problem) in [(false, &fit), (true, &held)] {
+                let (r, off) = residual(problem, &now, dark);
+                left += off;
+                add(&mut residuals, held_out, problem, &r, &rounds.origin());
+                again.add_samples(&problem.x, &(problem.x.dot(&now.0.t()) + &now.1 + r));
+            }
+            assert!(left < last, "round {taken}: {left} after {last}");
+            last = left;
+            if !rounds.take(&node, &mut weights, &residuals).unwrap() {
+                assert_eq!(found(&weights), now);
+                break;
+            }
+            taken += 1;
+            let mut expected = state(&now.0, &now.1);
+            solve(&mut linear(8, 3), &mut expected, again, &Problem::nothing(), Ridge::Fixed(ridge)).unwrap();
+            let [(w, b), (ew, eb)] = [found(&weights), found(&expected)];
+            assert!((w - ew).iter().chain(&(b - eb)).all(|x| x.abs() < 1e-5));
+        }
+        assert!(taken >= 1, "seed {seed}");
+        total += taken;
+    }
+    assert!(total > 5, "none took two: {total}");
+}
+
+/// What the fitted images teach is taken only where it serves the held-out ones.
+#[test]
+fn held_out_images_judge_a_round() {
+    let [fit, held] = [1, 2].map(|seed| Problem::new(60, 0.5, seed));
+    let r = fit.x.dot(&Problem::a().t());
+    for (sign, kept) in [(1.0, true), (-1.0, false), (0.0, false)] {
+        let (node, mut weights, _, mut rounds) = opened(&fit, &held);
+        let before = weights.clone();
+        let mut residuals = Residuals::zeros(rounds.design());
+        add(&mut residuals, false, &fit, &(if sign == 0.0 { &r * 0.0 } else { r.clone() }), &rounds.origin());
+        add(&mut residuals, true, &held, &(sign * held.x.dot(&Problem::a().t())), &rounds.origin());
+        assert_eq!(rounds.take(&node, &mut weights, &residuals).unwrap(), kept, "{sign}");
+        assert_eq!(weights != before, kept);
+    }
+    // Without images of either kind there is nothing to judge.
+    let (node, mut weights, _, mut rounds) = opened(&fit, &held);
+    let mut residuals = Residuals::zeros(rounds.design());
+    add(&mut residuals, false, &fit, &r, &rounds.origin());
+    assert!(!rounds.take(&node, &mut weights, &residuals).unwrap());
+    add(&mut residuals, true, &held, &r.mapv(|_| f64::NAN), &rounds.origin());
+    let refused = rounds.take(&node, &mut weights, &residuals).unwrap_err().to_string();
+    assert_eq!(refused, "`fc`: its residuals are not finite");
+}
+
 /// A feature that never varies, and two that are one: neither hinders the rest, and what is not seen stays.
 #[test]
 fn what_the_images_do_not_show_stays_as_it_was() {
@@ -258,7 +363,7 @@ fn own_moments_of_identical_features_are_regmean() {
     let a = chain(2, &eye, (&arr2(&[[1.0, 2.0], [3.0, 4.0]]), &array![3.0, -1.0]));
     let b = chain(2, &eye, (&arr2(&[[0.0, 1.0], [-1.0, 2.0]]), &array![0.0, 2.0]));
     let grafted = merged([&a, &b], &[0, 1, 0, 1]);
-    let all = layers(&grafted, &[&a, &b]);
+    let all = layers(&grafted, &[&a, &b], false);
     let layer = layer(&all, &grafted, "two");
     let own = Gram::Own(vec![
         moments(&arr2(&[[1.0, 2.0], [1.0, -2.0], [-1.0, 2.0], [-1.0, -2.0]])),
