@@ -48,7 +48,7 @@ pub fn refit<'a>(
         (true, _) => Task::Scale,
         (false, Mode::Layerwise) => Task::Weights { inputs: Inputs::Layerwise, ridge: merge.ridge, rounds: 0 },
         (false, Mode::Sequential | Mode::Gram) => {
-            Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge, rounds: args.rounds.unwrap_or(0) }
+            Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge, rounds: args.rounds }
         }
     };
     let n_threads = stage.n_threads().min(batches.n_batches());
@@ -60,13 +60,8 @@ pub fn refit<'a>(
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),
-            memory::refit(
-                &merge.models[0].graph,
-                &merge.grafted.model.graph,
-                n_images,
-                (limit, args.rounds.is_some_and(|n| n > 0)),
-                work
-            )? as f64
+            memory::refit(&merge.models[0].graph, &merge.grafted.model.graph, n_images, (limit, args.rounds > 0), work)?
+                as f64
                 / f64::from(1 << 30),
             args.out.display()
         ))?;

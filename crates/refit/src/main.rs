@@ -47,9 +47,9 @@ struct Args {
     #[arg(long, value_name = "λ")]
     ridge: Option<f64>,
     /// How often a layer in front of a ReLU is solved again for what the ReLU lets through, at most: held-out images judge
-    /// (two are worth it, and double the time; --mode sequential alone) [default: 0]
-    #[arg(long, value_name = "N", conflicts_with = "repair")]
-    rounds: Option<u32>,
+    /// (two are worth it, and double the time; --mode sequential alone)
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "repair")]
+    rounds: u32,
     /// How much each model's features count where they are averaged, in the order of the plan [default: all the same]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,

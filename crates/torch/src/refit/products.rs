@@ -53,10 +53,8 @@ impl Samples<'_> {
             Ok(Tensor::f_from_slice(numbers)?.f_reshape([g, 1, -1])?.f_to_device(t.device())?)
         };
         let (x0, y0) = (like(&origin[0], &x)?, like(&origin[1], &y)?);
-        let zeros = |shape: &[i64]| Tensor::f_zeros(shape, (Kind::Double, x.device()));
-        let mut sums = [zeros(&[g, f])?, zeros(&[g, o])?, zeros(&[g, f, f])?, zeros(&[g, o, f])?, zeros(&[g, o])?];
-        for from in (0..n).step_by(SAMPLES as usize) {
-            let length = SAMPLES.min(n - from);
+        let shapes: [&[i64]; 5] = [&[g, f], &[g, o], &[g, f, f], &[g, o, f], &[g, o]];
+        let sums = summed(n, shapes, x.device(), |from, length| {
             let x = x.f_narrow(1, from, length)?.f_sub(&x0)?;
             let y = y.f_narrow(1, from, length)?.f_sub(&y0)?;
             let xx = if g == 1 {
@@ -64,21 +62,16 @@ impl Samples<'_> {
             } else {
                 x.f_transpose(1, 2)?.f_matmul(&x)?
             };
-            let parts = [
+            Ok([
                 x.f_sum_dim_intlist(1, false, Kind::Float)?,
                 y.f_sum_dim_intlist(1, false, Kind::Float)?,
                 xx,
                 y.f_transpose(1, 2)?.f_matmul(&x)?,
                 y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
-            ];
-            for (sum, part) in sums.iter_mut().zip(&parts) {
-                let _ = sum.f_add_(part)?;
-            }
-        }
-        let [a, b, c, d, e] = sums.each_ref().map(numbers);
-        let products = Products { count: n as u64, origin: origin.clone(), sums: [a?, b?, c?, d?, e?] };
-        finite(&products.sums, self.node, batch)?;
-        Ok(products)
+            ])
+        })?;
+        finite(&sums, self.node, batch)?;
+        Ok(Products { count: n as u64, origin: origin.clone(), sums })
     }
 }
 
@@ -98,26 +91,39 @@ impl Samples<'_> {
         let (g, n, f) = x.size3()?;
         let o = r.size()[2];
         let x0 = Tensor::f_from_slice(origin)?.f_reshape([g, 1, f])?.f_to_device(x.device())?;
-        let zeros = |shape: &[i64]| Tensor::f_zeros(shape, (Kind::Double, x.device()));
-        let mut sums = [zeros(&[g, o])?, zeros(&[g, o, f])?, zeros(&[g, o])?];
-        for from in (0..n).step_by(SAMPLES as usize) {
-            let length = SAMPLES.min(n - from);
+        let shapes: [&[i64]; 3] = [&[g, o], &[g, o, f], &[g, o]];
+        let sums = summed(n, shapes, x.device(), |from, length| {
             let x = x.f_narrow(1, from, length)?.f_sub(&x0)?;
             let r = r.f_narrow(1, from, length)?;
-            let parts = [
+            Ok([
                 r.f_sum_dim_intlist(1, false, Kind::Float)?,
                 r.f_transpose(1, 2)?.f_matmul(&x)?,
                 r.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
-            ];
-            for (sum, part) in sums.iter_mut().zip(&parts) {
-                let _ = sum.f_add_(part)?;
-            }
-        }
-        let [a, b, c] = sums.each_ref().map(numbers);
-        let cross = Cross { count: n as u64, sums: [a?, b?, c?] };
-        finite(&cross.sums, self.node, batch)?;
-        Ok(cross)
+            ])
+        })?;
+        finite(&sums, self.node, batch)?;
+        Ok(Cross { count: n as u64, sums })
     }
+}
+
+/// Sums of n samples in f64, of what some of them, from one on so many, sum up to in f32.
+fn summed<const K: usize>(
+    n: i64,
+    shapes: [&[i64]; K],
+    device: tch::Device,
+    part: impl Fn(i64, i64) -> Result<[Tensor; K]>,
+) -> Result<[Vec<f64>; K]> {
+    let mut sums = Vec::with_capacity(K);
+    for shape in shapes {
+        sums.push(Tensor::f_zeros(shape, (Kind::Double, device))?);
+    }
+    for from in (0..n).step_by(SAMPLES as usize) {
+        for (sum, part) in sums.iter_mut().zip(&part(from, SAMPLES.min(n - from))?) {
+            let _ = sum.f_add_(part)?;
+        }
+    }
+    let sums: Vec<Vec<f64>> = sums.iter().map(numbers).collect::<Result<_>>()?;
+    Ok(sums.try_into().expect("as many as there are shapes"))
 }
 
 /// # Errors

@@ -24,6 +24,7 @@ mod layers;
 mod owners;
 mod repair;
 mod rounds;
+mod solution;
 mod sums;
 
 pub use design::{Design, give_bias};
@@ -32,7 +33,8 @@ pub use layers::{Clip, Layer, Rectified, Term, layers};
 pub use owners::{FOREIGN, Owners};
 pub use repair::{Rescaled, Site, Spread, rescale, sites};
 pub use rounds::{Residuals, Rounds};
-pub use sums::{Ridge, Solution, Sums, Systems, solve, solve_openly};
+pub use solution::{Ridge, Solution, Systems, solve, solve_openly};
+pub use sums::Sums;
 
 use crate::apply::{Blended, Grafted, Groups, Heads, graft};
 use crate::fold::fold_batch_norm;

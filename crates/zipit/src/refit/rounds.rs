@@ -6,7 +6,7 @@
 //! 2015, for one network). The inputs stay, so the factor does, and a round costs one pass over the images.
 
 use super::design::{Design, store, unknowns};
-use super::sums::{System, Systems};
+use super::solution::{System, Systems};
 use crate::graph::Node;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -134,15 +134,14 @@ impl Rounds {
     /// # Panics
     /// When the residuals are of another layer.
     pub fn take(&mut self, node: &Node, weights: &mut StateDict, residuals: &Residuals) -> Result<bool> {
-        let Systems { design, fitted, held_out, all, energy } = &mut self.systems;
+        let Systems { design, pairs, all, energy } = &mut self.systems;
         assert_eq!(*design, residuals.design, "residuals of another layer");
         let [fit, held] = &residuals.sums;
         if fit.count <= 0.0 || held.count <= 0.0 {
             return Ok(false);
         }
         let [mut before, mut after] = [0.0; 2];
-        for system in fitted {
-            let Some(judge) = held_out.iter_mut().find(|judge| judge.rows == system.rows) else { continue };
+        for [system, judge] in pairs {
             fit.aim(system);
             held.aim(judge);
             let (w, b) = system.step();
