@@ -50,6 +50,10 @@ impl Workplace {
         let off = ["same/first", "same/copy"].map(|head| largest(&(&logits[head] - original)));
         let one = network.graph.cost().map_err(|e| e.to_string())?.macs;
         let merged = read("same.safetensors")?.graph.cost().map_err(|e| e.to_string())?.macs;
+        // A wide network's files are gigabytes, and several tests run at once.
+        for file in ["copy.safetensors", "copies.h5", "copies.bin", "same.safetensors"] {
+            std::fs::remove_file(self.path(file)).map_err(|e| format!("{file}: {e}"))?;
+        }
         Ok(WithCopy { network, difference: off[0].max(off[1]) / largest(original), flops: merged as f64 / one as f64 })
     }
 
@@ -64,6 +68,7 @@ impl Workplace {
             &format!("one.safetensors two.safetensors --data data --images {n_images} -o stats.h5"),
         )?;
         self.attempt("match", "stats.h5 -o plan.bin")?;
+        std::fs::remove_file(self.path("stats.h5")).map_err(|e| format!("stats.h5: {e}"))?;
         self.attempt("apply", "plan.bin one.safetensors two.safetensors -o zipped.safetensors")?;
         self.attempt(
             "recalibrate",

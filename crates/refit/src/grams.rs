@@ -82,8 +82,8 @@ fn weights(
             Some(holdout) => of(holdout)?,
             None => Sums::zeros(Design::of(&node.op).context("a layer with parameters")?),
         };
-        let solution = solve(node, &mut network.weights, fitted, &held_out, merge.ridge)?;
-        reports.push(LayerReport::new(node, Outcome::Weights(solution)));
+        let solution = solve(std::slice::from_mut(node), &mut network.weights, fitted, &held_out, merge.ridge)?;
+        reports.push(LayerReport::new(std::slice::from_ref(node), Outcome::Weights(solution)));
         progress.advance(1);
     }
     Ok((network, reports))
@@ -101,7 +101,8 @@ fn scales(merge: &Merge<'_>, stats: &StatsReader, stage: &Stage) -> anyhow::Resu
         let gram = gram(stats, read, &merge.models)?;
         let spread = spread(site, &network, read, &merge.models, &gram)?;
         let rescaled = rescale(site, &mut network, &spread)?;
-        reports.push(LayerReport::new(&network.graph.nodes[site.writers[0]], Outcome::Scale(rescaled)));
+        let writer = site.writers[0];
+        reports.push(LayerReport::new(&network.graph.nodes[writer..=writer], Outcome::Scale(rescaled)));
         progress.advance(1);
     }
     Ok((network, reports))

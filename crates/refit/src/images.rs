@@ -44,12 +44,11 @@ pub fn refit<'a>(
     let n_images = batches.n_images();
     let scratch = ScratchFile::new(folder(&args.out))?;
     let limit = (args.max_memory * f64::from(1 << 30)) as usize;
+    let weights = |inputs, rounds| Task::Weights { inputs, ridge: merge.ridge, rounds, together: !args.one_by_one };
     let task = match (args.repair, args.mode) {
         (true, _) => Task::Scale,
-        (false, Mode::Layerwise) => Task::Weights { inputs: Inputs::Layerwise, ridge: merge.ridge, rounds: 0 },
-        (false, Mode::Sequential | Mode::Gram) => {
-            Task::Weights { inputs: Inputs::Sequential, ridge: merge.ridge, rounds: args.rounds }
-        }
+        (false, Mode::Layerwise) => weights(Inputs::Layerwise, 0),
+        (false, Mode::Sequential | Mode::Gram) => weights(Inputs::Sequential, args.rounds),
     };
     let n_threads = stage.n_threads().min(batches.n_batches());
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
@@ -141,8 +140,9 @@ fn solve(
         // A pass may solve several layers at once.
         progress.advance(((solved.len() - 1) * n_images) as u64);
         for layer in solved {
-            let node = refit.model().graph.node(&layer.layer).context("a layer of this network")?;
-            let layer = LayerReport::new(node, layer.outcome);
+            let node = |name: &String| refit.model().graph.node(name).cloned().context("a layer of this network");
+            let nodes = layer.layers.iter().map(node).collect::<anyhow::Result<Vec<_>>>()?;
+            let layer = LayerReport::new(&nodes, layer.outcome);
             tracing::debug!(
                 "{}, {running:.1} s of running and summing up, {solving:.1} s of solving, {:.2} GiB of activations in \
                  memory",

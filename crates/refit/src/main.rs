@@ -50,6 +50,9 @@ struct Args {
     /// (two are worth it, and double the time; --mode sequential alone)
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "repair")]
     rounds: u32,
+    /// Solve layers that write one sum one after the other, not as one (as in --mode layerwise)
+    #[arg(long, conflicts_with = "repair")]
+    one_by_one: bool,
     /// How much each model's features count where they are averaged, in the order of the plan [default: all the same]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,

@@ -15,12 +15,12 @@ pub struct RefitReport {
     pub layers: Vec<LayerReport>,
 }
 
-/// One layer.
+/// One layer, or several that were solved as one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerReport {
-    /// Its node in the merged graph.
-    pub layer: String,
+    /// Its node in the merged graph; of several, all.
+    pub layers: Vec<String>,
     /// Unknowns of each output.
     pub n_inputs: usize,
     /// Outputs.
@@ -31,15 +31,19 @@ pub struct LayerReport {
 
 impl LayerReport {
     /// # Panics
-    /// When the node has no parameters.
-    pub fn new(node: &Node, outcome: Outcome) -> Self {
-        let design = Design::of(&node.op).expect("a layer with parameters");
+    /// When the nodes have no parameters.
+    pub fn new(nodes: &[Node], outcome: Outcome) -> Self {
+        let design = Design::of_all(nodes).expect("layers with parameters");
         Self {
-            layer: node.name.clone(),
+            layers: nodes.iter().map(|node| node.name.clone()).collect(),
             n_inputs: design.n_inputs,
             n_outputs: design.n_outputs * design.n_groups,
             outcome,
         }
+    }
+
+    fn name(&self) -> String {
+        self.layers.join(" + ")
     }
 
     /// What was done, in a few words.
@@ -49,13 +53,13 @@ impl LayerReport {
                 let rounds = if s.rounds > 0 { format!(", {} rounds", s.rounds) } else { String::new() };
                 format!(
                     "{}: error {:.2} → {:.2} %, ridge {:.0e}{rounds}",
-                    self.layer,
+                    self.name(),
                     100.0 * s.before,
                     100.0 * s.after,
                     s.ridge
                 )
             }
-            Outcome::Scale(r) => format!("{}: {:.2} of its members' standard deviation", self.layer, r.spread),
+            Outcome::Scale(r) => format!("{}: {:.2} of its members' standard deviation", self.name(), r.spread),
         }
     }
 }
@@ -78,7 +82,7 @@ pub fn table(report: &RefitReport) -> Table {
         match &layer.outcome {
             Outcome::Weights(s) => {
                 let mut row = vec![
-                    layer.layer.clone(),
+                    layer.name(),
                     format!("{}×{}", layer.n_outputs, layer.n_inputs),
                     format!("{:.0e}", s.ridge),
                     percent(s.before),
@@ -89,7 +93,7 @@ pub fn table(report: &RefitReport) -> Table {
                 table.row(row);
             }
             Outcome::Scale(r) => {
-                table.row([layer.layer.clone(), layer.n_outputs.to_string(), percent(r.spread)]);
+                table.row([layer.name(), layer.n_outputs.to_string(), percent(r.spread)]);
             }
         }
     }

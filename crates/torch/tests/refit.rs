@@ -168,7 +168,8 @@ fn heads_and_stems_of_a_partial_merge_are_their_models_own() {
     let stop: Vec<&str> = points.iter().take(7).map(|point| point.name.as_str()).collect();
     let merge = Merge::new(&models.each_ref(), plan(graph, 3, |name| stop.contains(&name), |_, _, j| j));
     let (network, solved) = gets_better(&merge, &data, "stop in the middle");
-    let own: Vec<&str> = solved.iter().map(|s| s.layer.as_str()).filter(|name| name.starts_with("models.")).collect();
+    let own: Vec<&str> =
+        solved.iter().map(|s| s.layers[0].as_str()).filter(|name| name.starts_with("models.")).collect();
     assert!(!own.is_empty() && own.len().is_multiple_of(3), "{own:?}");
     let models_values: Vec<_> = merge.models.iter().map(|model| values(model, &data)).collect();
     let [found, unsolved] = [&network, &merge.grafted.model].map(|network| values(network, &data));
@@ -227,13 +228,13 @@ fn rounds_bring_what_comes_through_nearer() {
     let [a, b] = [1, 2].map(resnet20);
     let merge = Merge::new(&[&a, &b], random(&a.graph, 2, 0.8, 5));
     let [seen, unseen] = [1, 2].map(|seed| images(200, of(&a), seed));
-    let task = |rounds| Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds };
+    let task = |rounds| Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds, together: false };
     let runs = [0, 1, 4].map(|rounds| merge.refit(&batches(&seen, 50), task(rounds)).unwrap());
     let taken: Vec<Vec<u32>> = runs.iter().map(|(_, all)| all.iter().map(|s| solution(s).rounds).collect()).collect();
     assert!(taken[0].iter().all(|&n| n == 0) && taken[1].iter().sum::<u32>() > 5, "{taken:?}");
     assert!(taken[1].iter().all(|&n| n <= 1) && taken[2].iter().all(|&n| n <= 4) && taken[2].contains(&4), "{taken:?}");
     // The first block's first layer reads what the stem makes, and the stem what all runs read.
-    let (point, layer) = (&merge.plan.points[0], &runs[0].1[0].layer);
+    let (point, layer) = (&merge.plan.points[0], &runs[0].1[0].layers[0]);
     let off = |images| {
         runs.each_ref().map(|(network, _)| cut_off(network, &merge.models(), images, layer, &point.assignment))
     };

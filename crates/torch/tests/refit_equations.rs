@@ -8,7 +8,7 @@ use networks::merging::{Merge, batches, logits, plan, random, run, samples, solu
 use networks::{graph, images, model};
 use std::collections::BTreeMap;
 use zipit::Model;
-use zipit::graph::{Op, Window};
+use zipit::graph::{Node, Op, Window};
 use zipit::refit::{FOREIGN, Owners, Ridge};
 use zipit::watch::Unwatched;
 use zipit_torch::refit::{Inputs, Solved, Task};
@@ -93,7 +93,7 @@ fn eliminate(mut a: Array2<f64>, mut b: Array2<f64>) -> Array2<f64> {
 
 /// A layer's solution and its errors before and after, in units of the target's variance.
 struct Expected {
-    w: ArrayD<f64>,
+    w: Array2<f64>,
     b: Array1<f64>,
     before: f64,
     after: f64,
@@ -129,7 +129,6 @@ fn normal_equations(x: &[Array2<f64>], y: &Array2<f64>, prior: (&ArrayD<f64>, &A
         after += error(with_one.dot(&solved) - &y);
         energy += y.var_axis(Axis(0), 0.0).sum();
     }
-    let w = w.into_shape_with_order(prior.0.raw_dim()).unwrap();
     Expected { w, b, before: before / energy, after: after / energy }
 }
 
@@ -165,19 +164,23 @@ impl Seen {
 type Sum<'a> = (&'a str, &'a [&'a str]);
 
 fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, (mode, ridge, sums): (Inputs, f64, &[Sum<'_>])) {
-    let name = solved.layer.as_str();
+    let (name, partners) = solved.layers.split_last().unwrap();
     let node = network.graph.node(name).unwrap();
-    let mut x = match mode {
+    let read = |node: &Node| match mode {
         Inputs::Sequential => seen.solved[&node.inputs[0]].clone(),
         Inputs::Layerwise => seen.blend(merge, &node.inputs[0]),
     };
+    let mut x = read(node);
     let own = name.strip_prefix("models.").map(|own| (own[..1].parse::<usize>().unwrap(), &own[2..]));
     let mut y = match own {
         Some((model, name)) => seen.models[model][name].clone(),
         None => seen.blend(merge, name),
     };
     if let (Inputs::Sequential, Some((_, others))) = (mode, sums.iter().find(|(last, _)| *last == name)) {
-        for other in *others {
+        for partner in partners {
+            y = y + seen.blend(merge, partner);
+        }
+        for other in others.iter().filter(|&&other| partners.iter().all(|partner| partner != other)) {
             y = y.clone() + mean_like(seen.blend(merge, other) - &seen.solved[*other], y.shape());
         }
     }
@@ -185,20 +188,35 @@ fn check(merge: &Merge, network: &Model, solved: &Solved, seen: &Seen, (mode, ri
         let mine: Vec<usize> = (0..owners.of().len()).filter(|&image| owners.of()[image] == model).collect();
         (x, y) = (x.select(Axis(0), &mine), y.select(Axis(0), &mine));
     }
-    let of = |model: &Model, param: &str| model.weights.get(&format!("{name}.{param}")).map(|t| t.mapv(f64::from));
-    let vector = |b: ArrayD<f64>| Array1::from_iter(b);
-    let (w_star, b_star) = (of(&merge.grafted.model, "weight").unwrap(), of(&merge.grafted.model, "bias"));
-    let n_outputs = w_star.shape()[0];
-    let b_star = b_star.map_or_else(|| Array1::zeros(n_outputs), vector);
-    let expected = normal_equations(&inputs(&node.op, &x), &samples(&y), (&w_star, &b_star), ridge);
-    let b = of(network, "bias").unwrap();
+    let mut x = inputs(&node.op, &x);
+    for partner in partners.iter().rev() {
+        let node = network.graph.node(partner).unwrap();
+        x = vec![ndarray::concatenate![Axis(1), inputs(&node.op, &read(node))[0], x[0]]];
+    }
+    // Side by side; biases add.
+    let n_outputs = samples(&y).ncols();
+    let of = |model: &Model| {
+        let get = |name: &String, param: &str| model.weights.get(&format!("{name}.{param}"));
+        let rows = |name: &String| {
+            let weight = get(name, "weight").unwrap().mapv(f64::from);
+            weight.to_shape((n_outputs, weight.len() / n_outputs)).unwrap().into_owned()
+        };
+        let each: Vec<Array2<f64>> = solved.layers.iter().map(rows).collect();
+        let w = ndarray::concatenate(Axis(1), &each.iter().map(Array2::view).collect::<Vec<_>>()).unwrap();
+        let biases = solved.layers.iter().filter_map(|name| get(name, "bias"));
+        let b = biases.fold(Array1::zeros(n_outputs), |sum, b| sum + Array1::from_iter(b.mapv(f64::from)));
+        (w.into_dyn(), b)
+    };
+    let ((w_star, b_star), (w, b)) = (of(&merge.grafted.model), of(network));
+    let expected = normal_equations(&x, &samples(&y), (&w_star, &b_star), ridge);
     let largest = |x: &mut dyn Iterator<Item = f64>| x.fold(0.0_f64, |m, x| m.max(x.abs()));
     let size = largest(&mut expected.w.iter().chain(&expected.b).copied());
-    let off_w = largest(&mut (of(network, "weight").unwrap() - &expected.w).into_iter());
-    let off_b = largest(&mut (vector(b) - &expected.b).into_iter());
+    let off_w = largest(&mut (w - &expected.w.into_dyn()).into_iter());
+    let off_b = largest(&mut (b - &expected.b).into_iter());
     assert!(
         off_w.max(off_b) < 1e-4 * size,
-        "{mode:?}, ridge {ridge}, `{name}`: W and b are off by {off_w} and {off_b}"
+        "{mode:?}, ridge {ridge}, {:?}: W and b are off by {off_w} and {off_b}",
+        solved.layers
     );
     let told = solution(solved);
     assert!((told.before - expected.before).abs() < 1e-4 * (1.0 + expected.before), "`{name}`: {told:?}");
@@ -235,7 +253,7 @@ fn check_all((share, mode): (f64, Inputs), ridge: f64, owners: Option<Owners>) -
     for layer in &solved {
         check(&merge, network, layer, &seen, (mode, ridge, &[("dilated", &["strided.relu"])]));
     }
-    solved.into_iter().map(|layer| layer.layer).collect()
+    solved.into_iter().map(|layer| layer.layers.join(" + ")).collect()
 }
 
 #[test]
@@ -290,8 +308,7 @@ fn a_sum_is_nearer_to_its_target_than_its_summands_would_bring_it() {
     let of = |param: &str| merge.grafted.model.weights[&format!("dilated.{param}")].mapv(f64::from);
     let prior = (&of("weight"), &Array1::from_iter(of("bias")));
     let alone = normal_equations(&x, &samples(&seen.blend(&merge, "dilated")), prior, 1e-3);
-    let rows = alone.w.to_shape((alone.b.len(), x[0].ncols())).unwrap();
-    let sum_alone = x[0].dot(&rows.t()) + &alone.b + samples(&seen.solved["strided.relu"]);
+    let sum_alone = x[0].dot(&alone.w.t()) + &alone.b + samples(&seen.solved["strided.relu"]);
     let target = samples(&seen.blend(&merge, "sum"));
     let error = |sum: &Array2<f64>| (sum - &target).mapv(|x| x * x).sum();
     let (found, alone) = (error(&samples(&seen.solved["sum"])), error(&sum_alone));
@@ -366,10 +383,57 @@ fn the_last_layer_of_any_sum_makes_up_for_all_others() {
             let (network, solved) = merge.refit(&batches(&data, 16), weights(mode, Ridge::Fixed(0.1))).unwrap();
             let models = merge.models.iter().map(|model| values(model, &data)).collect();
             let seen = Seen { models, solved: values(&network, &data), owners: None };
-            assert!(sums.iter().all(|(last, _)| solved.iter().any(|layer| layer.layer == *last)), "{row}");
-            for layer in solved.iter().filter(|layer| layer.layer != "n") {
+            assert!(sums.iter().all(|(last, _)| solved.iter().any(|layer| layer.layers == [*last])), "{row}");
+            for layer in solved.iter().filter(|layer| layer.layers != ["n"]) {
                 check(&merge, &network, layer, &seen, (mode, 0.1, sums));
             }
+        }
+    }
+}
+
+/// Layers that write one sum and nothing else are one least-squares problem, with what they read side by side, and bring
+/// the sum nearer than one after the other can; others make up for nothing, or are made up for.
+#[test]
+fn layers_that_write_one_sum_are_solved_as_one() {
+    let rows: [(&str, &[Sum<'_>], &str); 9] = [
+        ("a b t=a+b", &[("b", &["a"])], "a + b"),
+        ("a b s=a+b c t=s+c", &[("c", &["a", "b"])], "c"),
+        ("a b c s=b+c t=a+s", &[("c", &["a", "b"])], "a + b + c"),
+        ("a b c t=a+x+b+c", &[("c", &["a", "b", "x"])], "a + b + c"),
+        ("n a s=n+a b t=s+b", &[("b", &["n", "a"])], "b"),
+        ("n a b t=n+a+b", &[("b", &["n", "a"])], "a + b"),
+        ("a d b t=a+d+b", &[("b", &["a", "d"])], "a + b"),
+        // In groups, added twice, read by another layer, of another shape.
+        ("a b d t=a+b+d", &[("d", &["a", "b"])], "d"),
+        ("a b c t=a+b+a+c", &[("c", &["a", "b", "a"])], "b + c"),
+    ];
+    for (row, sums, expected) in rows {
+        let all: Vec<Model> = (1..4).map(|seed| branches(row, seed)).collect();
+        for n_models in [2, 3] {
+            let models: Vec<&Model> = all.iter().take(n_models).collect();
+            let merge = Merge::new(&models, random(&models[0].graph, n_models, 1.2, 3));
+            let data = images(32, [2, 5, 4], 4);
+            let given = batches(&data, 16);
+            let refit = |ridge, together| {
+                let (inputs, ridge) = (Inputs::Sequential, Ridge::Fixed(ridge));
+                merge.refit(&given, Task::Weights { inputs, ridge, rounds: 0, together }).unwrap()
+            };
+            let (network, solved) = refit(0.1, true);
+            let models = merge.models.iter().map(|model| values(model, &data)).collect();
+            let seen = Seen { models, solved: values(&network, &data), owners: None };
+            assert!(solved.iter().any(|layer| layer.layers.join(" + ") == expected), "{row}: {solved:?}");
+            for layer in solved.iter().filter(|layer| layer.layers != ["n"]) {
+                check(&merge, &network, layer, &seen, (Inputs::Sequential, 0.1, sums));
+            }
+            let off = |network: &Model| {
+                let off = seen.blend(&merge, "t") - &values(network, &data)["t"];
+                off.mapv(|x| x * x).sum()
+            };
+            // Where nothing holds them at W*, it is all that counts.
+            let [together, one_by_one] = [true, false].map(|together| off(&refit(1e-6, together).0));
+            // c sees all that a and b see.
+            let least = if expected == "a + b" { 0.95 } else { 1.0 + 1e-6 };
+            assert!(together < least * one_by_one, "{row}: {together}, one by one {one_by_one}");
         }
     }
 }

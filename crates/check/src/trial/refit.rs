@@ -50,7 +50,7 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = images.batches(&models[0].preprocess, size);
     let n_workers = n_workers(args.device, batches.n_batches());
-    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 0 };
+    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 0, together: true };
     let folded: Vec<&Model> = folded.iter().collect();
     let fixed = Time::now(stage);
 
@@ -136,14 +136,16 @@ struct Solving {
 
 impl Solving {
     fn add(&mut self, layer: Rehearsed) -> anyhow::Result<()> {
-        let Rehearsed { mut node, sums: [fitted, held_out] } = layer;
+        let Rehearsed { mut nodes, sums: [fitted, held_out] } = layer;
         let (n, took) = self.layers.entry(cost(fitted.design)).or_default();
         *n += 1;
         if took.is_none() && cost(fitted.design) as f64 <= SOLVED {
-            let params = node.op.params().into_iter().map(|p| (node.tensor(p.name), ndarray::ArrayD::ones(p.shape)));
+            let params = nodes.iter().flat_map(|node| {
+                node.op.params().into_iter().map(|p| (node.tensor(p.name), ndarray::ArrayD::ones(p.shape)))
+            });
             let mut weights: StateDict = params.collect();
             let started = Instant::now();
-            solve(&mut node, &mut weights, fitted, &held_out, Ridge::Fixed(1.0))?;
+            solve(&mut nodes, &mut weights, fitted, &held_out, Ridge::Fixed(1.0))?;
             *took = Some(started.elapsed().as_secs_f64());
         }
         Ok(())

@@ -12,6 +12,7 @@ use std::ops::Range;
 use tch::{Kind, Tensor};
 use zipit::Graph;
 use zipit::apply::Blend;
+use zipit::graph::Node;
 use zipit::refit::{Clip, Layer, Owners, Rectified, Residuals, Site, Spread, Sums};
 
 /// The graphs that the networks run, and how they are listened to.
@@ -87,11 +88,10 @@ impl Pass<'_> {
         }
         let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
         let trust = trust.as_deref();
-        let inputs: Vec<Tensor> = match reading {
+        let inputs: Vec<Vec<(&Node, Tensor)>> = match reading {
             Inputs::Sequential => {
-                merged.advance_to(layers[0].node)?;
-                let read = layers.iter().map(|layer| &self.merged.nodes[layer.node].inputs[0]);
-                read.map(|name| Ok(merged.value(name)?.shallow_clone())).collect::<Result<_>>()?
+                merged.advance_to(layers[0].nodes().next().unwrap_or_default())?;
+                layers.iter().map(|layer| self.read(layer, &merged)).collect::<Result<_>>()?
             }
             Inputs::Layerwise => {
                 let mut read = |layer: &Layer| {
@@ -99,7 +99,8 @@ impl Pass<'_> {
                     if layer.input.whose().is_none() {
                         self.advance(&mut runs, None, name, 1)?;
                     }
-                    blend(&layer.input, &of_models(&runs, &layer.input, name)?, trust)
+                    let blended = blend(&layer.input, &of_models(&runs, &layer.input, name)?, trust)?;
+                    Ok(vec![(&self.merged.nodes[layer.node], blended)])
                 };
                 layers.iter().map(&mut read).collect::<Result<_>>()?
             }
@@ -108,15 +109,18 @@ impl Pass<'_> {
             self.advance(&mut runs, layer.head, &source(layer).name, 1)?;
         }
         let mut samples = Vec::with_capacity(layers.len());
-        for (layer, x) in layers.iter().zip(inputs) {
+        for (layer, read) in layers.iter().zip(inputs) {
             let mut y = blend(&layer.target, &of_models(&runs, &layer.target, &source(layer).name)?, trust)?;
+            for partner in &layer.partners {
+                y = y.f_add(&blend(&partner.target, &of_models(&runs, &partner.target, &partner.source)?, trust)?)?;
+            }
             if reading == Inputs::Sequential {
                 for term in &layer.others {
                     let wanted = blend(&term.blend, &of_models(&runs, &term.blend, &term.source)?, trust)?;
                     y = made_up(&y, &wanted, merged.value(&term.value)?)?;
                 }
             }
-            samples.push(Samples { node: &self.merged.nodes[layer.node], x, y });
+            samples.push(Samples { read, y });
         }
         let origins =
             origins.get(batch.number == 0, batch.failure, || samples.iter().map(Samples::origin).collect())?;
@@ -143,15 +147,18 @@ impl Pass<'_> {
         let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
         let mut measured = Vec::with_capacity(aims.len());
         for Aim { layer, rectified, origin, dark } in aims {
-            let node = &self.merged.nodes[layer.node];
             let mut found = merged.peek(layer.node)?;
+            for partner in &layer.partners {
+                found = found.f_add(&merged.peek(partner.node)?)?;
+            }
             for term in &rectified.beside {
                 found = found.f_add(merged.value(&term.value)?)?;
             }
             let source = &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name;
             let mut models = of_models(&runs, &rectified.blend, source)?;
-            for term in &rectified.beside {
-                let beside = of_models(&runs, &rectified.blend, &term.source)?;
+            let partners = layer.partners.iter().map(|partner| &partner.source);
+            for source in partners.chain(rectified.beside.iter().map(|term| &term.source)) {
+                let beside = of_models(&runs, &rectified.blend, source)?;
                 models = models.iter().zip(&beside).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
             }
             let Clip { low, high } = rectified.clip;
@@ -161,7 +168,7 @@ impl Pass<'_> {
             let off = wanted.f_le(low + dark)?.f_logical_and(&found.f_lt(low)?)?;
             let over = wanted.f_ge(high - dark)?.f_logical_and(&found.f_gt(high)?)?;
             let residual = wanted.f_sub(&found)?.f_masked_fill(&off.f_logical_or(&over)?, 0.0)?;
-            let samples = Samples { node, x: merged.value(&node.inputs[0])?.shallow_clone(), y: residual };
+            let samples = Samples { read: self.read(layer, &merged)?, y: residual };
             let part = |held: bool| {
                 let rows = self.rows(layer, batch.images, held, networks[0].device())?;
                 rows.map(|rows| samples.cross(&rows, origin, batch.number)).transpose()
@@ -169,6 +176,12 @@ impl Pass<'_> {
             measured.push(MeasuredResiduals([part(false)?, part(true)?]));
         }
         Ok((pause(runs, merged), measured))
+    }
+
+    /// What a layer's nodes read in the merged network.
+    fn read(&self, layer: &Layer, merged: &Run<'_>) -> Result<Vec<(&Node, Tensor)>> {
+        let nodes = layer.nodes().map(|at| &self.merged.nodes[at]);
+        nodes.map(|node| Ok((node, merged.value(&node.inputs[0])?.shallow_clone()))).collect()
     }
 
     /// Brings the models that have the node `name` (`head`: one of them, else all) to just before it, or `past` it.

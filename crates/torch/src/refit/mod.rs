@@ -27,8 +27,8 @@ use zipit::apply::Grafted;
 use zipit::graph::Node;
 use zipit::images::{ImageBatches, held_out, n_different};
 use zipit::refit::{
-    Design, Layer, Outcome, Owners, Rectified, Residuals, Ridge, Rounds, Site, Spread, Sums, layers, rescale, sites,
-    solve_openly,
+    Design, Layer, Outcome, Owners, Rectified, Residuals, Ridge, Rounds, Site, Spread, Sums, layers, layers_together,
+    rescale, sites, solve_openly,
 };
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
@@ -58,19 +58,24 @@ pub enum Task {
         /// How often layers behind which is a ReLU are solved again for what it lets through, at most; only where they
         /// are read in sequence, and images are held out to judge it.
         rounds: u32,
+        /// Whether layers that write one sum are solved as one; only where they are read in sequence.
+        together: bool,
     },
     /// A scale and a shift per feature (REPAIR).
     Scale,
 }
 
-/// A layer that is done.
+/// A layer, or several that were solved as one, that is done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Solved {
-    /// Its node in the merged graph.
-    pub layer: String,
+    /// Its node in the merged graph; several, where they were solved as one.
+    pub layers: Vec<String>,
     /// What was done.
     pub outcome: Outcome,
 }
+
+/// What was done to nodes of the merged graph that were done as one.
+type Outcomes = Vec<(Vec<usize>, Outcome)>;
 
 /// What is to be done, in the order of the merged graph.
 enum Work {
@@ -124,18 +129,26 @@ impl<'a> Refit<'a> {
         if batches.n_images() == 0 {
             return Err(Error::Request("there are no images to fit the layers to".into()));
         }
+        let mut model = grafted.model.clone();
         let work = match task {
-            Task::Weights { inputs, ridge, rounds } => {
+            Task::Weights { inputs, ridge, rounds, together } => {
                 ridge.validate()?;
                 let rounds = if inputs == Inputs::Sequential { rounds } else { 0 };
-                Work::Layers(layers(grafted, models, rounds > 0), inputs, ridge, rounds)
+                let layers = if together && inputs == Inputs::Sequential {
+                    let (moved, layers) = layers_together(grafted, models, rounds > 0);
+                    model = moved.model;
+                    layers
+                } else {
+                    layers(grafted, models, rounds > 0)
+                };
+                Work::Layers(layers, inputs, ridge, rounds)
             }
             Task::Scale => Work::Sites(sites(grafted, models)),
         };
         Ok(Self {
-            run: Lockstep::new(models, &grafted.model, batches, limit, device)?,
+            run: Lockstep::new(models, &model, batches, limit, device)?,
             n_models: models.len(),
-            model: grafted.model.clone(),
+            model,
             sources: models.iter().map(|model| model.graph.clone()).collect(),
             work,
             owners: None,
@@ -266,7 +279,8 @@ impl<'a> Refit<'a> {
         let (measured, outcomes) = match &self.work {
             Work::Layers(layers, inputs, ridge, rounds) => {
                 let (layers, inputs, ridge, rounds) = (layers[now].to_vec(), *inputs, *ridge, *rounds);
-                let before: Vec<Before> = layers.iter().map(|layer| Before::of(&self.model, layer.node)).collect();
+                let before: Vec<Before> =
+                    layers.iter().flat_map(Layer::nodes).map(|node| Before::of(&self.model, node)).collect();
                 let solved = self.solve(&layers, inputs, ridge, rounds, watch);
                 if solved.is_err() {
                     for layer in before {
@@ -292,7 +306,7 @@ impl<'a> Refit<'a> {
                 let mut outcomes = Vec::with_capacity(sites.len());
                 for (site, spread) in sites.iter().zip(spreads) {
                     let rescaled = rescale(site, &mut self.model, &spread)?;
-                    outcomes.push((site.writers[0], Outcome::Scale(rescaled)));
+                    outcomes.push((vec![site.writers[0]], Outcome::Scale(rescaled)));
                 }
                 (measured, outcomes)
             }
@@ -300,8 +314,9 @@ impl<'a> Refit<'a> {
         // New biases are new tensors.
         self.run.replace(&self.model)?;
         self.done += outcomes.len();
+        let name = |node: usize| self.model.graph.nodes[node].name.clone();
         let told =
-            |(node, outcome): (usize, Outcome)| Solved { layer: self.model.graph.nodes[node].name.clone(), outcome };
+            |(nodes, outcome): (Vec<usize>, Outcome)| Solved { layers: nodes.into_iter().map(name).collect(), outcome };
         let solved = outcomes.into_iter().map(told).collect();
         self.clock[0] += measured;
         self.clock[1] += started.elapsed().saturating_sub(measured);
@@ -317,7 +332,7 @@ impl<'a> Refit<'a> {
         ridge: Ridge,
         rounds: u32,
         watch: &dyn Watch,
-    ) -> Result<(Duration, Vec<(usize, Outcome)>)> {
+    ) -> Result<(Duration, Outcomes)> {
         let started = Instant::now();
         let sums = self.sums(layers, inputs, watch)?;
         let mut measured = started.elapsed();
@@ -326,10 +341,13 @@ impl<'a> Refit<'a> {
         let mut solutions = Vec::with_capacity(layers.len());
         let mut open = vec![];
         for (at, (layer, [fitted, held_out])) in layers.iter().zip(sums).enumerate() {
-            let node = &mut self.model.graph.nodes[layer.node];
+            let mut nodes = self.nodes(layer);
             let again = layer.rectified.as_ref().filter(|_| rounds > 0);
             let (solution, systems) =
-                solve_openly(node, &mut self.model.weights, fitted, &held_out, ridge, again.is_some())?;
+                solve_openly(&mut nodes, &mut self.model.weights, fitted, &held_out, ridge, again.is_some())?;
+            for (at, node) in layer.nodes().zip(nodes) {
+                self.model.graph.nodes[at] = node;
+            }
             solutions.push(solution);
             open.extend(again.zip(systems).map(|(rectified, systems)| (at, rectified, Rounds::new(systems))));
         }
@@ -343,8 +361,8 @@ impl<'a> Refit<'a> {
             measured += started.elapsed();
             let mut rest = Vec::with_capacity(open.len());
             for ((at, rectified, mut rounds), residuals) in open.into_iter().zip(residuals) {
-                let node = &self.model.graph.nodes[layers[at].node];
-                if rounds.take(node, &mut self.model.weights, &residuals)? {
+                let nodes = self.nodes(&layers[at]);
+                if rounds.take(&nodes, &mut self.model.weights, &residuals)? {
                     solutions[at].rounds += 1;
                     rest.push((at, rectified, rounds));
                 }
@@ -352,7 +370,10 @@ impl<'a> Refit<'a> {
             open = rest;
         }
         let outcomes = layers.iter().zip(solutions);
-        Ok((measured, outcomes.map(|(layer, solution)| (layer.node, Outcome::Weights(solution))).collect()))
+        Ok((
+            measured,
+            outcomes.map(|(layer, solution)| (layer.nodes().collect(), Outcome::Weights(solution))).collect(),
+        ))
     }
 
     /// How far what comes through behind layers is from what should.
@@ -376,13 +397,18 @@ impl<'a> Refit<'a> {
 
     /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.
     fn sums(&self, layers: &[Layer], inputs: Inputs, watch: &dyn Watch) -> Result<Vec<[Sums; 2]>> {
-        let design = |layer: &Layer| Design::of(&self.model.graph.nodes[layer.node].op);
+        let design = |layer: &Layer| Design::of_all(&self.nodes(layer));
         let zeros = layers.iter().filter_map(design).map(|design| [Sums::zeros(design), Sums::zeros(design)]);
         let pass = self.pass();
         let origins = FromFirst::new();
         self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
             pass.sums((layers, inputs, &origins), networks, lane, batch)
         })
+    }
+
+    /// Those of a layer, in the order of the graph.
+    fn nodes(&self, layer: &Layer) -> Vec<Node> {
+        layer.nodes().map(|at| self.model.graph.nodes[at].clone()).collect()
     }
 
     fn pass(&self) -> Pass<'_> {
@@ -403,7 +429,8 @@ impl<'a> Refit<'a> {
                 let rest = &layers[self.done..];
                 let place = |layer: &Layer| self.place(layer.source, layer.head);
                 let free = |layer: &&Layer| {
-                    place(layer) == place(&rest[0]) && (layer.others.is_empty() || *inputs == Inputs::Layerwise)
+                    let alone = layer.others.is_empty() && layer.partners.is_empty();
+                    place(layer) == place(&rest[0]) && (alone || *inputs == Inputs::Layerwise)
                 };
                 rest.iter().skip(1).take_while(free).count() + usize::from(!rest.is_empty())
             }

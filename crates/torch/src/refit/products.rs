@@ -5,15 +5,15 @@ use crate::ops::features_last;
 use crate::{Error, Result};
 use tch::{Kind, Tensor};
 use zipit::graph::{Node, Op, Window};
-use zipit::refit::{Design, Sums};
+use zipit::refit::{Design, Sums, names};
 
 /// Samples that are summed in f32 before they are added in f64: the longer a sum in f32, the more of it is rounding.
 const SAMPLES: i64 = 256;
 
-/// What a batch's images give at a layer: what it reads, `[B, C, H, W]` or `[B, F]`, and its target.
+/// What a batch's images give at a layer, or at several that are solved as one: what each reads, `[B, C, H, W]` or
+/// `[B, F]`, and the target of all.
 pub(super) struct Samples<'a> {
-    pub node: &'a Node,
-    pub x: Tensor,
+    pub read: Vec<(&'a Node, Tensor)>,
     pub y: Tensor,
 }
 
@@ -30,15 +30,24 @@ pub(super) struct Products {
 impl Samples<'_> {
     /// The means of this batch.
     pub fn origin(&self) -> Result<Origin> {
-        let (x, y) = self.spread_out(&self.x, &self.y)?;
+        let (x, y) = self.spread_out(None)?;
         let mean = |t: Tensor| floats(&t.f_mean_dim(1, true, Kind::Float)?.f_nan_to_num(0.0, 0.0, 0.0)?);
         Ok([mean(x)?, mean(y)?])
     }
 
-    /// `[G, S, F]` and `[G, S, O]`.
-    fn spread_out(&self, x: &Tensor, y: &Tensor) -> Result<(Tensor, Tensor)> {
-        let design = Design::of(&self.node.op).expect("a layer with parameters");
-        Ok((inputs(&self.node.op, x)?, targets(&design, y)?))
+    /// `[G, S, F]` and `[G, S, O]`, of some of the images or all.
+    fn spread_out(&self, rows: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let of = |tensor: &Tensor| -> Result<Tensor> {
+            Ok(rows.map_or_else(|| Ok(tensor.shallow_clone()), |rows| tensor.f_index_select(0, rows))?)
+        };
+        let each = self.read.iter().map(|(node, x)| inputs(&node.op, &of(x)?)).collect::<Result<Vec<_>>>()?;
+        let design = Design::of(&self.read[0].0.op).expect("a layer with parameters");
+        let x = if let [one] = &each[..] { one.shallow_clone() } else { Tensor::f_cat(&each, 2)? };
+        Ok((x, targets(&design, &of(&self.y)?)?))
+    }
+
+    fn name(&self) -> String {
+        names(self.read.iter().map(|(node, _)| *node))
     }
 
     /// The sums over some of the images.
@@ -46,7 +55,7 @@ impl Samples<'_> {
     /// # Errors
     /// Numbers that are not finite.
     pub fn products(&self, rows: &Tensor, origin: &Origin, batch: usize) -> Result<Products> {
-        let (x, y) = self.spread_out(&self.x.f_index_select(0, rows)?, &self.y.f_index_select(0, rows)?)?;
+        let (x, y) = self.spread_out(Some(rows))?;
         let (g, n, f) = x.size3()?;
         let o = y.size()[2];
         let like = |numbers: &[f32], t: &Tensor| -> Result<Tensor> {
@@ -70,7 +79,7 @@ impl Samples<'_> {
                 y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
             ])
         })?;
-        finite(&sums, self.node, batch)?;
+        finite(&sums, &self.name(), batch)?;
         Ok(Products { count: n as u64, origin: origin.clone(), sums })
     }
 }
@@ -87,7 +96,7 @@ impl Samples<'_> {
     /// # Errors
     /// Numbers that are not finite.
     pub fn cross(&self, rows: &Tensor, origin: &[f32], batch: usize) -> Result<Cross> {
-        let (x, r) = self.spread_out(&self.x.f_index_select(0, rows)?, &self.y.f_index_select(0, rows)?)?;
+        let (x, r) = self.spread_out(Some(rows))?;
         let (g, n, f) = x.size3()?;
         let o = r.size()[2];
         let x0 = Tensor::f_from_slice(origin)?.f_reshape([g, 1, f])?.f_to_device(x.device())?;
@@ -101,7 +110,7 @@ impl Samples<'_> {
                 r.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
             ])
         })?;
-        finite(&sums, self.node, batch)?;
+        finite(&sums, &self.name(), batch)?;
         Ok(Cross { count: n as u64, sums })
     }
 }
@@ -128,14 +137,13 @@ fn summed<const K: usize>(
 
 /// # Errors
 /// Sums that are not finite.
-fn finite(sums: &[Vec<f64>], node: &Node, batch: usize) -> Result<()> {
+fn finite(sums: &[Vec<f64>], name: &str, batch: usize) -> Result<()> {
     if sums.iter().flatten().all(|s| s.is_finite()) {
         return Ok(());
     }
     Err(Error::NotFinite(format!(
-        "`{}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and their BatchNorm \
-         statistics",
-        node.name
+        "`{name}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and their \
+         BatchNorm statistics"
     )))
 }
 

@@ -7,11 +7,11 @@ use zipit::graph::Node;
 use zipit::refit::Sums;
 use zipit::watch::Watch;
 
-/// A layer that was run and summed up, but not solved.
+/// A layer, or several that are solved as one, that was run and summed up, but not solved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rehearsed {
-    /// Its node in the merged graph.
-    pub node: Node,
+    /// Its nodes in the merged graph.
+    pub nodes: Vec<Node>,
     /// What would be solved, of the fitted and of the held-out images.
     pub sums: [Sums; 2],
 }
@@ -32,9 +32,8 @@ impl Refit<'_> {
         let layers = &layers[now.clone()];
         let sums = self.sums(layers, *inputs, watch)?;
         let measured = started.elapsed();
-        let node = |at: usize| self.model.graph.nodes[at].clone();
         let rehearsed =
-            layers.iter().zip(sums).map(|(layer, sums)| Rehearsed { node: node(layer.node), sums }).collect();
+            layers.iter().zip(sums).map(|(layer, sums)| Rehearsed { nodes: self.nodes(layer), sums }).collect();
         self.done = now.end;
         self.run.replace(&self.model)?;
         self.clock[0] += measured;

@@ -193,11 +193,12 @@ pub fn run(refit: &mut Refit<'_>, watch: &dyn Watch) -> Result<Vec<Solved>> {
 }
 
 /// As `refit --rounds 2` does it.
-pub const SEQUENTIAL: Task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 2 };
+pub const SEQUENTIAL: Task =
+    Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 2, together: true };
 
-/// Least squares alone.
+/// Least squares alone, one layer after the other.
 pub const fn weights(inputs: Inputs, ridge: Ridge) -> Task {
-    Task::Weights { inputs, ridge, rounds: 0 }
+    Task::Weights { inputs, ridge, rounds: 0, together: false }
 }
 
 pub fn solution(solved: &Solved) -> Solution {

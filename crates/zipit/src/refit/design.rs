@@ -2,7 +2,7 @@
 
 use crate::StateDict;
 use crate::graph::{Node, Op};
-use ndarray::{Array1, Array2, ArrayD, Axis, IxDyn};
+use ndarray::{Array1, Array2, ArrayD, Axis, IxDyn, Slice, concatenate};
 
 /// The shape of a layer's problem: `n_groups` independent ones, each with `n_inputs` unknowns for each of its
 /// `n_outputs`, and a bias.
@@ -66,6 +66,26 @@ impl Design {
     }
 }
 
+impl Design {
+    /// Of layers that are solved as one, what they read side by side: of one, its own. `None` where they cannot be, or one
+    /// has no unknowns.
+    #[must_use]
+    pub fn of_all(nodes: &[Node]) -> Option<Self> {
+        let (first, rest) = nodes.split_first()?;
+        let can = rest.is_empty() || nodes.iter().all(is_dense);
+        rest.iter().try_fold(Self::of(&first.op).filter(|_| can)?, |all, node| {
+            let next = Self::of(&node.op)?;
+            let n_inputs = all.n_inputs + next.n_inputs;
+            (all.n_outputs == next.n_outputs).then_some(Self { n_inputs, ..all })
+        })
+    }
+}
+
+/// Whether every output of a layer is a weighted sum of all that it reads.
+pub(super) fn is_dense(node: &Node) -> bool {
+    matches!(node.op, Op::Conv2d { groups: 1, .. } | Op::Linear { .. })
+}
+
 /// Gives a layer a bias, if it has none: the mean of its target can then always be met.
 pub fn give_bias(node: &mut Node) {
     if let Op::Conv2d { bias, .. } | Op::Linear { bias, .. } = &mut node.op {
@@ -101,26 +121,56 @@ pub(super) fn unknowns(node: &Node, weights: &StateDict) -> (Array2<f64>, Array1
 /// Puts `(W, b)` into the node, which gets a bias if it had none, and into the weights.
 pub(super) fn store(node: &mut Node, weights: &mut StateDict, w: &Array2<f64>, b: &Array1<f64>) {
     give_bias(node);
-    let names = node.clone();
-    let mut set = |param: &str, tensor: ArrayD<f32>| weights.insert(names.tensor(param), tensor);
-    let vector = |values: Vec<f64>| ArrayD::from_shape_fn(IxDyn(&[values.len()]), |i| values[i[0]] as f32);
-    set("bias", vector(b.to_vec()));
-    match node.op {
-        Op::BatchNorm2d { eps, .. } => {
-            set("weight", vector(w.iter().copied().collect()));
-            set("running_mean", vector(vec![0.0; b.len()]));
-            set("running_var", vector(vec![1.0 - eps; b.len()]));
-        }
+    let mut set = |param: &str, values: &mut dyn Iterator<Item = f64>| {
+        let vector: Array1<f32> = values.map(|x| x as f32).collect();
+        weights.insert(node.tensor(param), vector.into_dyn());
+    };
+    set("bias", &mut b.iter().copied());
+    if let Op::BatchNorm2d { eps, .. } = node.op {
+        set("weight", &mut w.iter().copied());
+        set("running_mean", &mut b.iter().map(|_| 0.0));
+        set("running_var", &mut b.iter().map(|_| 1.0 - eps));
+    } else {
+        store_weight(node, weights, w);
+    }
+}
+
+/// Puts W into the weights of a convolution or a Linear layer.
+fn store_weight(node: &Node, weights: &mut StateDict, w: &Array2<f64>) {
+    let weight = match node.op {
         Op::Conv2d { window, .. } => {
             let [kh, kw] = window.kernel;
             let n_channels = w.ncols() / (kh * kw);
-            let weight = ArrayD::from_shape_fn(IxDyn(&[w.nrows(), n_channels, kh, kw]), |i| {
+            ArrayD::from_shape_fn(IxDyn(&[w.nrows(), n_channels, kh, kw]), |i| {
                 w[[i[0], (i[2] * kw + i[3]) * n_channels + i[1]]] as f32
-            });
-            set("weight", weight);
+            })
         }
-        _ => {
-            set("weight", w.mapv(|x| x as f32).into_dyn());
-        }
+        _ => w.mapv(|x| x as f32).into_dyn(),
+    };
+    weights.insert(node.tensor("weight"), weight);
+}
+
+/// `(W, b)` of layers that are solved as one: their weights side by side, and the sum of their biases.
+///
+/// # Panics
+/// When the weights do not fit the nodes, or one node is of other outputs than another.
+pub(super) fn unknowns_of_all(nodes: &[Node], weights: &StateDict) -> (Array2<f64>, Array1<f64>) {
+    let all: Vec<_> = nodes.iter().map(|node| unknowns(node, weights)).collect();
+    let side_by_side: Vec<_> = all.iter().map(|(w, _)| w.view()).collect();
+    let mut biases = all.iter().map(|(_, b)| b);
+    let first = biases.next().expect("a layer").clone();
+    (concatenate(Axis(1), &side_by_side).expect("layers of one sum"), biases.fold(first, |sum, b| sum + b))
+}
+
+/// Puts `(W, b)` into layers that are solved as one. Of them only the last one's bias changes, and makes up for theirs.
+pub(super) fn store_all(nodes: &mut [Node], weights: &mut StateDict, w: &Array2<f64>, b: &Array1<f64>) {
+    let (last, others) = nodes.split_last_mut().expect("a layer");
+    let (mut from, mut rest) = (0, b.clone());
+    for node in others {
+        let (own, bias) = unknowns(node, weights);
+        store_weight(node, weights, &w.slice_axis(Axis(1), Slice::from(from..from + own.ncols())).to_owned());
+        from += own.ncols();
+        rest -= &bias;
     }
+    store(last, weights, &w.slice_axis(Axis(1), Slice::from(from..)).to_owned(), &rest);
 }

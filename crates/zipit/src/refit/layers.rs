@@ -1,16 +1,18 @@
 //! The layers of a merged network that are solved again, in order.
 
-use super::Design;
+use super::design::{Design, is_dense};
 use crate::apply::{Blend, Blended, Grafted, Origin, Piece, Role};
 use crate::graph::{Activation, Node, Op};
 use crate::{Graph, Model};
 use std::collections::BTreeMap;
 
-/// One layer of the merged network.
+/// One layer of the merged network, or several that write one sum and are solved as one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
-    /// Index of its node in the merged graph.
+    /// Index of its node in the merged graph; of several, the last one's.
     pub node: usize,
+    /// The other ones, whose nodes stand right before it, in order.
+    pub partners: Vec<Partner>,
     /// Index of the node in the models' graph whose outputs are its target; in the first model's where all have it.
     pub source: usize,
     /// The only model that has that node, where it is part of a head.
@@ -23,6 +25,24 @@ pub struct Layer {
     pub others: Vec<Term>,
     /// Where what it writes is read by nothing but a ReLU: what comes through is what counts.
     pub rectified: Option<Rectified>,
+}
+
+/// A layer that is solved together with another one: what both read, side by side, is fitted to the sum of their targets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partner {
+    /// Index of its node in the merged graph.
+    pub node: usize,
+    /// The node of the models' graph whose outputs are its target.
+    pub source: String,
+    /// What it should compute, of the models' outputs there.
+    pub target: Blend,
+}
+
+impl Layer {
+    /// The nodes that are solved, in the order of the graph.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> {
+        self.partners.iter().map(|partner| partner.node).chain([self.node])
+    }
 }
 
 /// A value that is cut off before anything reads it: a layer's own, or the sum that it is the last to write.
@@ -93,6 +113,30 @@ pub(super) enum Exact {
 /// When `grafted` is not a merge of these models.
 #[must_use]
 pub fn layers(grafted: &Grafted, models: &[&Model], in_rounds: bool) -> Vec<Layer> {
+    found(grafted, models, in_rounds, false)
+}
+
+/// The same for layers that read what those before them were solved to: those that write one sum, read by nothing else,
+/// and make values of one shape are solved as one ([`Partner`]), for which their nodes are moved together.
+///
+/// # Panics
+/// When `grafted` is not a merge of these models.
+#[must_use]
+pub fn layers_together(grafted: &Grafted, models: &[&Model], in_rounds: bool) -> (Grafted, Vec<Layer>) {
+    let mut order: Vec<usize> = (0..grafted.origins.len()).collect();
+    for layer in found(grafted, models, in_rounds, true) {
+        order.retain(|&i| layer.partners.iter().all(|partner| partner.node != i));
+        let at = order.iter().position(|&i| i == layer.node).expect("a node of the graph");
+        order.splice(at..at, layer.partners.iter().map(|partner| partner.node));
+    }
+    let mut moved = grafted.clone();
+    moved.origins = order.iter().map(|&i| grafted.origins[i].clone()).collect();
+    moved.model.graph.nodes = order.iter().map(|&i| grafted.model.graph.nodes[i].clone()).collect();
+    let layers = found(&moved, models, in_rounds, true);
+    (moved, layers)
+}
+
+fn found(grafted: &Grafted, models: &[&Model], in_rounds: bool, together: bool) -> Vec<Layer> {
     let merged = &grafted.model.graph;
     let (places, sources) = (place(merged), Sources::of(models));
     let exact = exactness(grafted);
@@ -102,7 +146,7 @@ pub fn layers(grafted: &Grafted, models: &[&Model], in_rounds: bool) -> Vec<Laye
             let origin = &grafted.origins[i];
             let (input, target) = (input(grafted, &places, i), origin.blend.clone());
             let (source, head) = (sources.place(origin), origin.head);
-            Layer { node: i, source, head, input, target, others: vec![], rectified: None }
+            Layer { node: i, partners: vec![], source, head, input, target, others: vec![], rectified: None }
         })
         .collect();
     let term = |&i: &usize| Term {
@@ -111,33 +155,54 @@ pub fn layers(grafted: &Grafted, models: &[&Model], in_rounds: bool) -> Vec<Laye
         blend: grafted.origins[i].blend.clone(),
     };
     let sums = sums(grafted, &places);
+    let shapes = merged.shapes().expect("a sound graph");
+    let shape = |i: usize| &shapes[merged.nodes[i].name.as_str()];
     for sum in &sums {
         let layer = layers.iter_mut().find(|layer| layer.node == sum.last).expect("a layer with unknowns");
-        let there = |&&i: &&usize| sources.place(&grafted.origins[i]) <= layer.source && exact[i] == Exact::No;
-        let others = sum.others.iter().filter(there).map(term).collect();
-        layer.others = others;
+        let last = layer.node;
+        let there = |i: usize| sources.place(&grafted.origins[i]) <= layer.source && exact[i] == Exact::No;
+        let joins = |&i: &usize| {
+            let origin = &grafted.origins[i];
+            let alike =
+                origin.head == layer.head && origin.blend.own() == layer.target.own() && shape(i) == shape(last);
+            together
+                && alike
+                && there(i)
+                && sum.can.contains(&i)
+                && [i, last].iter().all(|&i| is_dense(&merged.nodes[i]))
+        };
+        let (partners, others): (Vec<usize>, Vec<usize>) = sum.others.iter().partition(|i| joins(i));
+        layer.others = others.iter().filter(|&&i| there(i)).map(term).collect();
+        layer.partners = (partners.into_iter())
+            .map(|i| Partner {
+                node: i,
+                source: grafted.origins[i].source.clone(),
+                target: grafted.origins[i].blend.clone(),
+            })
+            .collect();
     }
-    let shapes = merged.shapes().expect("a sound graph");
+    let partners: Vec<usize> = layers.iter().flat_map(|layer| &layer.partners).map(|partner| partner.node).collect();
+    layers.retain(|layer| !partners.contains(&layer.node));
     for layer in &mut layers {
         let sum = sums.iter().find(|sum| sum.last == layer.node);
         let value = sum.map_or(layer.node, |sum| sum.at);
         let alike = |&i: &usize| {
             let origin = &grafted.origins[i];
             let there = sources.place(origin) <= layer.source && origin.head == layer.head;
-            let shape = |i: usize| &shapes[merged.nodes[i].name.as_str()];
             there && origin.blend.only.is_none() && shape(i) == shape(layer.node)
         };
         let beside = sum.map_or(&[][..], |sum| &sum.others);
         let whole = sum.is_none_or(|sum| sum.whole) && beside.iter().all(alike) && alike(&layer.node);
+        let apart = |i: &&usize| layer.partners.iter().all(|partner| partner.node != **i);
         layer.rectified = clip(merged, value).filter(|_| whole).map(|clip| Rectified {
             clip,
             blend: grafted.origins[value].blend.clone(),
-            beside: beside.iter().map(term).collect(),
+            beside: beside.iter().filter(apart).map(term).collect(),
         });
     }
     layers.retain(|layer| {
         let cut = layer.rectified.as_ref().is_some_and(|rectified| rectified.blend.own().is_none());
-        exact[layer.node] == Exact::No || !layer.others.is_empty() || (in_rounds && cut)
+        exact[layer.node] == Exact::No || !layer.partners.is_empty() || !layer.others.is_empty() || (in_rounds && cut)
     });
     layers
 }
@@ -187,7 +252,9 @@ struct Sum {
     at: usize,
     /// Whether `others` and the last layer are all of it.
     whole: bool,
-    /// The last to write it of the layers that nobody else reads.
+    /// The layers that write it and that nobody else reads.
+    can: Vec<usize>,
+    /// The last of them.
     last: usize,
     /// What is added to that layer's output and is there when its turn comes, each as often as it is added: summands, and
     /// partial sums in place of the summands that are gone with them.
@@ -226,14 +293,15 @@ fn sums(grafted: &Grafted, places: &BTreeMap<&str, usize>) -> Vec<Sum> {
         .filter_map(|add| {
             // A layer that others read too, or that is added twice, cannot make up for this sum.
             let can = |&i: &usize| is_unknown(grafted, i) && only_reader(&graph.nodes[i]).is_some();
-            let last = summands(add, &is_inner).into_iter().filter(can).max()?;
+            let can: Vec<usize> = summands(add, &is_inner).into_iter().filter(can).collect();
+            let last = can.iter().copied().max()?;
             let all = summands(add, &|i| i > last && is_inner(i));
             let mut others: Vec<usize> = all.iter().copied().filter(|&i| i < last).collect();
             others.sort_unstable();
             let reads_input = |i: usize| graph.nodes[i].inputs.contains(&graph.input.name);
             let whole =
                 others.len() + 1 == all.len() && !(last..=add).any(|i| is_sum(&graph.nodes[i]) && reads_input(i));
-            Some(Sum { at: add, whole, last, others })
+            Some(Sum { at: add, whole, can, last, others })
         })
         .collect()
 }

@@ -29,11 +29,11 @@ mod sums;
 
 pub use design::{Design, give_bias};
 pub use gram::Gram;
-pub use layers::{Clip, Layer, Rectified, Term, layers};
+pub use layers::{Clip, Layer, Partner, Rectified, Term, layers, layers_together};
 pub use owners::{FOREIGN, Owners};
 pub use repair::{Rescaled, Site, Spread, rescale, sites};
 pub use rounds::{Residuals, Rounds};
-pub use solution::{Ridge, Solution, Systems, solve, solve_openly};
+pub use solution::{Ridge, Solution, Systems, names, solve, solve_openly};
 pub use sums::Sums;
 
 use crate::apply::{Blended, Grafted, Groups, Heads, graft};

@@ -5,8 +5,8 @@
 //! dark. Solving for r moves W by ΔW = Cov(r, x̃)·(Cov(x̃) + λ)⁻¹: a majorisation of E‖relu(p) − t‖² (Zhang, Zou, He and Sun
 //! 2015, for one network). The inputs stay, so the factor does, and a round costs one pass over the images.
 
-use super::design::{Design, store, unknowns};
-use super::solution::{System, Systems};
+use super::design::{Design, store_all, unknowns_of_all};
+use super::solution::{System, Systems, names};
 use crate::graph::Node;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -133,7 +133,7 @@ impl Rounds {
     ///
     /// # Panics
     /// When the residuals are of another layer.
-    pub fn take(&mut self, node: &Node, weights: &mut StateDict, residuals: &Residuals) -> Result<bool> {
+    pub fn take(&mut self, nodes: &[Node], weights: &mut StateDict, residuals: &Residuals) -> Result<bool> {
         let Systems { design, pairs, all, energy } = &mut self.systems;
         assert_eq!(*design, residuals.design, "residuals of another layer");
         let [fit, held] = &residuals.sums;
@@ -149,13 +149,13 @@ impl Rounds {
             after += judge.central.error(&w, &b);
         }
         if before.is_nan() || after.is_nan() {
-            return Err(Error::Numbers(format!("`{}`: its residuals are not finite", node.name)));
+            return Err(Error::Numbers(format!("`{}`: its residuals are not finite", names(nodes))));
         }
         // Per sample: below, it is the rounding of what is measured.
         if before <= EXACT * *energy || after >= WORTH_IT * before {
             return Ok(false);
         }
-        let (mut w, mut b) = unknowns(node, weights);
+        let (mut w, mut b) = unknowns_of_all(nodes, weights);
         let both = Sum::of_both(&residuals.sums);
         for system in all {
             both.aim(system);
@@ -166,9 +166,9 @@ impl Rounds {
             }
         }
         if w.iter().chain(&b).any(|x| !x.is_finite()) {
-            return Err(Error::Numbers(format!("`{}`: its solution is not finite", node.name)));
+            return Err(Error::Numbers(format!("`{}`: its solution is not finite", names(nodes))));
         }
-        store(&mut node.clone(), weights, &w, &b);
+        store_all(&mut nodes.to_vec(), weights, &w, &b);
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! The least-squares solution of a layer, from what was measured.
 
-use super::design::{Design, store, unknowns};
+use super::design::{Design, store_all, unknowns_of_all};
 use super::sums::{Part, Sums};
 use crate::cholesky::Cholesky;
 use crate::graph::Node;
@@ -264,8 +264,8 @@ impl Systems {
     }
 }
 
-/// Solves a layer on the images of `fitted` and `held_out` together and puts the solution into `node` and `weights`,
-/// whose present values are W*, and stay where they already do what they should.
+/// Solves a layer, or several that write one sum as one, on the images of `fitted` and `held_out` together and puts the
+/// solution into `nodes` and `weights`, whose present values are W*, and stay where they already do what they should.
 ///
 /// With [`Ridge::HeldOut`], λ is the power of ten at which the solution of `fitted` alone does best on `held_out`.
 ///
@@ -275,13 +275,13 @@ impl Systems {
 /// # Panics
 /// When the sums are of another layer.
 pub fn solve(
-    node: &mut Node,
+    nodes: &mut [Node],
     weights: &mut StateDict,
     fitted: Sums,
     held_out: &Sums,
     ridge: Ridge,
 ) -> Result<Solution> {
-    Ok(solve_openly(node, weights, fitted, held_out, ridge, false)?.0)
+    Ok(solve_openly(nodes, weights, fitted, held_out, ridge, false)?.0)
 }
 
 /// The same; with `open`, what it takes to solve the layer again comes with it, unless no images are held out or nothing
@@ -293,7 +293,7 @@ pub fn solve(
 /// # Panics
 /// As [`solve`].
 pub fn solve_openly(
-    node: &mut Node,
+    nodes: &mut [Node],
     weights: &mut StateDict,
     fitted: Sums,
     held_out: &Sums,
@@ -302,10 +302,10 @@ pub fn solve_openly(
 ) -> Result<(Solution, Option<Systems>)> {
     ridge.validate()?;
     let design = fitted.design;
-    assert_eq!(Some(design), Design::of(&node.op), "sums of another layer");
-    let name = node.name.clone();
+    assert_eq!(Some(design), Design::of_all(nodes), "sums of another layer");
+    let name = names(&*nodes);
     let named = |what: String| Error::Numbers(format!("`{name}`: {what}"));
-    let (prior, bias) = unknowns(node, weights);
+    let (prior, bias) = unknowns_of_all(nodes, weights);
     if fitted.is_empty() && held_out.is_empty() {
         return Err(named("there are no images to fit it to".into()));
     }
@@ -317,7 +317,7 @@ pub fn solve_openly(
     if energy > 0.0 && error <= EXACT * energy {
         let (ridge, error) = (ridge.first(), error / energy);
         let (w, b) = (prior, bias);
-        store(node, weights, &w, &b);
+        store_all(nodes, weights, &w, &b);
         let solution = Solution { ridge, before: error, after: error, held_out: None, rounds: 0 };
         let systems = (open && both).then(|| Systems::of(fitted, held_out, ridge)).transpose();
         return Ok((solution, systems.map_err(|e| named(e.to_string()))?));
@@ -381,11 +381,17 @@ pub fn solve_openly(
     if w.iter().chain(&b).any(|x| !x.is_finite()) {
         return Err(named("its solution is not finite; check the models' weights".into()));
     }
-    store(node, weights, &w, &b);
+    store_all(nodes, weights, &w, &b);
     let solution =
         Solution { ridge, before: share(before, energy), after: share(after, energy), held_out: chosen.1, rounds: 0 };
     let systems = apart.map(|apart| Systems::new(design, apart, all, ridge)).transpose();
     Ok((solution, systems.map_err(|e| named(e.to_string()))?))
+}
+
+/// What layers that are solved as one are called.
+#[must_use]
+pub fn names<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
+    nodes.into_iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(" + ")
 }
 
 /// The decade with the lowest score, downhill from the first one, and below it only where that is worth it.
