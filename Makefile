@@ -401,7 +401,7 @@ deny: ## Licences, advisories and one-door rules (needs cargo-deny)
 	cargo deny check
 
 bench: build ## Benchmarks: ratios against named rivals, in one run
-	cargo bench --locked --workspace --bench collect --bench matching --bench resnet50
+	cargo bench --locked --workspace --bench collect --bench gram --bench matching --bench resnet50
 
 clean: ## Remove builds, environments and runs
 	rm -rf target runs .venv .venv-python

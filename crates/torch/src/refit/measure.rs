@@ -4,16 +4,18 @@ use super::Inputs;
 use super::blend::blend;
 use super::lanes::Lane;
 use super::lockstep::{Batch, Part};
-use super::products::{Cross, Moments, Origin, Products, Samples, moments};
+use super::offsets::Offsets;
+use super::products::{Cross, Moments, Origin, Products, Samples, Tally, moments};
 use crate::forward::Run;
 use crate::parallel::FromFirst;
 use crate::{Device, Network, Result};
 use std::ops::Range;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 use zipit::Graph;
 use zipit::apply::Blend;
 use zipit::graph::Node;
-use zipit::refit::{Clip, Layer, Owners, Rectified, Residuals, Site, Spread, Sums};
+use zipit::refit::{Clip, Layer, Owners, Rectified, Residuals, Site, Spread};
 
 /// The graphs that the networks run, and how they are listened to.
 pub(super) struct Pass<'a> {
@@ -28,14 +30,23 @@ pub(super) struct Pass<'a> {
 /// A batch's sums at one layer, of the fitted and of the held-out images.
 pub(super) struct Measured([Option<Products>; 2]);
 
-impl Part<[Sums; 2]> for Measured {
-    fn add_to(self, sums: &mut [Sums; 2]) {
-        for (sums, products) in sums.iter_mut().zip(self.0) {
+impl Part<[Tally; 2]> for Measured {
+    fn add_to(self, tallies: &mut [Tally; 2]) {
+        for (tally, products) in tallies.iter_mut().zip(self.0) {
             if let Some(products) = products {
-                products.add_to(sums);
+                tally.add(products);
             }
         }
     }
+}
+
+/// Layers whose sums are taken together.
+pub(super) struct Group<'a> {
+    pub layers: &'a [Layer],
+    pub reading: Inputs,
+    /// Where a layer's sums over patches need none.
+    pub offsets: &'a [Option<Arc<Offsets>>],
+    pub origins: &'a FromFirst<Vec<Origin>>,
 }
 
 /// A batch's residuals at one layer, of the fitted and of the held-out images.
@@ -55,6 +66,8 @@ impl Part<Residuals> for MeasuredResiduals {
 pub(super) struct Aim<'a> {
     pub layer: &'a Layer,
     pub rectified: &'a Rectified,
+    /// Where its sums over patches need none.
+    pub offsets: Option<Arc<Offsets>>,
     /// What its inputs are counted from.
     pub origin: Vec<f32>,
     /// How far from where it is cut a target is dark.
@@ -76,14 +89,14 @@ impl Pass<'_> {
     /// feature that varies little around a large mean would else be lost in rounding.
     pub fn sums(
         &self,
-        (layers, reading, origins): (&[Layer], Inputs, &FromFirst<Vec<Origin>>),
+        Group { layers, reading, offsets, origins }: &Group<'_>,
         networks: &[Network],
         lane: Lane,
         batch: Batch<'_>,
     ) -> Result<(Lane, Vec<Measured>)> {
         let (mut runs, mut merged) = resume(networks, lane);
         let source = |layer: &Layer| &self.sources[layer.head.unwrap_or(0)].nodes[layer.source];
-        for layer in layers {
+        for layer in *layers {
             self.advance(&mut runs, layer.head, &source(layer).name, 0)?;
         }
         let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
@@ -105,26 +118,26 @@ impl Pass<'_> {
                 layers.iter().map(&mut read).collect::<Result<_>>()?
             }
         };
-        for layer in layers {
+        for layer in *layers {
             self.advance(&mut runs, layer.head, &source(layer).name, 1)?;
         }
         let mut samples = Vec::with_capacity(layers.len());
-        for (layer, read) in layers.iter().zip(inputs) {
+        for ((layer, read), offsets) in layers.iter().zip(inputs).zip(*offsets) {
             let mut y = blend(&layer.target, &of_models(&runs, &layer.target, &source(layer).name)?, trust)?;
             for partner in &layer.partners {
                 y = y.f_add(&blend(&partner.target, &of_models(&runs, &partner.target, &partner.source)?, trust)?)?;
             }
-            if reading == Inputs::Sequential {
+            if *reading == Inputs::Sequential {
                 for term in &layer.others {
                     let wanted = blend(&term.blend, &of_models(&runs, &term.blend, &term.source)?, trust)?;
                     y = made_up(&y, &wanted, merged.value(&term.value)?)?;
                 }
             }
-            samples.push(Samples { read, y });
+            samples.push(Samples { read, y, offsets: offsets.as_deref() });
         }
         let origins =
             origins.get(batch.number == 0, batch.failure, || samples.iter().map(Samples::origin).collect())?;
-        let measured = samples.iter().zip(layers).zip(&*origins).map(|((samples, layer), origin)| {
+        let measured = samples.iter().zip(*layers).zip(&*origins).map(|((samples, layer), origin)| {
             let part = |held: bool| {
                 let rows = self.rows(layer, batch.images, held, networks[0].device())?;
                 rows.map(|rows| samples.products(&rows, origin, batch.number)).transpose()
@@ -146,7 +159,7 @@ impl Pass<'_> {
         let (runs, merged) = resume(networks, lane);
         let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
         let mut measured = Vec::with_capacity(aims.len());
-        for Aim { layer, rectified, origin, dark } in aims {
+        for Aim { layer, rectified, offsets, origin, dark } in aims {
             let mut found = merged.peek(layer.node)?;
             for partner in &layer.partners {
                 found = found.f_add(&merged.peek(partner.node)?)?;
@@ -168,7 +181,7 @@ impl Pass<'_> {
             let off = wanted.f_le(low + dark)?.f_logical_and(&found.f_lt(low)?)?;
             let over = wanted.f_ge(high - dark)?.f_logical_and(&found.f_gt(high)?)?;
             let residual = wanted.f_sub(&found)?.f_masked_fill(&off.f_logical_or(&over)?, 0.0)?;
-            let samples = Samples { read: self.read(layer, &merged)?, y: residual };
+            let samples = Samples { read: self.read(layer, &merged)?, y: residual, offsets: offsets.as_deref() };
             let part = |held: bool| {
                 let rows = self.rows(layer, batch.images, held, networks[0].device())?;
                 rows.map(|rows| samples.cross(&rows, origin, batch.number)).transpose()

@@ -9,6 +9,7 @@ mod blend;
 mod lanes;
 mod lockstep;
 mod measure;
+mod offsets;
 mod products;
 mod rehearsal;
 
@@ -19,10 +20,14 @@ use crate::images::contents;
 use crate::parallel::FromFirst;
 use crate::{Device, Error, Result};
 use lockstep::Lockstep;
-use measure::{Aim, Pass};
+use measure::{Aim, Group, Pass};
 use ndarray::ArrayD;
+use offsets::Offsets;
+use products::{Samples, Tally};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tch::{Kind, Tensor};
 use zipit::apply::Grafted;
 use zipit::graph::Node;
 use zipit::images::{ImageBatches, held_out, n_different};
@@ -383,9 +388,11 @@ impl<'a> Refit<'a> {
         open: &[(usize, &'l Rectified, Rounds)],
         watch: &dyn Watch,
     ) -> Result<Vec<Residuals>> {
+        let offsets = self.offsets(layers)?;
         let aim = |(at, rectified, rounds): &(usize, &'l Rectified, Rounds)| Aim {
             layer: &layers[*at],
             rectified,
+            offsets: offsets[*at].clone(),
             origin: rounds.origin(),
             dark: rounds.dark(),
         };
@@ -397,13 +404,31 @@ impl<'a> Refit<'a> {
 
     /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.
     fn sums(&self, layers: &[Layer], inputs: Inputs, watch: &dyn Watch) -> Result<Vec<[Sums; 2]>> {
-        let design = |layer: &Layer| Design::of_all(&self.nodes(layer));
-        let zeros = layers.iter().filter_map(design).map(|design| [Sums::zeros(design), Sums::zeros(design)]);
+        let (offsets, origins) = (self.offsets(layers)?, FromFirst::new());
+        let zeros = layers.iter().zip(&offsets).filter_map(|(layer, offsets)| {
+            let design = Design::of_all(&self.nodes(layer))?;
+            Some([(); 2].map(|()| Tally::zeros(design, offsets.as_ref())))
+        });
         let pass = self.pass();
-        let origins = FromFirst::new();
-        self.run.pass(zeros.collect(), watch, |networks, lane, batch| {
-            pass.sums((layers, inputs, &origins), networks, lane, batch)
-        })
+        let group = Group { layers, reading: inputs, offsets: &offsets, origins: &origins };
+        let tallies =
+            self.run.pass(zeros.collect(), watch, |networks, lane, batch| pass.sums(&group, networks, lane, batch))?;
+        Ok(tallies.into_iter().map(|tallies| tallies.map(Tally::into_sums)).collect())
+    }
+
+    /// How sums over patches are taken without them, where that is cheaper.
+    fn offsets(&self, layers: &[Layer]) -> Result<Vec<Option<Arc<Offsets>>>> {
+        let graph = &self.model.graph;
+        let shapes = graph.shapes()?;
+        let size = |value: &str| <[usize; 3]>::try_from(shapes.get(value)?.as_slice()).ok();
+        let plan = |layer: &Layer| {
+            let nodes: Vec<&Node> = layer.nodes().map(|at| &graph.nodes[at]).collect();
+            let read = nodes.iter().map(|node| size(&node.inputs[0])).collect::<Option<Vec<_>>>()?;
+            let [_, height, width] = size(&nodes[0].name)?;
+            let ops: Vec<_> = nodes.iter().map(|node| &node.op).collect();
+            Offsets::new(&ops, &read, [height, width]).map(Arc::new)
+        };
+        Ok(layers.iter().map(plan).collect())
     }
 
     /// Those of a layer, in the order of the graph.
@@ -442,6 +467,25 @@ impl<'a> Refit<'a> {
         };
         self.done..self.done + together
     }
+}
+
+/// Sums of a convolution's patches of x `[B, C, H, W]` and of its outputs y `[B, O, H', W']`, by products of the patches or
+/// of the images: what the benchmark compares.
+///
+/// # Errors
+/// Tensors of other shapes.
+#[doc(hidden)]
+pub fn sums_of_batch(node: &Node, x: &Tensor, y: &Tensor, by_offsets: bool) -> Result<Option<Sums>> {
+    let size = |tensor: &Tensor| [1, 2, 3].map(|axis| tensor.size()[axis] as usize);
+    let [_, height, width] = size(y);
+    let plan = Offsets::of(&[&node.op], &[size(x)], [height, width]).filter(|_| by_offsets).map(Arc::new);
+    let Some(design) = Design::of(&node.op).filter(|_| plan.is_some() || !by_offsets) else { return Ok(None) };
+    let read = vec![(node, x.shallow_clone())];
+    let samples = Samples { read, y: y.shallow_clone(), offsets: plan.as_deref() };
+    let rows = Tensor::f_arange(x.size()[0], (Kind::Int64, x.device()))?;
+    let mut tally = Tally::zeros(design, plan.as_ref());
+    tally.add(samples.products(&rows, &samples.origin()?, 0)?);
+    Ok(Some(tally.into_sums()))
 }
 
 /// A node of a model and its tensors, as they were: a layer that is solved and not done yet would begin elsewhere when it

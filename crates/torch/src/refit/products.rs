@@ -1,8 +1,10 @@
 //! Sums over one batch of a layer's inputs and targets.
 
+use super::offsets::{Offsets, numbers};
 use crate::accumulate::samples;
 use crate::ops::features_last;
 use crate::{Error, Result};
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 use zipit::graph::{Node, Op, Window};
 use zipit::refit::{Design, Sums, names};
@@ -15,23 +17,73 @@ const SAMPLES: i64 = 256;
 pub(super) struct Samples<'a> {
     pub read: Vec<(&'a Node, Tensor)>,
     pub y: Tensor,
+    /// Where sums over patches need none.
+    pub offsets: Option<&'a Offsets>,
 }
 
 /// What sums are counted from: x₀ `[G, F]` and y₀ `[G, O]`.
 pub(super) type Origin = [Vec<f32>; 2];
 
-/// Sums of one batch, as [`Sums::add`] takes them.
+/// Sums of one batch, as [`Sums::add`] takes them, or as [`Offsets`] makes them.
 pub(super) struct Products {
     count: u64,
     origin: Origin,
-    sums: [Vec<f64>; 5],
+    sums: Vec<Vec<f64>>,
+}
+
+/// Sums of all batches so far: those of patches are at once what they will be.
+pub(super) enum Tally {
+    Patches(Sums),
+    Offsets(Arc<Offsets>, Sums, Option<Products>),
+}
+
+impl Tally {
+    pub fn zeros(design: Design, offsets: Option<&Arc<Offsets>>) -> Self {
+        let sums = Sums::zeros(design);
+        offsets.map_or_else(|| Self::Patches(sums.clone()), |plan| Self::Offsets(Arc::clone(plan), sums.clone(), None))
+    }
+
+    pub fn add(&mut self, part: Products) {
+        match self {
+            Self::Patches(sums) => {
+                let [x, y] = &part.origin;
+                let [a, b, c, d, e] = &part.sums[..] else { unreachable!("five sums") };
+                sums.add(part.count, [x, y], [a, b, c, d, e].map(Vec::as_slice));
+            }
+            Self::Offsets(_, _, Some(all)) => {
+                all.count += part.count;
+                for (sum, part) in all.sums.iter_mut().zip(&part.sums) {
+                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                }
+            }
+            Self::Offsets(_, _, none) => *none = Some(part),
+        }
+    }
+
+    pub fn into_sums(self) -> Sums {
+        match self {
+            Self::Patches(sums) | Self::Offsets(_, sums, None) => sums,
+            Self::Offsets(plan, mut sums, Some(Products { count, origin: [x, y], sums: all })) => {
+                let spread_out = plan.spread_out(&all, count as f64, &x);
+                sums.add(count, [&x, &y], spread_out.each_ref().map(Vec::as_slice));
+                sums
+            }
+        }
+    }
 }
 
 impl Samples<'_> {
+    fn values(&self) -> Vec<Tensor> {
+        self.read.iter().map(|(_, x)| x.shallow_clone()).collect()
+    }
+
     /// The means of this batch.
     pub fn origin(&self) -> Result<Origin> {
+        if let Some(offsets) = self.offsets {
+            return offsets.origin(&self.values(), &self.y);
+        }
         let (x, y) = self.spread_out(None)?;
-        let mean = |t: Tensor| floats(&t.f_mean_dim(1, true, Kind::Float)?.f_nan_to_num(0.0, 0.0, 0.0)?);
+        let mean = |t: Tensor| numbers(&t.f_mean_dim(1, true, Kind::Float)?.f_nan_to_num(0.0, 0.0, 0.0)?);
         Ok([mean(x)?, mean(y)?])
     }
 
@@ -46,6 +98,14 @@ impl Samples<'_> {
         Ok((x, targets(&design, &of(&self.y)?)?))
     }
 
+    /// What the layers read and their target, of some of the images; and how many positions these have.
+    fn of(&self, rows: &Tensor) -> Result<(Vec<Tensor>, Tensor, u64)> {
+        let read = self.read.iter().map(|(_, x)| x.f_index_select(0, rows)).collect::<Result<Vec<_>, _>>()?;
+        let y = self.y.f_index_select(0, rows)?;
+        let positions: i64 = y.size().iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, n)| n).product();
+        Ok((read, y, positions as u64))
+    }
+
     fn name(&self) -> String {
         names(self.read.iter().map(|(node, _)| *node))
     }
@@ -55,6 +115,18 @@ impl Samples<'_> {
     /// # Errors
     /// Numbers that are not finite.
     pub fn products(&self, rows: &Tensor, origin: &Origin, batch: usize) -> Result<Products> {
+        let (count, sums) = match self.offsets {
+            Some(offsets) => {
+                let (read, y, count) = self.of(rows)?;
+                (count, offsets.sums(&read, &y, origin.each_ref().map(Vec::as_slice))?)
+            }
+            None => self.of_patches(rows, origin)?,
+        };
+        finite(&sums, &self.name(), batch)?;
+        Ok(Products { count, origin: origin.clone(), sums })
+    }
+
+    fn of_patches(&self, rows: &Tensor, origin: &Origin) -> Result<(u64, Vec<Vec<f64>>)> {
         let (x, y) = self.spread_out(Some(rows))?;
         let (g, n, f) = x.size3()?;
         let o = y.size()[2];
@@ -79,8 +151,7 @@ impl Samples<'_> {
                 y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
             ])
         })?;
-        finite(&sums, &self.name(), batch)?;
-        Ok(Products { count: n as u64, origin: origin.clone(), sums })
+        Ok((n as u64, sums.into()))
     }
 }
 
@@ -96,6 +167,19 @@ impl Samples<'_> {
     /// # Errors
     /// Numbers that are not finite.
     pub fn cross(&self, rows: &Tensor, origin: &[f32], batch: usize) -> Result<Cross> {
+        let (count, sums) = match self.offsets {
+            Some(offsets) => {
+                let (read, r, count) = self.of(rows)?;
+                let sums = offsets.cross(&read, &r, origin)?;
+                (count, offsets.cross_spread_out(&sums, origin))
+            }
+            None => self.cross_of_patches(rows, origin)?,
+        };
+        finite(&sums, &self.name(), batch)?;
+        Ok(Cross { count, sums })
+    }
+
+    fn cross_of_patches(&self, rows: &Tensor, origin: &[f32]) -> Result<(u64, [Vec<f64>; 3])> {
         let (x, r) = self.spread_out(Some(rows))?;
         let (g, n, f) = x.size3()?;
         let o = r.size()[2];
@@ -110,8 +194,7 @@ impl Samples<'_> {
                 r.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
             ])
         })?;
-        finite(&sums, &self.name(), batch)?;
-        Ok(Cross { count: n as u64, sums })
+        Ok((n as u64, sums))
     }
 }
 
@@ -145,14 +228,6 @@ fn finite(sums: &[Vec<f64>], name: &str, batch: usize) -> Result<()> {
         "`{name}`, batch {batch}: its inputs or targets are NaN or too large; check the models' weights and their \
          BatchNorm statistics"
     )))
-}
-
-impl Products {
-    pub(super) fn add_to(&self, sums: &mut Sums) {
-        let [x, y] = &self.origin;
-        let [a, b, c, d, e] = self.sums.each_ref().map(Vec::as_slice);
-        sums.add(self.count, [x, y], [a, b, c, d, e]);
-    }
 }
 
 /// Sums of one batch of a merged value and of the models' values there, as [`Spread::add`](zipit::refit::Spread::add)
@@ -242,14 +317,135 @@ fn targets(design: &Design, y: &Tensor) -> Result<Tensor> {
     Ok(split.f_transpose(0, 1)?.f_contiguous()?)
 }
 
-fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
-    numbers(tensor)
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-fn numbers<T: tch::kind::Element + Default + Clone>(tensor: &Tensor) -> Result<Vec<T>> {
-    let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
-    let mut values = vec![T::default(); tensor.numel()];
-    let n = values.len();
-    tensor.f_copy_data(&mut values, n)?;
-    Ok(values)
+    fn conv(channels: [usize; 2], groups: usize, window: Window) -> Node {
+        let [in_channels, out_channels] = channels;
+        let op = Op::Conv2d { in_channels, out_channels, window, groups, bias: true };
+        Node { name: "conv".into(), op, inputs: vec!["x".into()], module: None, params: [].into() }
+    }
+
+    /// Two samples of everything, by patches and by offsets, counted from the same numbers.
+    fn both(nodes: &[Node], read: &[Tensor], mean: f64) -> [(Vec<Vec<f64>>, Vec<Vec<f64>>); 2] {
+        let out: Vec<Tensor> = nodes.iter().zip(read).map(|(node, x)| convolved(&node.op, x)).collect();
+        let y = Tensor::randn_like(&out[0]) + mean;
+        let shape = |x: &Tensor| -> [usize; 3] { [1, 2, 3].map(|axis| x.size()[axis] as usize) };
+        let ops: Vec<&Op> = nodes.iter().map(|node| &node.op).collect();
+        let shapes: Vec<[usize; 3]> = read.iter().map(shape).collect();
+        let [_, height, width] = shape(&y);
+        let plan = Offsets::of(&ops, &shapes, [height, width]).unwrap();
+        let read = || nodes.iter().zip(read).map(|(node, x)| (node, x.shallow_clone())).collect();
+        let [patches, offsets] =
+            [None, Some(&plan)].map(|offsets| Samples { read: read(), y: y.shallow_clone(), offsets });
+        let origin = offsets.origin().unwrap();
+        let rows = Tensor::from_slice(&[0_i64, 2]);
+        let design = Design::of_all(nodes).unwrap();
+        [patches, offsets].map(|samples| {
+            let Products { count, origin: [x, _], sums } = samples.products(&rows, &origin, 0).unwrap();
+            let sums = match samples.offsets {
+                None => sums,
+                Some(plan) => plan.spread_out(&sums, count as f64, &x).into(),
+            };
+            assert_eq!(sums[2].len(), design.n_groups * design.n_inputs.pow(2));
+            (sums, samples.cross(&rows, &origin[0], 0).unwrap().sums.into())
+        })
+    }
+
+    fn convolved(op: &Op, x: &Tensor) -> Tensor {
+        let &Op::Conv2d { in_channels, out_channels, window, groups, .. } = op else { unreachable!() };
+        let [kernel, stride, padding, dilation] =
+            [window.kernel, window.stride, window.padding, window.dilation].map(|two| two.map(|n| n as i64));
+        let size = [out_channels as i64, (in_channels / groups) as i64, kernel[0], kernel[1]];
+        let weight = Tensor::zeros(size, (Kind::Float, tch::Device::Cpu));
+        x.conv2d(&weight, None::<Tensor>, stride, padding, dilation, groups as i64)
+    }
+
+    /// Largest difference, in units of the largest sum or of what so many numbers of one add up to; upper triangles.
+    fn apart(a: &[Vec<f64>], b: &[Vec<f64>], f: usize) -> f64 {
+        assert_eq!(a.iter().map(Vec::len).collect::<Vec<_>>(), b.iter().map(Vec::len).collect::<Vec<_>>());
+        let mut worst = 0.0_f64;
+        // Σy² of one output: about as many as there are positions.
+        let unit = a[a.len() - 1].iter().fold(1.0, |m: f64, x| m.max(*x));
+        for (k, (a, b)) in a.iter().zip(b).enumerate() {
+            let square = a.len() % (f * f) == 0 && k == 2;
+            let largest = a.iter().fold(unit, |m: f64, x| m.max(x.abs()));
+            for (at, (a, b)) in a.iter().zip(b).enumerate() {
+                if !square || at / f % f <= at % f {
+                    worst = worst.max((a - b).abs() / largest);
+                }
+            }
+        }
+        worst
+    }
+
+    /// Kernels, strides, paddings and dilations that differ by axis, a border wider than the image, taps that never lie in
+    /// it, rows that no tap reads, groups.
+    #[test]
+    fn sums_by_offsets_are_those_of_the_patches() {
+        let windows = [
+            ([3, 3], [1, 1], [1, 1], [1, 1]),
+            ([3, 3], [2, 2], [1, 1], [1, 1]),
+            ([3, 3], [1, 1], [0, 0], [1, 1]),
+            ([1, 3], [1, 2], [0, 1], [1, 1]),
+            ([5, 2], [3, 1], [2, 0], [1, 1]),
+            ([3, 3], [1, 1], [2, 2], [2, 2]),
+            ([3, 3], [2, 1], [3, 0], [3, 2]),
+            ([2, 2], [3, 3], [0, 0], [1, 1]),
+            ([1, 1], [2, 2], [0, 0], [1, 1]),
+            ([3, 3], [1, 1], [8, 8], [8, 8]),
+            ([3, 3], [1, 1], [5, 1], [1, 1]),
+            ([4, 4], [4, 4], [0, 0], [1, 1]),
+        ];
+        for (kernel, stride, padding, dilation) in windows {
+            for (channels, groups) in [([3, 2], 1), ([4, 6], 2), ([3, 3], 3)] {
+                for (size, mean) in [([5, 7], 0.0), ([6, 6], 0.0), ([6, 5], 1000.0)] {
+                    let window = Window { kernel, stride, padding, dilation, ceil_mode: false };
+                    let node = conv(channels, groups, window);
+                    let x = Tensor::randn([3, channels[0] as i64, size[0], size[1]], (Kind::Float, tch::Device::Cpu));
+                    let [(expected, expected_cross), (found, found_cross)] = both(&[node.clone()], &[x + mean], mean);
+                    let f = Design::of(&node.op).unwrap().n_inputs;
+                    let off = apart(&expected, &found, f).max(apart(&expected_cross, &found_cross, f));
+                    assert!(off < 2e-6, "{window:?}, {groups} groups, {size:?} about {mean}: {off}");
+                }
+            }
+        }
+    }
+
+    /// A block's last convolution and its shortcut; both with strides, of other channels and sizes.
+    #[test]
+    fn layers_side_by_side_are_summed_up_by_offsets() {
+        let random = |size: [i64; 4]| Tensor::randn(size, (Kind::Float, tch::Device::Cpu)) + 0.5;
+        let cases = [
+            ([(4, 3, 1, 1), (2, 1, 2, 0)], [[3, 4, 5, 5], [3, 2, 10, 10]]),
+            ([(3, 1, 1, 0), (3, 3, 1, 1)], [[3, 3, 4, 6], [3, 3, 4, 6]]),
+            ([(2, 3, 2, 1), (5, 5, 2, 2)], [[3, 2, 7, 7], [3, 5, 8, 8]]),
+        ];
+        for (layers, sizes) in cases {
+            let nodes = layers.map(|(channels, kernel, stride, padding)| {
+                conv([channels, 4], 1, Window::square(kernel, stride, padding))
+            });
+            let [(expected, expected_cross), (found, found_cross)] = both(&nodes, &sizes.map(random), 0.5);
+            let f = Design::of_all(&nodes).unwrap().n_inputs;
+            let off = apart(&expected, &found, f).max(apart(&expected_cross, &found_cross, f));
+            assert!(off < 2e-6, "{layers:?}: {off}");
+        }
+    }
+
+    /// Where patches are as cheap, they stay; and what is no convolution has none.
+    #[test]
+    fn the_cheaper_way_is_taken() {
+        let plan = |node: &Node, size: usize| {
+            let Op::Conv2d { in_channels, window, .. } = &node.op else { unreachable!() };
+            Offsets::new(&[&node.op], &[[*in_channels, size, size]], window.output([size, size]).unwrap())
+        };
+        let of = |channels, groups, window, size| plan(&conv(channels, groups, window), size).is_some();
+        assert!(of([16, 16], 1, Window::square(3, 1, 1), 32) && of([64, 64], 1, Window::square(3, 2, 1), 56));
+        assert!(of([512, 512], 32, Window::square(3, 1, 1), 14) && of([256, 256], 1, Window::square(3, 2, 1), 28));
+        assert!(!of([3, 64], 1, Window::square(7, 2, 3), 224) && !of([64, 64], 1, Window::square(1, 1, 0), 56));
+        let linear = Op::Linear { in_features: 4, out_features: 4, bias: true };
+        assert!(Offsets::new(&[&linear], &[[4, 1, 1]], [1, 1]).is_none());
+    }
 }
