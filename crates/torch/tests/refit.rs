@@ -168,18 +168,24 @@ fn heads_and_stems_of_a_partial_merge_are_their_models_own() {
     let stop: Vec<&str> = points.iter().take(7).map(|point| point.name.as_str()).collect();
     let merge = Merge::new(&models.each_ref(), plan(graph, 3, |name| stop.contains(&name), |_, _, j| j));
     let (network, solved) = gets_better(&merge, &data, "stop in the middle");
-    let own: Vec<&str> =
-        solved.iter().map(|s| s.layers[0].as_str()).filter(|name| name.starts_with("models.")).collect();
-    assert!(!own.is_empty() && own.len().is_multiple_of(3), "{own:?}");
+    let own: Vec<&[String]> =
+        solved.iter().map(|s| &s.layers[..]).filter(|names| names[0].starts_with("models.")).collect();
+    let model = |name: &str| name["models.".len()..][..1].parse::<usize>().unwrap();
     let models_values: Vec<_> = merge.models.iter().map(|model| values(model, &data)).collect();
     let [found, unsolved] = [&network, &merge.grafted.model].map(|network| values(network, &data));
-    for name in &own {
-        let i: usize = name["models.".len()..][..1].parse().unwrap();
-        let target = samples(&models_values[i][&name["models.0.".len()..]]);
+    let (mut n_parts, mut n_pairs) = (0, 0);
+    for names in own {
+        // The models' parts of one merged layer add up to their mean; a layer and its shortcut are one model's.
+        let parts = names.iter().any(|name| model(name) != model(&names[0]));
+        let share = if parts { 1.0 / names.len() as f64 } else { 1.0 };
+        (n_parts, n_pairs) = (n_parts + usize::from(parts), n_pairs + usize::from(!parts && names.len() > 1));
+        let sum = |of: &dyn Fn(&String) -> Array2<f64>| names.iter().map(of).reduce(|a, b| a + b).unwrap();
+        let target = sum(&|name| samples(&models_values[model(name)][&name["models.0.".len()..]]) * share);
         let [after, before] =
-            [&found, &unsolved].map(|values| (samples(&values[*name]) - &target).mapv(|x| x * x).sum());
-        assert!(after <= before, "{name}: {before} before, {after} after");
+            [&found, &unsolved].map(|values| (sum(&|name| samples(&values[name])) - &target).mapv(|x| x * x).sum());
+        assert!(after <= before, "{names:?}: {before} before, {after} after");
     }
+    assert!(n_parts == 2 && n_pairs == 6, "{n_parts} layers of parts, {n_pairs} shortcuts");
     // From the middle on: the stems are the models' own and stay as they are.
     let start: Vec<&str> = points.iter().skip(7).map(|point| point.name.as_str()).collect();
     let merge = Merge::new(&models.each_ref(), plan(graph, 3, |name| start.contains(&name), |_, _, j| j));
