@@ -178,9 +178,13 @@ impl Pass<'_> {
             let models: Vec<Tensor> = models.iter().map(|y| y.f_clamp(low, high)).collect::<Result<_, _>>()?;
             let wanted = blend(&rectified.blend, &models, trust.as_deref())?;
             let dark = f64::from(*dark);
+            let mut residual = wanted.f_sub(&found)?;
             let off = wanted.f_le(low + dark)?.f_logical_and(&found.f_lt(low)?)?;
-            let over = wanted.f_ge(high - dark)?.f_logical_and(&found.f_gt(high)?)?;
-            let residual = wanted.f_sub(&found)?.f_masked_fill(&off.f_logical_or(&over)?, 0.0)?;
+            residual = residual.f_masked_fill(&off, 0.0)?;
+            if high.is_finite() {
+                let over = wanted.f_ge(high - dark)?.f_logical_and(&found.f_gt(high)?)?;
+                residual = residual.f_masked_fill(&over, 0.0)?;
+            }
             let samples = Samples { read: self.read(layer, &merged)?, y: residual, offsets: offsets.as_deref() };
             let part = |held: bool| {
                 let rows = self.rows(layer, batch.images, held, networks[0].device())?;

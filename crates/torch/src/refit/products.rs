@@ -2,7 +2,7 @@
 
 use super::offsets::{Offsets, numbers};
 use crate::accumulate::samples;
-use crate::ops::features_last;
+use crate::ops::{features_first, features_last};
 use crate::{Error, Result};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -89,9 +89,7 @@ impl Samples<'_> {
 
     /// `[G, S, F]` and `[G, S, O]`, of some of the images or all.
     fn spread_out(&self, rows: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let of = |tensor: &Tensor| -> Result<Tensor> {
-            Ok(rows.map_or_else(|| Ok(tensor.shallow_clone()), |rows| tensor.f_index_select(0, rows))?)
-        };
+        let of = |tensor: &Tensor| rows.map_or_else(|| Ok(tensor.shallow_clone()), |rows| selected(tensor, rows));
         let each = self.read.iter().map(|(node, x)| inputs(&node.op, &of(x)?)).collect::<Result<Vec<_>>>()?;
         let design = Design::of(&self.read[0].0.op).expect("a layer with parameters");
         let x = if let [one] = &each[..] { one.shallow_clone() } else { Tensor::f_cat(&each, 2)? };
@@ -100,8 +98,8 @@ impl Samples<'_> {
 
     /// What the layers read and their target, of some of the images; and how many positions these have.
     fn of(&self, rows: &Tensor) -> Result<(Vec<Tensor>, Tensor, u64)> {
-        let read = self.read.iter().map(|(_, x)| x.f_index_select(0, rows)).collect::<Result<Vec<_>, _>>()?;
-        let y = self.y.f_index_select(0, rows)?;
+        let read = self.read.iter().map(|(_, x)| selected(x, rows)).collect::<Result<Vec<_>>>()?;
+        let y = selected(&self.y, rows)?;
         let positions: i64 = y.size().iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, n)| n).product();
         Ok((read, y, positions as u64))
     }
@@ -196,6 +194,11 @@ impl Samples<'_> {
         })?;
         Ok((n as u64, sums))
     }
+}
+
+/// Some of the images. Features are last in memory, and stay so: LibTorch would put them first.
+fn selected(tensor: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    Ok(features_first(&features_last(tensor)?.f_index_select(0, rows)?)?)
 }
 
 /// Sums of n samples in f64, of what some of them, from one on so many, sum up to in f32.
