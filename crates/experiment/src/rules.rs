@@ -227,6 +227,8 @@ impl<'a> Rules<'a> {
                 (Some(gram), _) => format!(" --mode gram --stats {}", gram.display()),
                 (None, How::Layerwise) => format!("{on} --images {n} --mode layerwise"),
                 (None, How::Repair) => format!("{on} --images {n} --repair"),
+                (None, How::RefitOneByOne) => format!("{on} --images {n} --one-by-one"),
+                (None, How::RefitRounds) => format!("{on} --images {n} --rounds 2"),
                 _ => format!("{on} --images {n}"),
             };
             let needs = [needs(), files.gram.clone().into_iter().collect()].concat();
@@ -360,7 +362,7 @@ mod tests {
             [[rows]]
             method = ["permute", "weight"]
             extent = ["full", "to 7/20", "from 2/20", "budget 0.5"]
-            rule = ["pinv", "covariance", "refit", "gram", "gram-own", "layerwise", "repair"]
+            rule = ["pinv", "covariance", "refit", "refit-one-by-one", "refit-rounds", "gram", "gram-own", "layerwise", "repair"]
             images-from = ["tasks", "classes 0-1", "d/noise"]
             images = [10, 20]
             trust = ["all", "surest"]
@@ -384,10 +386,10 @@ mod tests {
             }
             assert!(known.insert(&file.path), "{} is made twice", file.path.display());
         }
-        // 2 methods × 4 extents × 7 rules, 2 of which with 2 kinds of trust, × 3 kinds of images × 2 numbers, with and without
+        // 2 methods × 4 extents × 9 rules, 4 of which with 2 kinds of trust, × 3 kinds of images × 2 numbers, with and without
         // gate; networks, their ensembles.
         let evaluated = made.iter().filter(|file| file.stage == "eval").count();
-        assert_eq!(evaluated, 2 * 4 * (7 + 2) * 3 * 2 * 2 + 2);
+        assert_eq!(evaluated, 2 * 4 * (9 + 4) * 3 * 2 * 2 + 2);
     }
 
     #[test]

@@ -119,6 +119,10 @@ pub enum Rule {
     Covariance,
     /// Every layer solved again on the merged network's own activations.
     Refit,
+    /// The same, but layers that write one sum are solved one after the other.
+    RefitOneByOne,
+    /// `Refit`, with two rounds more for what activations let through.
+    RefitRounds,
     /// A scale and a shift per feature.
     Repair,
     /// Every layer solved on the networks' activations.
@@ -133,7 +137,7 @@ impl Rule {
     /// Whether layers are solved image by image, so that not every network has to be believed on all of them.
     #[must_use]
     pub fn asks(self) -> bool {
-        matches!(self, Self::Refit | Self::Layerwise)
+        matches!(self, Self::Refit | Self::RefitOneByOne | Self::RefitRounds | Self::Layerwise)
     }
 
     /// Whether layers are solved again, so that nothing has to be reset.
@@ -149,6 +153,8 @@ impl fmt::Display for Rule {
             Self::Pinv => "pinv",
             Self::Covariance => "covariance",
             Self::Refit => "refit",
+            Self::RefitOneByOne => "refit-one-by-one",
+            Self::RefitRounds => "refit-rounds",
             Self::Repair => "repair",
             Self::Layerwise => "layerwise",
             Self::Gram => "gram",

@@ -129,9 +129,18 @@ pub fn refit(
         let lanes = n_images * F32 * share(all[i.saturating_sub(1)].between, own.between, largest.between);
         let values = work.batch_size * F32 * share(all[i].at, own.at, largest.at);
         let square = n_groups * f * f;
-        let patches = work.batch_size * F32 * unfolded(&node.op, &shapes[node.name.as_str()], n_groups * f);
-        // Of the fitted and of the held-out images, each in LibTorch and here.
-        let summed = work.n_threads * (3 * F64 * square + F32 * square + patches + values);
+        let made = &shapes[node.name.as_str()];
+        let summed = if let Some(products) = by_offsets(&node.op) {
+            let read = shapes.get(node.inputs[0].as_str()).map_or(0, |shape| shape.iter().product());
+            // Some of the images of what is read and made, as they are and with a border.
+            let planes = 2 * work.batch_size * F32 * (read + made.iter().product::<usize>());
+            // Each product in f32 and, in LibTorch and here, in f64; at last, spread out.
+            work.n_threads * ((F32 + 2 * F64) * products + planes + values) + F64 * square
+        } else {
+            let patches = work.batch_size * F32 * unfolded(&node.op, made, n_groups * f);
+            // In LibTorch, and here.
+            work.n_threads * (3 * F64 * square + F32 * square + patches + values)
+        };
         // Covariances of both, and factors, of all images beside those of the fitted ones.
         let solved = if open { 6 } else { 4 } * F64 * square;
         Some(lanes.min(limit) + 2 * F64 * square + summed.max(solved))
@@ -178,6 +187,16 @@ pub fn evaluation(graph: &Graph, work: Work) -> Result<usize> {
 /// Bytes of a model's weights.
 fn weights(graph: &Graph) -> usize {
     graph.params().values().map(|param| F32 * param.shape.iter().product::<usize>()).sum()
+}
+
+/// Numbers in the products of images at every offset between two taps of a convolution, where its patches are summed up by
+/// these; kernels that read few channels take patches.
+fn by_offsets(op: &Op) -> Option<usize> {
+    let Op::Conv2d { in_channels, window, groups, .. } = *op else { return None };
+    let [height, width] = window.kernel;
+    let channels = in_channels / groups;
+    (height * width > 1 && channels >= 8)
+        .then(|| ((2 * height - 1) * (2 * width - 1)).div_ceil(2) * groups * channels * channels)
 }
 
 /// Numbers per image that a layer with f unknowns per output reads at all positions of the value it makes.

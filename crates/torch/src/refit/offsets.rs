@@ -1,7 +1,7 @@
 //! What a convolution's patches sum up to, without the patches.
 //!
-//! With z_δ(i) = x(i·s + δ·d − p) what tap δ of a convolution reads at position i, the block of two taps in Σ zzᵀ is
-//! Σᵢ z_δ(i)·z_δ'(i)ᵀ: the correlation of the image with itself at the offset between them, less its terms at positions
+//! With `z_δ(i) = x(i·s + δ·d − p)` what tap δ of a convolution reads at position i, the block of two taps in Σ zzᵀ is
+//! `Σᵢ z_δ(i)·z_δ'(i)ᵀ`: the correlation of the image with itself at the offset between them, less its terms at positions
 //! that are none. So a 3×3 convolution of stride 1 takes 13 products of C×C instead of the 81 blocks of its patches', of
 //! which 45 are needed, and a few strips along the border; strides take as many images as they have phases. Layers that
 //! are solved as one have taps on several inputs.
@@ -64,7 +64,7 @@ struct Product {
     part: Option<[(i64, i64); 2]>,
 }
 
-/// Σ z_δ z_δ'ᵀ of two taps.
+/// `Σ z_δ z_δ'ᵀ` of two taps.
 #[derive(Debug, Clone)]
 struct Pair {
     taps: [usize; 2],
@@ -393,12 +393,11 @@ impl Offsets {
             let (x, stride) = (&read[plane.input], self.reads[plane.input].stride);
             let (all, mut to) = self.blank(x.size()[0], x.size()[1], x.device())?;
             let mut own = x.f_permute([0, 2, 3, 1])?;
-            for axis in 0..2 {
-                let dim = axis as i64 + 1;
-                let [from, step] = [plane.phase[axis], stride[axis]].map(|n| n as i64);
-                let until = from + (plane.extent[axis] - 1).max(0) * step + i64::from(plane.extent[axis] > 0);
+            for ((dim, extent), (from, step)) in (1..).zip(plane.extent).zip(plane.phase.into_iter().zip(stride)) {
+                let [from, step] = [from, step].map(|n| n as i64);
+                let until = from + (extent - 1).max(0) * step + i64::from(extent > 0);
                 own = own.f_slice(dim, from.min(own.size()[dim as usize]), until, step)?;
-                to = to.f_narrow(dim, 0, plane.extent[axis])?;
+                to = to.f_narrow(dim, 0, extent)?;
             }
             let _ = own.f_sub_out(&to, &origins[plane.input])?;
             Ok(all)

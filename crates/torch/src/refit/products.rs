@@ -323,7 +323,8 @@ fn targets(design: &Design, y: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::{Design, Node, Offsets, Op, Products, Samples, Tensor, Window};
+    use tch::Kind;
 
     fn conv(channels: [usize; 2], groups: usize, window: Window) -> Node {
         let [in_channels, out_channels] = channels;
@@ -331,8 +332,12 @@ mod tests {
         Node { name: "conv".into(), op, inputs: vec!["x".into()], module: None, params: [].into() }
     }
 
-    /// Two samples of everything, by patches and by offsets, counted from the same numbers.
-    fn both(nodes: &[Node], read: &[Tensor], mean: f64) -> [(Vec<Vec<f64>>, Vec<Vec<f64>>); 2] {
+    /// As many as there are, in standard order.
+    type Sums = Vec<Vec<f64>>;
+
+    /// Of two images of three: x, y, xx, yx, yy, and those of a residual; by patches and by offsets, counted from the same
+    /// numbers.
+    fn both(nodes: &[Node], read: &[Tensor], mean: f64) -> [(Sums, Sums); 2] {
         let out: Vec<Tensor> = nodes.iter().zip(read).map(|(node, x)| convolved(&node.op, x)).collect();
         let y = Tensor::randn_like(&out[0]) + mean;
         let shape = |x: &Tensor| -> [usize; 3] { [1, 2, 3].map(|axis| x.size()[axis] as usize) };
@@ -367,7 +372,7 @@ mod tests {
     }
 
     /// Largest difference, in units of the largest sum or of what so many numbers of one add up to; upper triangles.
-    fn apart(a: &[Vec<f64>], b: &[Vec<f64>], f: usize) -> f64 {
+    fn apart(a: &Sums, b: &Sums, f: usize) -> f64 {
         assert_eq!(a.iter().map(Vec::len).collect::<Vec<_>>(), b.iter().map(Vec::len).collect::<Vec<_>>());
         let mut worst = 0.0_f64;
         // Σy² of one output: about as many as there are positions.
@@ -408,7 +413,8 @@ mod tests {
                     let window = Window { kernel, stride, padding, dilation, ceil_mode: false };
                     let node = conv(channels, groups, window);
                     let x = Tensor::randn([3, channels[0] as i64, size[0], size[1]], (Kind::Float, tch::Device::Cpu));
-                    let [(expected, expected_cross), (found, found_cross)] = both(&[node.clone()], &[x + mean], mean);
+                    let [(expected, expected_cross), (found, found_cross)] =
+                        both(std::slice::from_ref(&node), &[x + mean], mean);
                     let f = Design::of(&node.op).unwrap().n_inputs;
                     let off = apart(&expected, &found, f).max(apart(&expected_cross, &found_cross, f));
                     assert!(off < 2e-6, "{window:?}, {groups} groups, {size:?} about {mean}: {off}");
