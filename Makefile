@@ -382,7 +382,8 @@ test: build .venv-python/ready ## Run all tests
 test-full: build .venv-python/ready ## Every promised architecture at its full image size
 	ZIPIT_FULL=1 cargo nextest run --release --locked --workspace -E 'test(/^architectures::/)'
 
-zoo: build .venv-python/ready ## Survey timm's and torchvision's networks (hours; stop and start it as you like): docs/zoo.md
+zoo: build .venv-python/ready ## Survey timm's and torchvision's networks (hours; stop and start it as you like; a new checkout goes on from docs/zoo.md)
+	[ -d runs/zoo ] || .venv-python/bin/python scripts/zoo.py rows docs/zoo.md runs/zoo
 	cargo run --release --locked -p zipit-tests --example zoo -- $(NAMES)
 	.venv-python/bin/python scripts/zoo.py table runs/zoo > docs/zoo.md
 

@@ -7,6 +7,7 @@
                                               {"export": NAME, "folder": F, "two": false, "settled": false}: F/one.safetensors
                                               (and two), compared with PyTorch; {"check": FILE}: load and ONNX compared with the file's own logits
     zoo.py table FOLDER                       the rows of the survey as Markdown, docs/zoo.md
+    zoo.py rows PAGE FOLDER                   the other way round: what a committed page says, for a survey to go on from
 
 `make zoo` runs the survey (tests/zoo) and writes docs/zoo.md. Weights are random, with all that starts as a constant moved
 away from it. Every network is at its own image size, with ten classes.
@@ -20,6 +21,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -199,6 +201,8 @@ def _function(node: dict) -> str:
     return call["name"]
 
 
+COLUMNS = ("network", "image", "parameters", "Δ", "spaces", "carried", "FLOPs", "permuted copy", "load", "ONNX")
+
 EXACT = 1e-3
 """Up to this part of the largest logit, a merge with a permuted copy is the network."""
 
@@ -242,9 +246,7 @@ def table(folder: Path) -> str:
     parts = [INTRODUCTION.format_map(known)]
     for title, names in sets.items():
         parts += [f"## {title}\n", _count([rows.get(name, {}) for name in names])]
-        parts.append(
-            "| network | image | parameters | Δ | spaces | carried | FLOPs | permuted copy | load | ONNX |\n|---|---|---|---|---|---|---|---|---|---|"
-        )
+        parts += [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
         for name in names:
             label = f"{modules[name]}: {name}" if names is sets[next(iter(sets))] else name.removeprefix(TORCHVISION)
             parts.append(_row(label, rows.get(name)))
@@ -291,6 +293,45 @@ def _row(label: str, row: dict | None) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def rows_of(page: str) -> list[dict]:
+    """What the tables of a page say, as rows of the survey: numbers as they are printed, the last error by its first line."""
+    rows: dict[str, dict] = {}
+    prefix = ""
+    for line in page.splitlines():
+        if line.startswith("## "):
+            prefix = TORCHVISION if line.startswith("## torchvision") else ""
+        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) != len(COLUMNS) or cells[0] in ("network", "---") or cells[1] == "not run":
+            continue
+        label, settled = cells[0].removesuffix(" *"), cells[0].endswith(" *")
+        row: dict = {"name": prefix + label.rpartition(": ")[2], **({"settled": True} if settled else {})}
+        for cell in cells[1:]:
+            if cell.startswith("**"):
+                row["error"] = cell.strip("*")
+        found = dict(zip(COLUMNS, cells, strict=True))
+        if match := re.fullmatch(r"(\d+)×(\d+)", found["image"]):
+            carried, _, nodes = found["carried"].partition(" of ")
+            row["size"] = [int(match[1]), int(match[2])]
+            row["parameters"] = float(found["parameters"].removesuffix(" M")) * 1e6
+            row["forward"], spread = _with_own(found["Δ"])
+            row |= {"carried": {"": int(carried)}, "nodes": int(nodes), **({} if spread is None else {"spread": spread})}
+        if match := re.fullmatch(r"(\d+)(?: \((\d+)\))?", found["spaces"]):
+            row |= {"spaces": int(match[1]), "kept": int(match[2] or 0)}
+        if found["FLOPs"] and "**" not in found["FLOPs"]:
+            row["flops"] = float(found["FLOPs"])
+            row["permuted"], spread = _with_own(found["permuted copy"])
+            row |= {} if spread is None else {"permuted_spread": spread}
+        if found["ONNX"] and "**" not in found["load"]:
+            row |= {"load": float(found["load"]), "onnx": float(found["ONNX"])}
+        rows[row["name"]] = row
+    return list(rows.values())
+
+
+def _with_own(cell: str) -> tuple[float, float | None]:
+    number, _, own = cell.partition(" (PyTorch's own ")
+    return float(number), float(own.removesuffix(")")) if own else None
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,6 +340,9 @@ def main() -> int:
     commands.add_parser("list")
     commands.add_parser("serve").add_argument("--bin", type=Path, default=pipeline.DEFAULT_BIN)
     commands.add_parser("table").add_argument("folder", type=Path)
+    rows = commands.add_parser("rows")
+    rows.add_argument("page", type=Path)
+    rows.add_argument("folder", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     match args.command:
@@ -310,6 +354,12 @@ def main() -> int:
             serve(args.bin)
         case "table":
             print(table(args.folder))
+        case "rows":
+            args.folder.mkdir(parents=True, exist_ok=True)
+            for row in rows_of(args.page.read_text()):
+                path = args.folder / f"{row['name'].replace(':', '_')}.json"
+                if not path.exists():
+                    path.write_text(json.dumps(row, indent=2) + "\n")
     return 0
 
 
