@@ -225,11 +225,16 @@ impl<'a> Rules<'a> {
         if refits {
             let how = match (&files.gram, variant.rule) {
                 (Some(gram), _) => format!(" --mode gram --stats {}", gram.display()),
-                (None, How::Layerwise) => format!("{on} --images {n} --mode layerwise"),
-                (None, How::Repair) => format!("{on} --images {n} --repair"),
-                (None, How::RefitOneByOne) => format!("{on} --images {n} --one-by-one"),
-                (None, How::RefitRounds) => format!("{on} --images {n} --rounds 2"),
-                _ => format!("{on} --images {n}"),
+                (None, rule) => {
+                    let flags = match rule {
+                        How::Layerwise => " --mode layerwise",
+                        How::Repair => " --repair",
+                        How::RefitOneByOne => " --one-by-one",
+                        How::RefitRounds => " --rounds 2",
+                        _ => "",
+                    };
+                    format!("{on} --images {n}{flags}")
+                }
             };
             let needs = [needs(), files.gram.clone().into_iter().collect()].concat();
             let one_head = variant.heads == Heads::Merge && variant.rule.asks();

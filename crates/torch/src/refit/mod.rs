@@ -134,21 +134,19 @@ impl<'a> Refit<'a> {
         if batches.n_images() == 0 {
             return Err(Error::Request("there are no images to fit the layers to".into()));
         }
-        let mut model = grafted.model.clone();
-        let work = match task {
+        let (model, work) = match task {
             Task::Weights { inputs, ridge, rounds, together } => {
                 ridge.validate()?;
                 let rounds = if inputs == Inputs::Sequential { rounds } else { 0 };
-                let layers = if together && inputs == Inputs::Sequential {
+                let (model, layers) = if together && inputs == Inputs::Sequential {
                     let (moved, layers) = layers_together(grafted, models, rounds > 0);
-                    model = moved.model;
-                    layers
+                    (moved.model, layers)
                 } else {
-                    layers(grafted, models, rounds > 0)
+                    (grafted.model.clone(), layers(grafted, models, rounds > 0))
                 };
-                Work::Layers(layers, inputs, ridge, rounds)
+                (model, Work::Layers(layers, inputs, ridge, rounds))
             }
-            Task::Scale => Work::Sites(sites(grafted, models)),
+            Task::Scale => (grafted.model.clone(), Work::Sites(sites(grafted, models))),
         };
         Ok(Self {
             run: Lockstep::new(models, &model, batches, limit, device)?,

@@ -34,13 +34,15 @@ pub(super) struct Products {
 /// Sums of all batches so far: those of patches are at once what they will be.
 pub(super) enum Tally {
     Patches(Sums),
-    Offsets(Arc<Offsets>, Sums, Option<Products>),
+    Offsets(Arc<Offsets>, Design, Option<Products>),
 }
 
 impl Tally {
     pub fn zeros(design: Design, offsets: Option<&Arc<Offsets>>) -> Self {
-        let sums = Sums::zeros(design);
-        offsets.map_or_else(|| Self::Patches(sums.clone()), |plan| Self::Offsets(Arc::clone(plan), sums.clone(), None))
+        match offsets {
+            Some(plan) => Self::Offsets(Arc::clone(plan), design, None),
+            None => Self::Patches(Sums::zeros(design)),
+        }
     }
 
     pub fn add(&mut self, part: Products) {
@@ -62,8 +64,10 @@ impl Tally {
 
     pub fn into_sums(self) -> Sums {
         match self {
-            Self::Patches(sums) | Self::Offsets(_, sums, None) => sums,
-            Self::Offsets(plan, mut sums, Some(Products { count, origin: [x, y], sums: all })) => {
+            Self::Patches(sums) => sums,
+            Self::Offsets(_, design, None) => Sums::zeros(design),
+            Self::Offsets(plan, design, Some(Products { count, origin: [x, y], sums: all })) => {
+                let mut sums = Sums::zeros(design);
                 let spread_out = plan.spread_out(&all, count as f64, &x);
                 sums.add(count, [&x, &y], spread_out.each_ref().map(Vec::as_slice));
                 sums
