@@ -57,7 +57,7 @@ fn interrupted(place: &Workplace, stage: &str, args: &str, name: &str, after: Du
 #[test]
 fn an_interrupted_collection_goes_on() {
     let place = two_networks(&tiny_graph(), 6000);
-    for (name, flags) in [("plain", ""), ("own", "--gram own")] {
+    for (name, flags) in [("plain", ""), ("own", "--gram own"), ("important", "--importance")] {
         let args = format!("a.safetensors b.safetensors --data data {flags} --threads 1");
         let started = Instant::now();
         place.ok("collect", &format!("{args} -o {name}_whole.h5"));

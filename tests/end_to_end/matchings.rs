@@ -82,12 +82,14 @@ fn widths_by_share_file_and_budget() {
     }
     // The merged network costs at most what was allowed, and nearly that.
     let one = tiny_graph().cost().unwrap().macs as f64;
-    for budget in [0.25, 0.5, 1.0, 1.5, 2.0] {
-        place.ok("match", &format!("stats.h5 --budget {budget} --force -o budget.bin"));
+    place.ok("collect", &format!("{MODELS} --data data --importance -o important.h5"));
+    let stats = ["stats.h5", "important.h5"];
+    for (stats, budget) in stats.iter().flat_map(|stats| [0.25, 0.5, 1.0, 1.5, 2.0].map(|budget| (stats, budget))) {
+        place.ok("match", &format!("{stats} --budget {budget} --force -o budget.bin"));
         place.ok("apply", &format!("budget.bin {MODELS} --force -o merged.safetensors"));
         let merged = model::read(&place.path("merged.safetensors")).unwrap().model;
         let share = merged.graph.cost().unwrap().macs as f64 / one;
-        assert!(share <= budget && share > 0.8 * budget, "{budget}: {share}");
+        assert!(share <= budget && share > 0.8 * budget, "{stats}, {budget}: {share}");
     }
 }
 
@@ -178,6 +180,8 @@ fn requests_that_make_no_sense() {
         (1, "--method cca --gamma -1", &["gamma is -1"]),
         (1, "--method weight --models b.safetensors a.safetensors", &["in that order"]),
         (1, "--search --holdout stats.h5", &["same file"]),
+        (1, "--similarity importance", &["no importance", "--importance"]),
+        (2, "--method zip --similarity importance", &["--similarity"]),
         (2, "--method weight", &["--models"]),
         (2, "--method zip --similarity moments", &["--similarity"]),
         (2, "--method ward --alpha 0.5", &["--alpha"]),

@@ -69,9 +69,24 @@ fn with_constants(graph: &Graph, still: impl Fn(usize) -> Option<f32>) -> Model 
     model
 }
 
+/// By what matters to the logits, averaged by it; `apply` alone, and `refit` in rounds.
+fn importance_gives_it_back(place: &Workplace) {
+    place.ok("collect", "a.safetensors b.safetensors --data data --importance -o important.h5");
+    for unmerge in ["covariance", "pinv"] {
+        place.ok("match", &format!("important.h5 --unmerge {unmerge} -o important.bin --force"));
+        for stage in ["apply important.bin", "refit --rounds 2 --data data important.bin"] {
+            let (binary, args) = stage.split_once(' ').unwrap();
+            place.ok(binary, &format!("{args} a.safetensors b.safetensors -o merged.safetensors --force"));
+            let (difference, size) = off(place);
+            assert!(difference <= TOLERANCE * size, "{unmerge}, {binary}: off by {difference} of {size}");
+        }
+    }
+}
+
 /// By every method that groups features, and by CCA; `apply` alone and `refit`.
 fn every_method_gives_it_back(model: &Model, counts: (usize, usize)) {
     let place = model_and_permuted_copy(model, 240);
+    importance_gives_it_back(&place);
     place.ok("collect", "a.safetensors b.safetensors --data data -o stats.h5");
     for method in ["ward", "zip", "average", "kmeans", "cca", "optimal", "permute", "weight", "mudsc"] {
         // These two compare weights.
@@ -115,6 +130,7 @@ fn a_residual_network_with_constant_channels() {
     let mixed = |j: usize| [None, Some(0.7), Some(-1.0), None, None][j % 5];
     let model = with_constants(&graph, mixed);
     let place = model_and_permuted_copy(&model, 300);
+    importance_gives_it_back(&place);
     place.ok("collect", "a.safetensors b.safetensors --data data -o stats.h5");
     for method in ["ward", "zip", "average", "permute"] {
         place.ok("match", &format!("stats.h5 --method {method} --unmerge pinv -o plan.bin --force"));
@@ -125,6 +141,17 @@ fn a_residual_network_with_constant_channels() {
     place.ok("refit", "plan.bin a.safetensors b.safetensors --data data -o merged.safetensors --force");
     let (difference, size) = off(&place);
     assert!(difference <= TOLERANCE * size, "refit: off by {difference} of {size}");
+}
+
+#[test]
+fn by_what_matters_to_the_logits() {
+    for graph in [
+        spec(Arch::ResNet20, 0.25, 1, 12).build().unwrap(),
+        spec(Arch::Vgg11Bn, 0.125, 3, 32).build().unwrap(),
+        spec(Arch::ResNet50, 0.125, 3, 32).build().unwrap(),
+    ] {
+        importance_gives_it_back(&network_and_permuted_copy(&graph, 400));
+    }
 }
 
 #[test]

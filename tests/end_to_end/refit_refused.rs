@@ -2,7 +2,6 @@
 
 use crate::bad_input::{cut, flip_a_bit, refused};
 use crate::support::{tiny_graph, two_networks, write};
-use std::collections::BTreeMap;
 use std::fs;
 use zipit_artifact::header::Provenance;
 use zipit_artifact::stats::{self, StatsHeader, StatsReader};
@@ -31,14 +30,8 @@ fn collected() -> Workplace {
 fn unfinished(place: &Workplace, from: &str, to: &str) {
     let reader = StatsReader::open(&place.path(from)).unwrap();
     let header = reader.header();
-    let moments: BTreeMap<_, _> =
-        header.points.iter().map(|(name, _)| (name.clone(), reader.moments(name).unwrap())).collect();
-    let grams: BTreeMap<_, _> =
-        header.layers.iter().map(|(name, _)| (name.clone(), reader.gram(name).unwrap())).collect();
-    let extents: BTreeMap<_, _> =
-        reader.read_values().iter().map(|value| (value.clone(), reader.extent(value).unwrap())).collect();
     let header = StatsHeader { n_batches: header.n_batches + 1, ..header.clone() };
-    stats::write(&place.path(to), &header, &moments, &grams, &extents).unwrap();
+    stats::write(&place.path(to), &header, &reader.collected().unwrap()).unwrap();
 }
 
 #[test]

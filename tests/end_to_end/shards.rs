@@ -72,6 +72,44 @@ fn shards_of_what_layers_read_add_up_too() {
 }
 
 #[test]
+fn shards_of_importance_add_up_too() {
+    let place = two_networks(&tiny_graph(), 150);
+    let collect = "a.safetensors b.safetensors --data data --batch-size 16 --importance";
+    place.ok("collect", &format!("{collect} -o whole.h5"));
+    for i in 1..=3 {
+        place.ok("collect", &format!("{collect} --shard {i}/3 -o shard{i}.h5"));
+    }
+    place.ok("collect", "--reduce shard2.h5 shard1.h5 shard3.h5 -o sum.h5");
+    let [whole, sum] = ["whole.h5", "sum.h5"].map(|name| StatsReader::open(&place.path(name)).unwrap());
+    let mut n_places = 0;
+    for (point, _) in &whole.header().points {
+        let [a, b] = [&whole, &sum].map(|stats| stats.importance(point).unwrap().unwrap().places);
+        assert_eq!(a.len(), b.len());
+        n_places += a.len();
+        for (a, b) in a.iter().zip(&b) {
+            let pairs = a.joint.iter().zip(&b.joint).chain(a.gradients.iter().zip(&b.gradients));
+            for (a, b) in pairs {
+                assert_eq!(a.count, b.count, "{point}");
+                let difference = relative_difference(a, b);
+                assert!(difference <= 1e-12, "{point}: {difference}");
+            }
+        }
+    }
+    assert_eq!(n_places, 9 + 10);
+    place.ok("match", "sum.h5 -o plan.bin");
+    place.ok("collect", &format!("{collect} --probe-seed 4 --shard 3/3 -o other3.h5"));
+    place.ok("collect", "a.safetensors b.safetensors --data data --batch-size 16 --shard 3/3 -o plain3.h5");
+    for other in ["other3.h5", "plain3.h5"] {
+        let mixed = format!("--reduce shard1.h5 shard2.h5 {other} -o mixed.h5");
+        place.fails("collect", &mixed, &[other, "importance by other probes"]);
+    }
+    place
+        .run("collect", "a.safetensors b.safetensors --data data --probe-seed 4 -o s.h5")
+        .code(2)
+        .says(&["--importance"]);
+}
+
+#[test]
 fn shards_that_do_not_belong_together_are_refused() {
     let place = two_networks(&tiny_graph(), 200);
     let collect = "a.safetensors b.safetensors --data data --batch-size 16";

@@ -3,7 +3,7 @@
 
 use crate::{Error, Kind, Precision, Provenance, Result, atomic, json};
 use half::{bf16, f16};
-use ndarray::{Array, ArrayD, Dimension};
+use ndarray::{Array, ArrayBase, ArrayD, Data, Dimension};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde::Serialize;
@@ -78,9 +78,9 @@ impl Values<'_> {
 const CHUNK: usize = 1 << 18;
 
 /// Little-endian numbers in row-major order.
-pub(crate) fn write_all<T: Copy, D: Dimension, const K: usize>(
+pub(crate) fn write_all<T: Copy, S: Data<Elem = T>, D: Dimension, const K: usize>(
     to: &mut dyn Write,
-    array: &Array<T, D>,
+    array: &ArrayBase<S, D>,
     bytes: impl Fn(T) -> [u8; K],
 ) -> io::Result<()> {
     let numbers = array.as_slice().map_or_else(|| Cow::Owned(array.iter().copied().collect()), Cow::Borrowed);

@@ -20,7 +20,8 @@ pub const MODEL_VERSION: u32 = 2;
 /// - 2: what layers read (`collect --gram`).
 /// - 3: every model's graph, where heads differ; the ranges of the values that something reads, which tell constant
 ///   features; products of centred numbers.
-pub const STATS_VERSION: u32 = 3;
+/// - 4: importance (`collect --importance`). A file of version 3 has none.
+pub const STATS_VERSION: u32 = 4;
 /// Format version of a plan.
 ///
 /// - 1: first.
@@ -28,7 +29,8 @@ pub const STATS_VERSION: u32 = 3;
 /// - 3: the condition number of each unmerge; seeds draw from `ChaCha8`.
 /// - 4: what averaging leaves of the spread that a norm divides by.
 /// - 5: features without weight in M; the number of constant ones. A file of version 4 has none.
-pub const PLAN_VERSION: u32 = 5;
+/// - 6: what every feature counts in its group; in files before, all count the same.
+pub const PLAN_VERSION: u32 = 6;
 /// Format version of a report.
 ///
 /// - 1: first.

@@ -52,6 +52,30 @@ pub fn own(name: &str, i: usize) -> String {
     format!("{}/{i}", layer(name))
 }
 
+/// Path of the group that holds one group per place where a merge point's importance was measured.
+#[must_use]
+pub fn importance(name: &str) -> String {
+    format!("{}/importance", point(name))
+}
+
+/// Path of a merge point's k-th place.
+#[must_use]
+pub fn place(name: &str, k: usize) -> String {
+    format!("{}/{k}", importance(name))
+}
+
+/// Path of the joint features' group at a merge point's k-th place.
+#[must_use]
+pub fn joint(name: &str, k: usize) -> String {
+    format!("{}/joint", place(name, k))
+}
+
+/// Path of model i's gradients at a merge point's k-th place.
+#[must_use]
+pub fn gradients(name: &str, k: usize, i: usize) -> String {
+    format!("{}/{i}", place(name, k))
+}
+
 /// HDF5 gives `/`, `.` and `..` a meaning of their own, so these are percent-encoded.
 fn link(name: &str) -> String {
     let mut link = String::with_capacity(name.len());

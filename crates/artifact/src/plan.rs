@@ -1,11 +1,11 @@
-//! Plans: magic, lengths, a JSON header, the assignments in bincode, dense maps as raw floats, a digest.
+//! Plans: magic, lengths, a JSON header, the assignments in bincode, weights and dense maps as raw floats, a digest.
 //!
 //! bincode is unmaintained, so it stays in this file, behind a codec byte that makes room for a successor.
 
 use crate::container::{numbers, write_all};
 use crate::header::PLAN_VERSION;
 use crate::{Error, InputRef, Kind, Provenance, Result, atomic, json};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1, ArrayViewD};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write};
@@ -20,8 +20,8 @@ const CODEC: u8 = 1;
 /// magic, version u32, codec u8, three zeros, lengths of the three sections u64.
 const PREFIX: usize = 8 + 4 + 4 + 24;
 const DIGEST: usize = 32;
-/// The last version that knew no features without weight: it is read, too.
-const WITHOUT_RESTING: u32 = 4;
+/// The oldest version that is read: what later ones have beside it is none.
+const OLDEST: u32 = 4;
 /// What the assignments may take when decoded.
 const LIMIT: usize = 1 << 30;
 
@@ -67,6 +67,9 @@ struct Point {
     name: String,
     n_joint: usize,
     n_groups: usize,
+    /// Whether what every feature counts in its group follows as `[n_joint]` f32 in the dense section; not in versions 4, 5.
+    #[serde(default)]
+    weights: bool,
     /// Whether M follows as `[n_groups, n_joint]` f32 in the dense section.
     dense_merge: bool,
     /// Whether U follows, after M, as `[n_joint, n_groups]` f32 in the dense section.
@@ -121,6 +124,7 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
                 name: point.name.clone(),
                 n_joint: point.assignment.len(),
                 n_groups: point.n_groups,
+                weights: point.weights.is_some(),
                 dense_merge: point.merge.is_some(),
                 dense_unmerge: point.unmerge.is_some(),
                 resting: point.resting.clone(),
@@ -136,8 +140,8 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
     let assignments: Vec<&[u32]> = plan.points.iter().map(|point| &point.assignment[..]).collect();
     let assignments = bincode::serde::encode_to_vec(&assignments, bincode::config::standard())
         .map_err(|e| unwritable(e.to_string()))?;
-    let dense = || plan.points.iter().flat_map(|point| [&point.merge, &point.unmerge]).flatten();
-    let n_dense: usize = dense().map(|u| u.len() * 4).sum();
+    let dense = || plan.points.iter().flat_map(dense);
+    let n_dense: usize = dense().map(|numbers| numbers.len() * 4).sum();
     atomic::write(path, |file| {
         let mut file = Hashing { file, hasher: blake3::Hasher::new() };
         file.write_all(MAGIC)?;
@@ -148,9 +152,15 @@ pub fn write(path: &Path, plan: &Plan, graph: &Graph, models: &[InputRef], prove
         }
         file.write_all(header.as_bytes())?;
         file.write_all(&assignments)?;
-        dense().try_for_each(|u| write_all(&mut file, u, f32::to_le_bytes))?;
+        dense().try_for_each(|numbers| write_all(&mut file, &numbers, f32::to_le_bytes))?;
         file.file.write_all(file.hasher.finalize().as_bytes())
     })
+}
+
+/// What the dense section has of a point, in its order.
+fn dense(point: &PointPlan) -> impl Iterator<Item = ArrayViewD<'_, f32>> {
+    let weights = point.weights.as_ref().map(|weights| ArrayView1::from(weights).into_dyn());
+    weights.into_iter().chain([&point.merge, &point.unmerge].into_iter().flatten().map(|map| map.view().into_dyn()))
 }
 
 /// Hashes what it writes.
@@ -213,7 +223,7 @@ fn sections<'a>(path: &Path, bytes: &'a [u8]) -> Result<[&'a [u8]; 3]> {
     let damaged = |reason: &str| Error::damaged(path, Kind::Plan, reason);
     let version = bytes.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     match version {
-        Some(WITHOUT_RESTING | PLAN_VERSION) => {}
+        Some(OLDEST..=PLAN_VERSION) => {}
         Some(found) => {
             return Err(Error::Version { path: path.to_owned(), kind: Kind::Plan, found, reads: PLAN_VERSION });
         }
@@ -258,6 +268,7 @@ fn points(header: Vec<Point>, assignments: Vec<Vec<u32>>, mut dense: &[u8]) -> R
             let values = numbers(map).map(f32::from_le_bytes).collect();
             Array2::from_shape_vec(shape, values).map(Some).map_err(|e| format!("the {what} of `{}`: {e}", point.name))
         };
+        let weights = map(point.weights, "weights", (1, point.n_joint))?.map(|map| map.into_raw_vec_and_offset().0);
         let merge = map(point.dense_merge, "merge", (point.n_groups, point.n_joint))?;
         let unmerge = map(point.dense_unmerge, "unmerge", (point.n_joint, point.n_groups))?;
         points.push(PointPlan {
@@ -265,6 +276,7 @@ fn points(header: Vec<Point>, assignments: Vec<Vec<u32>>, mut dense: &[u8]) -> R
             assignment,
             n_groups: point.n_groups,
             resting: point.resting,
+            weights,
             merge,
             unmerge,
             summary: point.summary,

@@ -93,7 +93,7 @@ pub fn untried(
         };
         let work = of_batches(if which == Which::Recalibrate { batch_norm::BATCH } else { usual }, images);
         let peak = match which {
-            Which::Collect => memory::collection(&folded, &dims(&points), Grams::None, work)?.peak,
+            Which::Collect => memory::collection(&folded, &points, Grams::None, false, work)?.peak,
             Which::Match => memory::matching(&dims(&merged), Work { n_threads: stage.n_threads(), ..work }),
             Which::Refit => memory::refit(&folded, &grafted.model.graph, images, (refit::MAX_MEMORY, false), work)?,
             Which::Recalibrate => memory::recalibration(graph, work)?,

@@ -7,20 +7,21 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use zipit::apply::check_mergeable;
 use zipit::fold::fold_batch_norm;
-use zipit::graph::{MergePoint, Node};
+use zipit::graph::{MergePoint, Node, Place};
 use zipit::images::ImageBatches;
+use zipit::importance::Importance;
 use zipit::memory::{self, Collection, Grams, Work};
 use zipit::refit::gram::{patch_size, reads_alike};
-use zipit::{Extent, Graph, Model, Moments};
+use zipit::{Collected, Extent, Graph, Model, Moments};
 use zipit_artifact::model::ModelFile;
 use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
 use zipit_data::Split;
 use zipit_stage::Stage;
 use zipit_stage::images::{Batches, tasks_of};
 use zipit_stage::merging::read_models;
-use zipit_torch::accumulate::{self, Totals};
+use zipit_torch::accumulate;
 use zipit_torch::device::libtorch_version;
-use zipit_torch::{Network, batch_size};
+use zipit_torch::{Network, Probes, batch_size};
 
 pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let files = read_models(&args.models)?;
@@ -42,8 +43,13 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let provenance = stage.provenance(inputs, environment.map(|(k, v)| (k.to_owned(), v)).into());
     let read = read_by_all(args, &models)?;
     // Folding BatchNorm into its convolution changes no value that is observed.
-    let observed: BTreeSet<String> =
+    let mut observed: BTreeSet<String> =
         points.iter().map(|p| p.measured.value.clone()).chain(read.iter().cloned()).collect();
+    let probes = args.importance.then(|| Probes::new(args.probe_seed.unwrap_or(0), &models));
+    let places = if args.importance { places(graph, &points)? } else { BTreeMap::new() };
+    let at = || places.values().flatten();
+    let traced: BTreeSet<String> = at().map(|(place, _)| place.made.value.clone()).collect();
+    observed.extend(at().flat_map(|(place, _)| [place.read.value.clone(), place.made.value.clone()]));
     let gram = args.gram.map(Gram::kind);
     let layers = if gram.is_some() { layers(&models, &observed)? } else { vec![] };
     if args.common.dry_run {
@@ -51,7 +57,8 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         let what =
             format!("{} merge points of {} models on {n_images} {} images", points.len(), models.len(), set.split);
         let n_threads = stage.n_threads().min(batches.n_batches());
-        let bytes = bytes(models[0], &points, &observed, gram, Work { n_models: models.len(), batch_size, n_threads })?;
+        let work = Work { n_models: models.len(), batch_size, n_threads };
+        let bytes = bytes(models[0], &points, &observed, gram, args.importance, work)?;
         return stage.print(&would(args, &what, batch_size, bytes));
     }
     if stage.up_to_date(&args.out, &provenance)? {
@@ -60,7 +67,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let partial = partial_path(&args.out);
     let (done, totals) = match resume(&partial, &provenance.key, stage) {
         Some(resumed) => resumed,
-        None => (0, nothing(&models, &points, &read, &layers, gram)?),
+        None => (0, nothing(&models, &points, &read, (&layers, gram), &places)?),
     };
     let whole = StatsHeader {
         graph: graph.clone(),
@@ -71,6 +78,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         points: points.iter().map(|p| (p.name.clone(), p.dim)).collect(),
         layers,
         gram,
+        probes: args.importance.then(|| args.probe_seed.unwrap_or(0)),
         n_images: batches.n_images() as u64,
         batch_size,
         shard: args.shard,
@@ -79,10 +87,11 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         provenance,
     };
 
-    let networks = models.iter().map(|m| Network::folded(m, &observed, args.device)).collect::<Result<Vec<_>, _>>()?;
+    let network = |model: &&Model| Network::traced(model, &observed, &traced, args.device);
+    let networks = models.iter().map(network).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
-    let totals = measure(args, stage, &whole, (&networks, &points), &batches, (done, totals))?;
-    stats::write(&args.out, &whole, &totals.moments, &totals.grams, &totals.extents)?;
+    let totals = measure(args, stage, &whole, (&networks, &points, probes.as_ref()), &batches, (done, totals))?;
+    stats::write(&args.out, &whole, &totals)?;
     if partial.exists() {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
@@ -101,10 +110,10 @@ fn measure(
     args: &Args,
     stage: &Stage,
     whole: &StatsHeader,
-    (networks, points): (&[&Network], &[MergePoint]),
+    (networks, points, probes): (&[&Network], &[MergePoint], Option<&Probes>),
     batches: &Batches<'_>,
-    (mut done, mut totals): (usize, Totals),
-) -> anyhow::Result<Totals> {
+    (mut done, mut totals): (usize, Collected),
+) -> anyhow::Result<Collected> {
     let partial = partial_path(&args.out);
     let progress = stage.progress("collect", "images", batches.n_images() as u64);
     progress.skip(batches.n_images_in(done) as u64);
@@ -114,7 +123,7 @@ fn measure(
         while done < batches.n_batches() && !saver.left().is_zero() && !stage.interrupted() {
             let started = Instant::now();
             let range = done..(done + piece).min(batches.n_batches());
-            done += accumulate::measure(networks, points, &mut totals, batches, range, &progress)?;
+            done += accumulate::measure(networks, points, &mut totals, probes, batches, range, &progress)?;
             // As many batches as fit until the next save, found from the pieces' own speed.
             let fitting = piece as f64 * saver.left().as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
             piece = (2 * piece).min(fitting as usize).max(stage.n_threads());
@@ -122,7 +131,7 @@ fn measure(
         if done < batches.n_batches() {
             let n_images = batches.n_images_in(done) as u64;
             let part = StatsHeader { n_images, batches_done: done as u64, ..whole.clone() };
-            saver.save(|| stats::write(&partial, &part, &totals.moments, &totals.grams, &totals.extents))?;
+            saver.save(|| stats::write(&partial, &part, &totals))?;
             if stage.interrupted() {
                 bail!(
                     "interrupted after {} of {} images; the same command goes on from there ({})",
@@ -152,17 +161,32 @@ fn read_by_all(args: &Args, models: &[&Model]) -> anyhow::Result<Vec<String>> {
     Ok(first)
 }
 
+/// The places of every merge point, each with whether the point is measured there.
+fn places(graph: &Graph, points: &[MergePoint]) -> anyhow::Result<BTreeMap<String, Vec<(Place, bool)>>> {
+    let of = |point: &MergePoint| {
+        let places = graph.places(point)?;
+        let known = places.into_iter().map(|place| (place.clone(), place.is_measured_at(point))).collect();
+        Ok((point.name.clone(), known))
+    };
+    points.iter().map(of).collect()
+}
+
 /// Nothing measured yet.
 fn nothing(
     models: &[&Model],
     points: &[MergePoint],
     values: &[String],
-    layers: &[(String, usize)],
-    gram: Option<GramKind>,
-) -> anyhow::Result<Totals> {
+    (layers, gram): (&[(String, usize)], Option<GramKind>),
+    places: &BTreeMap<String, Vec<(Place, bool)>>,
+) -> anyhow::Result<Collected> {
     let (n, shapes) = (models.len(), models[0].graph.shapes()?);
     let zeros = |f: usize| gram.map(|gram| gram.zeros(n, f));
-    Ok(Totals {
+    let unimportant = |p: &MergePoint| {
+        let measured: Vec<bool> = places.get(&p.name)?.iter().map(|(_, measured)| *measured).collect();
+        Some((p.name.clone(), Importance::zeros(&measured, n, p.dim)))
+    };
+    Ok(Collected {
+        importance: points.iter().filter_map(unimportant).collect(),
         moments: points.iter().map(|p| (p.name.clone(), Moments::zeros(n * p.dim))).collect(),
         grams: layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?))).collect(),
         extents: values.iter().map(|value| (value.clone(), Extent::none(n * shapes[value.as_str()][0]))).collect(),
@@ -175,6 +199,7 @@ fn bytes(
     points: &[MergePoint],
     observed: &BTreeSet<String>,
     gram: Option<GramKind>,
+    importance: bool,
     work: Work,
 ) -> anyhow::Result<Collection> {
     let (folded, _) = fold_batch_norm(&model.graph, &model.weights, observed)?;
@@ -183,8 +208,7 @@ fn bytes(
         Some(GramKind::Own) => Grams::Own,
         Some(GramKind::Joint) => Grams::Joint,
     };
-    let dims: Vec<usize> = points.iter().map(|p| p.dim).collect();
-    Ok(memory::collection(&folded, &dims, grams, work)?)
+    Ok(memory::collection(&folded, points, grams, importance, work)?)
 }
 
 /// What a dry run says.
@@ -233,21 +257,12 @@ fn partial_path(out: &Path) -> PathBuf {
 }
 
 /// What an interrupted run of the same command left; anything else under that name is not touched by it.
-fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<(usize, Totals)> {
+fn resume(partial: &Path, key: &str, stage: &Stage) -> Option<(usize, Collected)> {
     if !partial.exists() || stage.forced() {
         return None;
     }
     let reader = StatsReader::open(partial).ok().filter(|r| r.header().provenance.key == key)?;
-    let moments = reader
-        .header()
-        .points
-        .iter()
-        .map(|(name, _)| Some((name.clone(), reader.moments(name).ok()?)))
-        .collect::<Option<BTreeMap<_, _>>>()?;
-    let layers = &reader.header().layers;
-    let grams = layers.iter().map(|(name, _)| Some((name.clone(), reader.gram(name).ok()?))).collect::<Option<_>>()?;
-    let read = reader.read_values().iter();
-    let extents = read.map(|value| Some((value.clone(), reader.extent(value).ok()?))).collect::<Option<_>>()?;
+    let collected = reader.collected().ok()?;
     tracing::info!("going on from {} images in {}", reader.header().n_images, partial.display());
-    Some((reader.header().batches_done as usize, Totals { moments, grams, extents }))
+    Some((reader.header().batches_done as usize, collected))
 }

@@ -16,7 +16,7 @@ use zipit_torch::Device;
 /// Uses the train split unless --split says otherwise; no labels are used. Interrupted work is kept beside the output
 /// and continued by the same command.
 ///
-/// Example: collect a.safetensors b.safetensors --data data/fashion-mnist --images 5000 -o runs/demo/stats.h5
+/// Example: collect a.safetensors b.safetensors --data data/fashion-mnist --images 5000 --importance -o stats.h5
 ///
 /// Example: collect --reduce shard1.h5 shard2.h5 -o stats.h5
 #[derive(Debug, Parser)]
@@ -34,6 +34,13 @@ struct Args {
     /// with each other, or of each model by itself (a quarter of the size for two models; RegMean)
     #[arg(long, value_enum, value_name = "HOW")]
     gram: Option<Gram>,
+    /// Also measure what a change of every feature does to the logits, by a backward pass through each network with random
+    /// probes (no labels; about twice the time): `match` then merges by what matters
+    #[arg(long, conflicts_with = "reduce")]
+    importance: bool,
+    /// Seed of the probes [default: 0]
+    #[arg(long, value_name = "SEED", requires = "importance")]
+    probe_seed: Option<u64>,
     /// Add up the moments of shards
     #[arg(long, value_name = "STATS", num_args = 1.., conflicts_with_all = ["models", "data"])]
     reduce: Vec<PathBuf>,

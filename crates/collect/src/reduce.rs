@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use zipit::Moments;
+use zipit::{Collected, Moments};
 use zipit_artifact::stats::{self, StatsHeader, StatsReader};
 use zipit_stage::Stage;
 
@@ -54,7 +54,17 @@ pub fn reduce(paths: &[PathBuf], out: &Path, dry_run: bool, stage: &Stage) -> an
     let batches_done = shards.iter().map(|r| r.header().batches_done).sum();
     let n_batches = shards.iter().map(|r| r.header().n_batches).sum();
     let header = StatsHeader { n_images, batches_done, n_batches, shard: None, provenance, ..first.clone() };
-    stats::write(out, &header, &total, &grams, &extents)?;
+    let mut importance = BTreeMap::new();
+    for (name, _) in &first.points {
+        ensure!(!stage.interrupted(), "interrupted, nothing was written");
+        let Some(mut sum) = shards[0].importance(name)? else { continue };
+        for shard in &shards[1..] {
+            let own = shard.importance(name)?.context("a shard without importance")?;
+            sum.merge(&own).with_context(|| format!("{}: `{name}`", shard.path().display()))?;
+        }
+        importance.insert(name.clone(), sum);
+    }
+    stats::write(out, &header, &Collected { moments: total, grams, extents, importance })?;
     stage.record(out);
     stage.print(&format!("{}: {told}\n", out.display()))
 }
@@ -68,6 +78,7 @@ fn check_same_job(a: &StatsReader, b: &StatsReader) -> anyhow::Result<()> {
         (x.graph == y.graph && x.others == y.others, "another architecture"),
         (x.points == y.points, "other merge points"),
         (x.layers == y.layers && x.gram == y.gram, "other layers (--gram)"),
+        (x.probes == y.probes, "importance by other probes (--importance, --probe-seed)"),
         (x.preprocess == y.preprocess, "another preprocessing (see `inspect`)"),
         (x.shard.map(|s| s.1) == y.shard.map(|s| s.1), "a split into another number of shards"),
         (x.shard.is_none() || x.batch_size == y.batch_size, "other batches (--batch-size)"),

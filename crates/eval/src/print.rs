@@ -88,7 +88,8 @@ fn used(row: &Row) -> [String; 4] {
     let images: Vec<String> = row.used.images.iter().map(|s| s.n.to_string()).collect();
     let word = |used: bool| if used { "yes" } else { "no" }.to_owned();
     let images = if images.is_empty() { "-".to_owned() } else { images.join(" + ") };
-    [images, word(row.used.labels), word(row.used.task_identity), word(row.used.gradients)]
+    let gradients = row.used.gradients_in_a_word().to_owned();
+    [images, word(row.used.labels), word(row.used.task_identity), gradients]
 }
 
 /// What a reader must know, under the table.

@@ -31,10 +31,12 @@ pub fn method(provenance: &Provenance) -> String {
         .join("; ")
 }
 
-/// What making networks used, by the stages in the chains that made them. None of these stages takes labels or gradients.
+/// What making networks used, by the stages in the chains that made them. None of these stages takes labels, or gradients by
+/// the weights of what it makes.
 pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
     let mut used = Used::default();
     for file in files {
+        used.source_gradients |= matches_by_importance(&file.provenance);
         for stage in ["collect", "recalibrate", "refit", "gate"] {
             let Some(found) = find(&file.provenance, stage) else { continue };
             used.task_identity |= stage == "gate";
@@ -45,6 +47,19 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
         }
     }
     used
+}
+
+/// Whether features were matched by what they do to the logits.
+fn matches_by_importance(provenance: &Provenance) -> bool {
+    let measured = |found: &Provenance| found.args.iter().any(|arg| arg == "--importance");
+    let says = |args: &[String], flag: &str, words: &[&str]| {
+        let given = args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1));
+        given.is_none_or(|given| words.contains(&given.as_str()))
+    };
+    let matched = |found: &Provenance| {
+        says(&found.args, "--method", &["ward", "average"]) && says(&found.args, "--similarity", &["importance"])
+    };
+    find(provenance, "collect").is_some_and(measured) && find(provenance, "match").is_some_and(matched)
 }
 
 fn is_file(arg: &str) -> bool {
@@ -83,5 +98,15 @@ mod tests {
         assert_eq!(kind(&merged), RowKind::Merged);
         assert_eq!(method(&single), "");
         assert_eq!(method(&merged), "collect --images 100; match --method permute; apply");
+        for (collect, matched, used) in [
+            (&["--importance"][..], &[][..], true),
+            (&["--importance"], &["--method", "ward", "--similarity", "importance"], true),
+            (&["--importance"], &["--similarity", "correlation"], false),
+            (&["--importance"], &["--method", "zip"], false),
+            (&[], &[], false),
+        ] {
+            let plan = made_by("match", matched, vec![made_by("collect", collect, vec![])]);
+            assert_eq!(matches_by_importance(&made_by("refit", &[], vec![plan])), used, "{collect:?} {matched:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::layout::{Files, Split};
 use crate::sets::{Member, MergeSet};
 use crate::spec::{Experiment, Images, Train};
-use crate::variant::{Extent, Heads, ImagesFrom, Rule as How, Trust, Variant};
+use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule as How, Trust, Variant};
 use crate::{Result, choose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -213,7 +213,8 @@ impl<'a> Rules<'a> {
             data: data.clone(),
             command: format!("collect {sources}{on} --images {n}{how}"),
         };
-        self.add(&files.stats, || collect(""));
+        let important = variant.method.name == MethodName::Importance;
+        self.add(&files.stats, || collect(if important { " --importance" } else { "" }));
         if let Some(gram) = &files.gram {
             self.add(gram, || collect(if variant.rule == How::GramOwn { " --gram own" } else { " --gram joint" }));
         }
@@ -324,8 +325,9 @@ fn flags(train: &Train) -> String {
 }
 
 fn match_flags(variant: &Variant, sources: &str) -> String {
-    use crate::variant::MethodName::{Mudsc, Weight};
-    let mut text = format!(" --method {}", variant.method.name);
+    use MethodName::{Importance, Mudsc, Weight};
+    let name = if variant.method.name == Importance { MethodName::Ward } else { variant.method.name };
+    let mut text = format!(" --method {name}");
     if let Some((alpha, beta)) = variant.method.alpha_beta {
         text += &format!(" --alpha {alpha} --beta {beta}");
     }

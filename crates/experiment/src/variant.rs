@@ -11,8 +11,10 @@ use std::path::PathBuf;
 pub enum MethodName {
     /// Greedy, within and across networks.
     Zip,
-    /// Ward's linkage.
+    /// Ward's linkage, on correlations.
     Ward,
+    /// Ward's linkage on what features do to the logits, by which they count in their groups (`collect --importance`).
+    Importance,
     /// Average linkage.
     Average,
     /// k-means.
@@ -36,6 +38,7 @@ impl fmt::Display for MethodName {
         f.write_str(match self {
             Self::Zip => "zip",
             Self::Ward => "ward",
+            Self::Importance => "importance",
             Self::Average => "average",
             Self::Kmeans => "kmeans",
             Self::Permute => "permute",

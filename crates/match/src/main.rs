@@ -78,9 +78,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
-    let settings = args.method.settings()?;
+    args.method.check_flags()?;
     let stats = StatsReader::open(&args.stats)?;
     let header = stats.header();
+    let settings = args.method.settings(header.probes.is_some())?;
     let selection =
         Selection { stop_at: args.stop_at.clone(), start_at: args.start_at.clone(), only: args.merge_only.clone() };
     let n_models = header.models.len();

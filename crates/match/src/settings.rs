@@ -1,5 +1,6 @@
 //! From flags to the matching and the unmerge rule.
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use zipit::matching::{Method, Similarity, Solver};
@@ -19,7 +20,7 @@ pub struct MethodArgs {
     /// zip: share of the removals that a model may spend within itself, 0 to 1 [default: 1]
     #[arg(long, allow_negative_numbers = true)]
     beta: Option<f32>,
-    /// ward, average: what two features are compared by [default: correlation]
+    /// ward, average: what two features are compared by [default: importance where it was collected, else correlation]
     #[arg(long, value_enum)]
     similarity: Option<SimilarityName>,
     /// mudsc: share of the weights in the similarity, 0 (activations only) to 1 [default: 0.5]
@@ -79,6 +80,8 @@ enum SimilarityName {
     Covariance,
     /// Uncentred second moments
     Moments,
+    /// Covariances in units of what a change does to the logits; features then count by that in their groups
+    Importance,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -103,11 +106,16 @@ const RIDGE: f64 = 1e-3;
 const GAMMA: f64 = 10.0;
 
 impl MethodArgs {
+    /// The settings for statistics that hold the importance of features, or do not.
+    ///
     /// # Errors
-    /// Flags that do not belong together, or values out of range.
-    pub fn settings(&self) -> anyhow::Result<PlanSettings> {
-        self.check_flags()?;
+    /// Values out of range; importance that was not measured.
+    pub fn settings(&self, importance: bool) -> anyhow::Result<PlanSettings> {
         let similarity = match self.similarity {
+            None | Some(SimilarityName::Importance) if importance => Similarity::Importance,
+            Some(SimilarityName::Importance) => {
+                bail!("the statistics hold no importance: collect them with --importance, or compare by correlation")
+            }
             None | Some(SimilarityName::Correlation) => Similarity::Correlation,
             Some(SimilarityName::Covariance) => Similarity::Covariance,
             Some(SimilarityName::Moments) => Similarity::Moments,
@@ -144,7 +152,10 @@ impl MethodArgs {
     }
 
     /// A flag that the method does not know is a mistake, not something to be overlooked.
-    fn check_flags(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Flags that do not belong together.
+    pub fn check_flags(&self) -> anyhow::Result<()> {
         use MethodName::{Average, Cca, Kmeans, Mudsc, Random, Ward, Weight, Zip};
         let by_zip = matches!(self.solver, Some(SolverName::Zip));
         let is = |names: &[MethodName]| names.contains(&self.method);

@@ -10,7 +10,7 @@ use zipit::matching::{Matching, Method, cca, match_features, mudsc, weight};
 use zipit::plan::{PlanSettings, PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
-use zipit::{Constants, Model, Moments, Observed};
+use zipit::{Constants, Importance, Model, Moments, Observed};
 use zipit_artifact::stats::StatsReader;
 use zipit_stage::Progress;
 
@@ -37,11 +37,13 @@ pub enum Aligned {
 pub struct Measured {
     pub moments: Moments,
     pub constants: Constants,
+    /// Where the method asks for it.
+    pub importance: Option<Importance>,
 }
 
 impl<'a> From<&'a Measured> for Observed<'a> {
-    fn from(Measured { moments, constants }: &'a Measured) -> Self {
-        (moments, constants).into()
+    fn from(Measured { moments, constants, importance }: &'a Measured) -> Self {
+        Self { importance: importance.as_ref(), ..(moments, constants).into() }
     }
 }
 
@@ -97,7 +99,8 @@ impl Problem<'_> {
         let moments = self.stats.moments(name)?;
         let constants = self.stats.constants(name, &moments)?;
         let constants = if method == Method::Identity { constants.weighed() } else { constants };
-        Ok(Measured { moments, constants })
+        let importance = if method.weighs() { self.stats.importance(name)? } else { None };
+        Ok(Measured { moments, constants, importance })
     }
 
     /// One point's maps.
@@ -158,7 +161,9 @@ impl Problem<'_> {
         let (name, n) = (&self.points[p].name, self.n_models);
         Ok(match features {
             Aligned::Groups(matching) => {
-                PointPlan::new(name, matching, measured, n, rule, PointNature::from(&self.points[p]))?
+                let weights = measured.importance.as_ref().map(Importance::weights);
+                let nature = PointNature::from(&self.points[p]);
+                PointPlan::weighted(name, matching, weights.as_deref(), measured, n, rule, nature)?
             }
             Aligned::Mixed(maps) => PointPlan::from_maps(name, &maps.merge, &maps.unmerge, measured, n, rule)?,
         })

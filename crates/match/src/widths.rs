@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zipit::budget::{Choice, MacModel, allocate, widths};
 use zipit::graph::MergePoint;
-use zipit::matching::Method;
+use zipit::matching::{Method, Similarity, losses};
 use zipit::plan::PlanSettings;
 use zipit::watch::Watch;
 use zipit_stage::Stage;
@@ -49,7 +49,8 @@ impl WidthArgs {
     }
 }
 
-/// The widths that fit into `budget` times one network's multiply-adds, by the settings' own matching and unmerge.
+/// The widths that fit into `budget` times one network's multiply-adds, by what the settings' own matching does to the
+/// logits, where that is known, or else by what its unmerge does not bring back.
 ///
 /// # Errors
 /// A budget that cannot be met; what solving refuses.
@@ -65,24 +66,30 @@ fn within_budget(
         budget > 0.0 && budget <= n as f64,
         "the budget is {budget}; it must lie above 0 and at most {n}, the FLOPs of the networks side by side"
     );
+    let header = problem.stats.header();
+    let spaces = header.graph.spaces()?;
+    let model = MacModel::new(&header.graph, &spaces, &header.others, n)?;
     let progress = stage.progress("budget", "points", problem.points.len() as u64);
     let mut choices: Vec<Vec<Choice>> = Vec::with_capacity(problem.points.len());
     let blocks = problem.families(settings.method)?;
     for (p, point) in problem.points.iter().enumerate() {
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
         let measured = problem.measured(settings.method, p)?;
-        let at = |n_groups: usize| -> anyhow::Result<Choice> {
-            let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref())?;
-            Ok(Choice { n_groups, lost: solved.plan.summary.reconstruction_error })
-        };
         // Blocks keep their number and width.
         let widths = if point.blocks.is_some() { vec![point.dim] } else { widths(point.dim, n) };
-        choices.push(widths.into_par_iter().map(at).collect::<anyhow::Result<_>>()?);
+        choices.push(if settings.method == (Method::Ward { similarity: Similarity::Importance }) {
+            let losses = losses(&measured, n)?;
+            widths.into_iter().map(|n_groups| Choice { n_groups, loss: losses[n_groups - 1] }).collect()
+        } else {
+            let at = |n_groups: usize| -> anyhow::Result<Choice> {
+                let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref())?;
+                let loss = model.energy_loss(point.space, solved.plan.summary.reconstruction_error);
+                Ok(Choice { n_groups, loss })
+            };
+            widths.into_par_iter().map(at).collect::<anyhow::Result<_>>()?
+        });
         progress.advance(1);
     }
-    let header = problem.stats.header();
-    let spaces = header.graph.spaces()?;
-    let model = MacModel::new(&header.graph, &spaces, &header.others, n)?;
     let found = allocate(&model, &spaces, problem.points, &choices, budget, ends_anywhere)?;
     tracing::info!("the widths take {:.3} times the FLOPs of one network", found.macs as f64 / model.one() as f64);
     Ok(found.choices.iter().map(|choice| choice.n_groups).collect())

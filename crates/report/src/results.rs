@@ -56,6 +56,7 @@ pub struct CaseResults {
 
 /// A row: one way to merge, over all merge sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 #[serde(deny_unknown_fields)]
 pub struct RowResult {
     /// What it is called: `ward full refit`.
@@ -91,8 +92,11 @@ pub struct RowResult {
     pub labels: bool,
     /// Whether it was told from which task's data each image came.
     pub task_identity: bool,
-    /// Whether gradients were.
+    /// Whether gradients by its weights were.
     pub gradients: bool,
+    /// Whether gradients through the source networks were.
+    #[serde(default)]
+    pub source_gradients: bool,
     /// Accuracy of every class by its task's head, mean over the merge sets, in the order of the tasks.
     pub classes: Vec<ClassAccuracy>,
 }

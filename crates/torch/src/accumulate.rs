@@ -10,8 +10,9 @@ use crate::forward::{Run, Statistics};
 use crate::ops::features_last;
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
 use crate::refit::patches;
-use crate::{Device, Error, Network, Result};
-use ndarray::ArrayView2;
+use crate::{Device, Error, Network, Probes, Result};
+use ndarray::{Array4, ArrayView2};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -19,10 +20,11 @@ use tch::{Kind, Tensor};
 use zipit::apply::check_trunks;
 use zipit::graph::{MergePoint, Op};
 use zipit::images::ImageBatches;
+use zipit::importance::{Importance, PlaceSums};
 use zipit::refit::Gram;
 use zipit::refit::gram::patch_size;
 use zipit::watch::Watch;
-use zipit::{Extent, Moments};
+use zipit::{Collected, Extent, Moments};
 
 /// So many samples of a batch tell what its features are counted from.
 const N_ORIGIN: i64 = 256;
@@ -46,81 +48,37 @@ pub fn moments(
     into: &mut BTreeMap<String, Moments>,
     watch: &dyn Watch,
 ) -> Result<usize> {
-    let mut totals = Totals { moments: std::mem::take(into), ..Totals::default() };
-    let done = measure(networks, points, &mut totals, batches, range, watch)?;
+    let mut totals = Collected { moments: std::mem::take(into), ..Collected::default() };
+    let done = measure(networks, points, &mut totals, None, batches, range, watch)?;
     *into = totals.moments;
     Ok(done)
 }
 
-/// What is added up.
-#[derive(Debug, Default)]
-pub struct Totals {
-    /// By merge point.
-    pub moments: BTreeMap<String, Moments>,
-    /// Second moments of what a layer reads, by module; an entry says whether the networks are measured together.
-    pub grams: BTreeMap<String, Gram>,
-    /// Ranges, by value.
-    pub extents: BTreeMap<String, Extent>,
-}
-
-/// As [`moments`], with the second moments of what layers read and the ranges of values that have an entry in the totals.
+/// As [`moments`], with the second moments of what layers read, the ranges of values and the importance of points that
+/// have an entry in the totals. Importance takes `probes`, and networks that are [traced](Network::traced) at what is made
+/// at their places ([`Graph::places`](zipit::Graph::places)).
 ///
 /// # Errors
 /// As [`moments`]; layers and values that the networks do not have.
 pub fn measure(
     networks: &[&Network],
     points: &[MergePoint],
-    totals: &mut Totals,
+    totals: &mut Collected,
+    probes: Option<&Probes>,
     batches: &dyn ImageBatches,
     range: Range<usize>,
     watch: &dyn Watch,
 ) -> Result<usize> {
-    let Totals { moments: into, grams, extents } = totals;
+    let Collected { moments: into, grams, extents, importance } = totals;
     let device = check(networks, points, batches, &range)?;
     let n = networks.len();
     for point in points {
         into.entry(point.name.clone()).or_insert_with(|| Moments::zeros(n * point.dim));
     }
-    let mut stops: Vec<(Stop<'_>, Vec<&mut Moments>)> = Vec::new();
-    for (name, moments) in into.iter_mut() {
-        let Some(point) = points.iter().find(|point| point.name == *name) else { continue };
-        let measured = &point.measured;
-        let features = measured.features.as_ref().map(|all| all.iter().map(|&j| j as i64).collect());
-        let value = &measured.value;
-        let at = made(networks, value)?;
-        let stop = Stop { at, value, op: None, features, name, dim: point.dim, alone: false };
-        stops.push((stop, vec![moments]));
-    }
-    for (name, gram) in grams.iter_mut() {
-        let missing = || Error::Request(format!("the networks have no layer `{name}`"));
-        let mut nodes = networks.iter().flat_map(|network| &network.graph().nodes);
-        let node = nodes.find(|node| node.module.as_ref() == Some(name)).ok_or_else(missing)?;
-        let dim = patch_size(&node.op).ok_or_else(missing)?;
-        let stop = Stop {
-            at: made(networks, &node.inputs[0])?,
-            value: &node.inputs[0],
-            op: Some(&node.op),
-            features: None,
-            name,
-            dim,
-            alone: matches!(gram, Gram::Own(_)),
-        };
-        let moments = match gram {
-            Gram::Joint(moments) => vec![moments],
-            Gram::Own(each) => each.iter_mut().collect(),
-        };
-        stops.push((stop, moments));
-    }
-    for (stop, moments) in &stops {
-        if moments.iter().map(|m| m.n_joint()).sum::<usize>() != n * stop.dim {
-            return Err(Error::Request(format!(
-                "`{}` holds moments of {} features, but {n} networks have {} there",
-                stop.name,
-                moments.iter().map(|m| m.n_joint()).sum::<usize>(),
-                stop.dim
-            )));
-        }
-    }
+    let mut stops = at_points(networks, points, into)?;
+    stops.extend(at_layers(networks, grams)?);
+    let made_at = at_places(networks, points, importance, &mut stops)?;
+    check_sizes(&stops, n)?;
     // The networks have their trunk in one order.
     stops.sort_by_key(|(stop, _)| stop.at[0]);
     let mut seen: Vec<Seen<'_>> = Vec::new();
@@ -131,6 +89,9 @@ pub fn measure(
     let first = range.start;
     let (stops, sums): (Vec<Stop<'_>>, Vec<_>) =
         stops.into_iter().map(|(stop, moments)| (stop, InOrder::new(first, moments))).unzip();
+
+    let (made_at, by_logits): (Vec<Made<'_>>, Vec<_>) =
+        made_at.into_iter().map(|(made, own)| (made, InOrder::new(first, own.iter_mut().collect()))).unzip();
 
     let failure = Failure::default();
     let workers: Vec<Vec<Network>> = (0..n_workers(device, range.len()))
@@ -145,7 +106,7 @@ pub fn measure(
         for (stop, sums) in stops.iter().zip(&sums) {
             let samples = |(i, (run, ranges)): (usize, &mut (Run<'_>, Vec<[Tensor; 2]>))| -> Result<Tensor> {
                 advance(run, i, stop.at[i], &seen, ranges)?;
-                stop.samples(run.value(stop.value)?)
+                stop.samples(&run.value(&stop.value)?.f_detach()?)
             };
             let samples: Vec<Tensor> = runs.iter_mut().enumerate().map(samples).collect::<Result<_>>()?;
             let together = if stop.alone { 1 } else { samples.len() };
@@ -170,8 +131,145 @@ pub fn measure(
             found.validate(value).map_err(|e| Error::NotFinite(format!("batch {batch}: {e}; check the weights")))?;
             extent.lock().unwrap_or_else(PoisonError::into_inner).merge(&found)?;
         }
+        if let Some(probes) = probes.filter(|_| !made_at.is_empty()) {
+            let runs = runs.into_iter().map(|(run, _)| run).collect();
+            let found = gradients(networks, runs, probes, &made_at, (&images, batch))?;
+            for (sums, products) in by_logits.iter().zip(found) {
+                sums.hand_in(batch, products, &failure, |moments: &mut Vec<&mut Moments>, products| {
+                    moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
+                });
+            }
+        }
         Ok(images.shape()[0] as u64)
     })
+}
+
+/// What is summed up at a stop.
+type Sums<'a> = Vec<(Stop<'a>, Vec<&'a mut Moments>)>;
+
+/// The merge points.
+fn at_points<'a>(
+    networks: &[&Network],
+    points: &'a [MergePoint],
+    into: &'a mut BTreeMap<String, Moments>,
+) -> Result<Sums<'a>> {
+    let mut stops = Vec::new();
+    for (name, moments) in into {
+        let Some(point) = points.iter().find(|point| point.name == *name) else { continue };
+        let at = made(networks, &point.measured.value)?;
+        let (value, features) = (point.measured.value.as_str().into(), numbers(point.measured.features.as_deref()));
+        stops.push((Stop { at, value, op: None, features, name, dim: point.dim, alone: false }, vec![moments]));
+    }
+    Ok(stops)
+}
+
+/// What layers read.
+fn at_layers<'a>(networks: &'a [&Network], grams: &'a mut BTreeMap<String, Gram>) -> Result<Sums<'a>> {
+    let mut stops = Vec::new();
+    for (name, gram) in grams {
+        let missing = || Error::Request(format!("the networks have no layer `{name}`"));
+        let mut nodes = networks.iter().flat_map(|network| &network.graph().nodes);
+        let node = nodes.find(|node| node.module.as_ref() == Some(name)).ok_or_else(missing)?;
+        let dim = patch_size(&node.op).ok_or_else(missing)?;
+        let stop = Stop {
+            at: made(networks, &node.inputs[0])?,
+            value: node.inputs[0].as_str().into(),
+            op: Some(&node.op),
+            features: None,
+            name,
+            dim,
+            alone: matches!(gram, Gram::Own(_)),
+        };
+        let moments = match gram {
+            Gram::Joint(moments) => vec![moments],
+            Gram::Own(each) => each.iter_mut().collect(),
+        };
+        stops.push((stop, moments));
+    }
+    Ok(stops)
+}
+
+/// The places of points whose importance is measured: where gradients are taken, and what is measured there of joint
+/// features, with the other stops.
+fn at_places<'a>(
+    networks: &[&Network],
+    points: &[MergePoint],
+    importance: &'a mut BTreeMap<String, Importance>,
+    stops: &mut Sums<'a>,
+) -> Result<Vec<(Made<'a>, &'a mut Vec<Moments>)>> {
+    let mut made_at = Vec::new();
+    for (name, Importance { places }) in importance {
+        let Some(point) = points.iter().find(|point| point.name == *name) else { continue };
+        let known = networks[0].graph().places(point)?;
+        if known.len() != places.len() {
+            return Err(Error::Request(format!(
+                "`{name}` holds importance at {} places, but the networks have {}",
+                places.len(),
+                known.len()
+            )));
+        }
+        for (place, PlaceSums { joint, gradients }) in known.into_iter().zip(places) {
+            if let Some(joint) = joint {
+                let at = made(networks, &place.read.value)?;
+                let (value, features) = (place.read.value.into(), numbers(place.read.features.as_deref()));
+                stops.push((Stop { at, value, op: None, features, name, dim: point.dim, alone: false }, vec![joint]));
+            }
+            let features = numbers(place.made.features.as_deref());
+            made_at.push((Made { value: place.made.value, features, name }, gradients));
+        }
+    }
+    Ok(made_at)
+}
+
+fn numbers(features: Option<&[usize]>) -> Option<Vec<i64>> {
+    features.map(|all| all.iter().map(|&j| j as i64).collect())
+}
+
+/// Sums of other networks are not gone on with.
+fn check_sizes(stops: &Sums<'_>, n: usize) -> Result<()> {
+    for (stop, moments) in stops {
+        if moments.iter().map(|m| m.n_joint()).sum::<usize>() != n * stop.dim {
+            return Err(Error::Request(format!(
+                "`{}` holds moments of {} features, but {n} networks have {} there",
+                stop.name,
+                moments.iter().map(|m| m.n_joint()).sum::<usize>(),
+                stop.dim
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Sums of one batch's gradients where they are `made`, network by network.
+fn gradients(
+    networks: &[Network],
+    runs: Vec<Run<'_>>,
+    probes: &Probes,
+    made: &[Made<'_>],
+    (images, batch): (&Array4<f32>, usize),
+) -> Result<Vec<Vec<Products>>> {
+    let mut all: Vec<Vec<Products>> = made.iter().map(|_| Vec::with_capacity(networks.len())).collect();
+    let values: Vec<&str> = made.iter().map(|made| made.value.as_str()).collect();
+    for (i, (network, mut run)) in networks.iter().zip(runs).enumerate() {
+        let graph = network.graph();
+        run.advance_to(graph.nodes.len())?;
+        let found = probes.gradients(i, &run, &graph.outputs, &values, images, network.device())?;
+        drop(run);
+        for ((made, gradient), products) in made.iter().zip(found).zip(&mut all) {
+            let samples = picked(&gradient, made.features.as_deref())?;
+            products.push(Products::of(&[samples], &format!("gradients at {}", made.name), i, batch)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Where gradients are taken.
+struct Made<'a> {
+    value: String,
+    /// Which of its features, unless all.
+    features: Option<Vec<i64>>,
+    /// The merge point.
+    name: &'a str,
 }
 
 /// A value whose range is taken.
@@ -186,7 +284,7 @@ struct Seen<'a> {
 fn advance(run: &mut Run<'_>, i: usize, to: usize, seen: &[Seen<'_>], ranges: &mut Vec<[Tensor; 2]>) -> Result<()> {
     while let Some(next) = seen.get(ranges.len()).filter(|next| next.at[i] <= to) {
         run.advance_to(next.at[i])?;
-        ranges.push(range(&samples(run.value(next.value)?)?)?);
+        ranges.push(range(&samples(&run.value(next.value)?.f_detach()?)?)?);
     }
     run.advance_to(to)
 }
@@ -212,7 +310,7 @@ struct Stop<'a> {
     /// How many nodes of each network run before.
     at: Vec<usize>,
     /// What is measured: a value, or the patches of it that a layer reads.
-    value: &'a str,
+    value: Cow<'a, str>,
     op: Option<&'a Op>,
     /// Which of its features, unless all.
     features: Option<Vec<i64>>,
@@ -229,15 +327,16 @@ impl Stop<'_> {
     fn samples(&self, value: &Tensor) -> Result<Tensor> {
         match self.op {
             Some(Op::Conv2d { window, .. }) => Ok(patches(value, window, 1)?.f_squeeze_dim(0)?),
-            _ => match &self.features {
-                None => samples(value),
-                Some(features) => {
-                    let picked = Tensor::f_from_slice(features)?.f_to_device(value.device())?;
-                    samples(&value.f_index_select(1, &picked)?)
-                }
-            },
+            _ => picked(value, self.features.as_deref()),
         }
     }
+}
+
+/// Some of a value's features, or all, as `[S, C]`.
+fn picked(value: &Tensor, features: Option<&[i64]>) -> Result<Tensor> {
+    let Some(features) = features else { return samples(value) };
+    let features = Tensor::f_from_slice(features)?.f_to_device(value.device())?;
+    samples(&value.f_index_select(1, &features)?)
 }
 
 /// How many nodes of each network run until it has made `value`.

@@ -34,6 +34,8 @@ pub struct Network {
     tensors: Vec<Tensor>,
     /// Per node, the index of each of its op's parameters in `tensors`.
     params: Arc<Vec<Vec<usize>>>,
+    /// Numbers of the values whose gradients are asked for: from them on runs are recorded.
+    traced: Arc<BTreeSet<usize>>,
     device: Device,
 }
 
@@ -61,6 +63,19 @@ impl Network {
         Self::from_weights(&graph, &weights, device)
     }
 
+    /// As [`folded`](Self::folded), for gradients of the outputs by the `traced` values, which are in `keep`, too: every
+    /// run is recorded from the first of them on, with all that takes of memory.
+    ///
+    /// # Errors
+    /// As [`folded`](Self::folded).
+    pub fn traced(model: &Model, keep: &BTreeSet<String>, traced: &BTreeSet<String>, device: Device) -> Result<Self> {
+        let network = Self::folded(model, keep, device)?;
+        let schedule = Arc::new(Schedule::new(&network.graph, traced)?);
+        let nodes = network.graph.nodes.iter().enumerate();
+        let numbers = nodes.filter(|(_, node)| traced.contains(&node.name)).map(|(i, _)| i + 1).collect();
+        Ok(Self { schedule, traced: Arc::new(numbers), ..network })
+    }
+
     pub(crate) fn from_weights(graph: &Graph, weights: &StateDict, device: Device) -> Result<Self> {
         device.check()?;
         memory::keep_freed();
@@ -80,6 +95,7 @@ impl Network {
             params: Arc::new(params),
             names: Arc::new(names),
             tensors,
+            traced: Arc::default(),
             device,
         })
     }
@@ -105,6 +121,7 @@ impl Network {
             names: Arc::clone(&self.names),
             tensors: self.tensors.iter().map(Tensor::shallow_clone).collect(),
             params: Arc::clone(&self.params),
+            traced: Arc::clone(&self.traced),
             device: self.device,
         }
     }
@@ -266,7 +283,11 @@ impl Run<'_> {
     /// After the last node.
     pub fn step(&mut self) -> Result<&Tensor> {
         let network = self.network;
-        let value = self.compute(self.paused.next)?;
+        let value = if network.traced.is_empty() {
+            self.compute(self.paused.next)?
+        } else {
+            tch::with_grad(|| self.recorded(self.paused.next))?
+        };
         for &dead in &network.schedule.steps[self.paused.next].release {
             self.paused.values[dead] = None;
         }
@@ -282,6 +303,15 @@ impl Run<'_> {
         let Network { schedule, graph, .. } = self.network;
         let kept = schedule.outputs.iter().zip(&graph.outputs);
         kept.map(|(&i, name)| Ok(self.paused.values[i].as_ref().ok_or_else(|| gone(name))?.shallow_clone())).collect()
+    }
+
+    /// As [`compute`](Self::compute); recording begins at a traced value that nothing recorded has made.
+    fn recorded(&self, at: usize) -> Result<Tensor> {
+        let value = self.compute(at)?;
+        if self.network.traced.contains(&(at + 1)) && !value.requires_grad() {
+            return Ok(value.f_detach()?.f_requires_grad_(true)?);
+        }
+        Ok(value)
     }
 
     fn compute(&self, at: usize) -> Result<Tensor> {

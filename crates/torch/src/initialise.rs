@@ -40,7 +40,7 @@ pub fn initialise(graph: &Graph, seed: u64) -> Result<StateDict> {
 }
 
 /// A draw from N(0, 1) by Box and Muller's transform.
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
+pub(crate) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let (radius, angle): (f64, f64) = (rng.random(), rng.random());
     (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }

@@ -114,7 +114,7 @@ fn conv2d(x: &Tensor, params: &[&Tensor], window: &Window, groups: i64) -> Compu
     let Window { kernel, mut stride, padding, dilation, .. } = *window;
     let mut x = x.shallow_clone();
     // oneDNN 3.7's AVX2 kernel for the gradient of a strided 1×1 convolution of few channels writes beyond its buffer.
-    if kernel == [1, 1] && padding == [0, 0] && stride != [1, 1] && params[0].requires_grad() {
+    if kernel == [1, 1] && padding == [0, 0] && stride != [1, 1] && (params[0].requires_grad() || x.requires_grad()) {
         x = x.f_slice(2, 0, None, stride[0] as i64)?.f_slice(3, 0, None, stride[1] as i64)?;
         stride = [1, 1];
     }

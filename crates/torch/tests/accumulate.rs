@@ -7,13 +7,16 @@ use ndarray::{Array2, Array4, Axis, Ix4};
 use networks::{StopAfter, images, resnet20, with_threads};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use zipit::Collected;
+use zipit::graph::Place;
 use zipit::graph::{Measured, MergePoint};
 use zipit::images::ImageBatches;
+use zipit::importance::Importance;
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Extent, Model, Moments};
-use zipit_torch::accumulate::{self, Totals};
+use zipit_torch::accumulate;
 use zipit_torch::images::InMemory;
-use zipit_torch::{Device, Error, ImageError, Network, Result, convert::to_array};
+use zipit_torch::{Device, Error, ImageError, Network, Probes, Result, convert::to_array};
 
 type Sums = BTreeMap<String, Moments>;
 
@@ -265,10 +268,10 @@ fn ranges_are_those_of_the_values_for_any_threads_and_parts() {
         let networks = networks();
         let networks: Vec<&Network> = networks.iter().collect();
         let none = |value: &String| (value.clone(), Extent::none(2 * shapes[value.as_str()][0]));
-        let mut totals = Totals { extents: values.iter().map(none).collect(), ..Totals::default() };
+        let mut totals = Collected { extents: values.iter().map(none).collect(), ..Collected::default() };
         for part in parts {
             let points = &points(&models[0])[2..4];
-            accumulate::measure(&networks, points, &mut totals, &data, part.clone(), &Unwatched).unwrap();
+            accumulate::measure(&networks, points, &mut totals, None, &data, part.clone(), &Unwatched).unwrap();
         }
         totals.extents
     };
@@ -299,4 +302,67 @@ fn ranges_are_those_of_the_values_for_any_threads_and_parts() {
             }
         }
     }
+}
+
+/// Importance at all points of the models' first images.
+fn important(models: &[Model], batches: &dyn ImageBatches, range: Range<usize>, into: Option<Collected>) -> Collected {
+    let points = points(&models[0]);
+    let places: Vec<Vec<(Place, bool)>> = points
+        .iter()
+        .map(|point| {
+            let places = models[0].graph.places(point).unwrap();
+            places.into_iter().map(|place| (place.clone(), place.is_measured_at(point))).collect()
+        })
+        .collect();
+    let made: BTreeSet<String> = places.iter().flatten().map(|(place, _)| place.made.value.clone()).collect();
+    let read = places.iter().flatten().map(|(place, _)| place.read.value.clone());
+    let keep: BTreeSet<String> = points.iter().map(|p| p.name.clone()).chain(read).chain(made.clone()).collect();
+    let networks: Vec<Network> =
+        models.iter().map(|m| Network::traced(m, &keep, &made, Device::Cpu).unwrap()).collect();
+    let networks: Vec<&Network> = networks.iter().collect();
+    let probes = Probes::new(7, &models.iter().collect::<Vec<_>>());
+    let nothing = || Collected {
+        importance: points
+            .iter()
+            .zip(&places)
+            .map(|(point, places)| {
+                let measured: Vec<bool> = places.iter().map(|(_, measured)| *measured).collect();
+                (point.name.clone(), Importance::zeros(&measured, models.len(), point.dim))
+            })
+            .collect(),
+        ..Collected::default()
+    };
+    let mut totals = into.unwrap_or_else(nothing);
+    let n = range.len();
+    let done = accumulate::measure(&networks, &points, &mut totals, Some(&probes), batches, range, &Unwatched);
+    assert_eq!(done.unwrap(), n);
+    totals
+}
+
+fn gradients(collected: &Collected) -> impl Iterator<Item = &Moments> {
+    collected.importance.values().flat_map(|importance| &importance.places).flat_map(|place| &place.gradients)
+}
+
+#[test]
+fn importance_is_the_same_on_any_threads_in_any_parts_and_batches() {
+    let models = two_models();
+    let images = images(20, [1, 8, 8], 3);
+    let batches = InMemory::new(images.clone(), 4);
+    let whole = with_threads(1, || important(&models, &batches, 0..5, None));
+    assert_eq!(with_threads(3, || important(&models, &batches, 0..5, None)), whole);
+    let first = important(&models, &batches, 0..2, None);
+    assert_eq!(important(&models, &batches, 2..5, Some(first)), whole);
+    // The moments are what they are without importance.
+    let plain = all(&models, &batches);
+    for (name, moments) in &whole.moments {
+        assert!(relative_difference(moments, &plain[name]) < 1e-6, "{name}");
+    }
+    // A probe belongs to its image, whatever batch that is in.
+    let other = important(&models, &InMemory::new(images, 7), 0..3, None);
+    for (a, b) in gradients(&other).zip(gradients(&whole)) {
+        assert!(relative_difference(a, b) < 1e-4);
+    }
+    // A stream is measured at its stem and at all its sums.
+    let n_places: Vec<usize> = whole.importance.values().map(|importance| importance.places.len()).collect();
+    assert_eq!(n_places.iter().filter(|n| **n > 1).count(), 3, "{n_places:?}");
 }

@@ -14,7 +14,7 @@
 //! varies by 0.3 about 1000 is none.
 
 use crate::cholesky::Cholesky;
-use crate::{Extent, Moments};
+use crate::{Extent, Importance, Moments};
 use ndarray::{Array2, ArrayView1, Axis};
 use std::borrow::Cow;
 
@@ -46,18 +46,20 @@ pub struct Observed<'a> {
     pub moments: &'a Moments,
     /// Which of them are constant.
     pub constants: Cow<'a, Constants>,
+    /// What they do to the logits, where that was measured.
+    pub importance: Option<&'a Importance>,
 }
 
 impl<'a> From<(&'a Moments, &'a Constants)> for Observed<'a> {
     fn from((moments, constants): (&'a Moments, &'a Constants)) -> Self {
-        Self { moments, constants: Cow::Borrowed(constants) }
+        Self { moments, constants: Cow::Borrowed(constants), importance: None }
     }
 }
 
 /// Features count as constant by their variance alone, as if they were read where they were measured and nowhere else.
 impl<'a> From<&'a Moments> for Observed<'a> {
     fn from(moments: &'a Moments) -> Self {
-        Self { moments, constants: Cow::Owned(Constants::of(moments)) }
+        Self { moments, constants: Cow::Owned(Constants::of(moments)), importance: None }
     }
 }
 

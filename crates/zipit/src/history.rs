@@ -37,7 +37,7 @@ pub struct Merge {
 /// When the moments are of another number of features.
 #[must_use]
 pub fn replay<'a>(matching: &Matching, observed: impl Into<Observed<'a>>) -> Vec<Merge> {
-    let Observed { moments, constants } = &observed.into();
+    let Observed { moments, constants, .. } = &observed.into();
     let mut averages = Averages::new(moments);
     for k in (0..constants.n_joint()).filter(|&k| constants.rests(k)) {
         averages.sizes[k] = 0.0;

@@ -9,6 +9,7 @@
 //! - [`graph`]: a network as data, its feature [`spaces`](graph::Spaces), its checks and its cost;
 //! - [`moments`]: what is measured at a merge point, in f64, so that shards add;
 //! - [`constants`]: which features never vary, and need no place in the merged network;
+//! - [`importance`]: which features matter to the logits, and how much;
 //! - [`matching`]: which features become one;
 //! - [`unmerge`]: how every model's features come back from the merged ones;
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
@@ -21,6 +22,7 @@
 pub mod apply;
 pub mod budget;
 mod cholesky;
+pub mod collected;
 pub mod constants;
 pub mod error;
 pub mod extent;
@@ -28,6 +30,7 @@ pub mod fold;
 pub mod graph;
 pub mod history;
 pub mod images;
+pub mod importance;
 pub mod joint;
 pub mod kinship;
 pub mod matching;
@@ -45,10 +48,12 @@ pub mod state_dict;
 pub mod unmerge;
 pub mod watch;
 
+pub use collected::Collected;
 pub use constants::{Constants, Observed};
 pub use error::{Error, Result};
 pub use extent::Extent;
 pub use graph::Graph;
+pub use importance::Importance;
 pub use model::{Model, Task};
 pub use moments::Moments;
 pub use preprocess::{Crop, Interpolation, Preprocess};

@@ -2,7 +2,7 @@
 //! and a network of wide Linear layers, by one thread and by two: `collect` and `refit` within a fifth. Networks without
 //! ReLU take more than is said here: `MobileNetV2` up to 1.8 times, a small vision transformer up to 1.3 times.
 
-use crate::graph::Op;
+use crate::graph::{MergePoint, Op};
 use crate::refit::{Design, gram::patch_size};
 use crate::{Graph, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,18 +72,30 @@ pub struct Collection {
     pub peak: usize,
 }
 
-/// Collecting moments at points of so many features each, with models of `graph`, BatchNorm folded.
+/// Collecting moments at `points`, with models of `graph`, BatchNorm folded; with `importance` runs are recorded.
 ///
 /// # Errors
 /// A malformed graph.
-pub fn collection(graph: &Graph, points: &[usize], grams: Grams, work: Work) -> Result<Collection> {
+pub fn collection(
+    graph: &Graph,
+    points: &[MergePoint],
+    grams: Grams,
+    importance: bool,
+    work: Work,
+) -> Result<Collection> {
     let n = work.n_models;
     let packed = |joint: usize| F64 * joint * (joint + 1) / 2;
     let squares = |joint: usize| F32 * joint * joint;
     // A product in LibTorch and its copy here.
     let product = |joint: usize| 2 * squares(joint);
-    let mut moments: usize = points.iter().map(|&d| packed(n * d)).sum();
-    let mut products = points.iter().map(|&d| product(n * d)).max().unwrap_or(0);
+    let mut moments: usize = points.iter().map(|point| packed(n * point.dim)).sum();
+    let mut products = points.iter().map(|point| product(n * point.dim)).max().unwrap_or(0);
+    for point in points.iter().filter(|_| importance) {
+        for place in graph.places(point)? {
+            let joint = if place.is_measured_at(point) { 0 } else { packed(n * point.dim) };
+            moments += joint + n * packed(point.dim);
+        }
+    }
     let mut patches = 0;
     if grams != Grams::None {
         let shapes = graph.shapes()?;
@@ -98,7 +110,7 @@ pub fn collection(graph: &Graph, points: &[usize], grams: Grams, work: Work) -> 
             patches = patches.max(n * work.batch_size * F32 * unfolded(&node.op, &shapes[node.name.as_str()], f));
         }
     }
-    let values = n * work.batch_size * F32 * most(&live(graph)?).at;
+    let values = n * work.batch_size * F32 * if importance { recorded(graph)? } else { most(&live(graph)?).at };
     let at_once = work.n_threads * (products + KEPT * (values + patches));
     // The models, folded, on the device; and the file is mapped to be hashed, after the networks have run.
     let peak = PROGRAM + 3 * n * weights(graph) + moments + at_once.max(moments);
@@ -207,6 +219,13 @@ fn unfolded(op: &Op, made: &[usize], f: usize) -> usize {
     }
 }
 
+/// Numbers per image of all values of a recorded run: what overwrites makes no new one.
+fn recorded(graph: &Graph) -> Result<usize> {
+    let shapes = graph.shapes()?;
+    let made = graph.nodes.iter().filter(|node| !matches!(node.op, Op::Flatten));
+    Ok(made.map(|node| shapes[node.name.as_str()].iter().product::<usize>()).sum())
+}
+
 /// Numbers per image that are there while a node is run, and after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Live {
@@ -268,13 +287,20 @@ mod tests {
     #[test]
     fn more_of_anything_takes_more() {
         let graph = ArchSpec::new(Arch::ResNet20, 1.0, 3, [32, 32], 10).build().unwrap();
-        let points: Vec<usize> = graph.merge_points(&graph.spaces().unwrap()).iter().map(|point| point.dim).collect();
-        let of = |grams, n_models, batch_size, n_threads| {
-            collection(&graph, &points, grams, Work { n_models, batch_size, n_threads }).unwrap()
+        let points = graph.merge_points(&graph.spaces().unwrap());
+        let dims: Vec<usize> = points.iter().map(|point| point.dim).collect();
+        let collect = |grams, importance, n_models, batch_size, n_threads| {
+            collection(&graph, &points, grams, importance, Work { n_models, batch_size, n_threads }).unwrap()
         };
+        let of = |grams, n_models, batch_size, n_threads| collect(grams, false, n_models, batch_size, n_threads);
         let least = of(Grams::None, 2, 8, 1);
         assert!(least.peak > PROGRAM + 2 * least.moments);
-        for more in [of(Grams::Own, 2, 8, 1), of(Grams::Joint, 2, 8, 1), of(Grams::None, 3, 8, 1)] {
+        for more in [
+            collect(Grams::None, true, 2, 8, 1),
+            of(Grams::Own, 2, 8, 1),
+            of(Grams::Joint, 2, 8, 1),
+            of(Grams::None, 3, 8, 1),
+        ] {
             assert!(more.peak > least.peak && more.moments > least.moments, "{more:?}, {least:?}");
         }
         assert!(of(Grams::None, 2, 16, 1).peak > least.peak && of(Grams::None, 2, 8, 2).peak > least.peak);
@@ -284,6 +310,6 @@ mod tests {
         let [less, more] = [work, Work { n_models: 3, batch_size: 64, n_threads: 2 }];
         assert!(recalibration(&graph, less).unwrap() < recalibration(&graph, more).unwrap());
         assert!(evaluation(&graph, less).unwrap() < evaluation(&graph, more).unwrap());
-        assert!(matching(&points, less) < matching(&points, more));
+        assert!(matching(&dims, less) < matching(&dims, more));
     }
 }

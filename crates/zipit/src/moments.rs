@@ -120,6 +120,11 @@ impl Moments {
         Ok(())
     }
 
+    /// Σz², `[N·d]`.
+    pub fn squares(&self) -> impl Iterator<Item = f64> {
+        (0..self.n_joint()).map(|i| self.outer[self.position(i, i)])
+    }
+
     /// E\[z\], `[N·d]`.
     #[must_use]
     pub fn mean(&self) -> Array1<f64> {

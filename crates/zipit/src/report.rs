@@ -74,6 +74,7 @@ pub struct Row {
 
 /// What making a network of others used; of a network that was trained, nothing is known but that.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 #[serde(deny_unknown_fields)]
 pub struct Used {
     /// Unlabelled images of each stage that used some, in the order of the stages.
@@ -82,8 +83,33 @@ pub struct Used {
     pub task_identity: bool,
     /// Class labels.
     pub labels: bool,
-    /// Gradients.
+    /// Gradients by its weights.
     pub gradients: bool,
+    /// Gradients of the networks' own logits by their own features.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub source_gradients: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(said: &bool) -> bool {
+    !said
+}
+
+impl Used {
+    /// Which gradients, in a word: `yes`, `sources` for those through the networks alone, `no`.
+    ///
+    /// ```
+    /// use zipit::report::Used;
+    /// assert_eq!(Used { source_gradients: true, ..Used::default() }.gradients_in_a_word(), "sources");
+    /// ```
+    #[must_use]
+    pub fn gradients_in_a_word(&self) -> &'static str {
+        match (self.gradients, self.source_gradients) {
+            (true, _) => "yes",
+            (false, true) => "sources",
+            (false, false) => "no",
+        }
+    }
 }
 
 /// Images that one stage used.

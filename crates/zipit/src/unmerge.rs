@@ -1,7 +1,7 @@
 //! How every model's features come back from the merged ones: U ∈ R^{Nd×d'} with M·U = I.
 //!
-//! M averages the members of each group. Products with it are sums over groups, so nothing here multiplies by a dense
-//! M. Letters as in DESIGN §3: z the joint features, G = E\[zzᵀ\] uncentred, and in this file C = G Mᵀ `[Nd, d']` and
+//! M averages the members of each group, by what they count. Products with it are sums over groups, so nothing here
+//! multiplies by a dense M. U₀ is the group indicator, = pinv(M) where all count the same; M·U₀ = I always. Letters as in DESIGN §3: z the joint features, G = E\[zzᵀ\] uncentred, and in this file C = G Mᵀ `[Nd, d']` and
 //! A = M G Mᵀ `[d', d']`, the second moment of the merged features M z.
 
 use crate::cholesky::Cholesky;
@@ -47,6 +47,30 @@ impl UnmergeRule {
     }
 }
 
+/// A merge M that averages the members of every group.
+#[derive(Debug, Clone, Copy)]
+pub struct Merge<'a> {
+    /// Group of each joint feature, `[N·d]`.
+    pub assignment: &'a [u32],
+    /// d'.
+    pub n_groups: usize,
+    /// Its entry in M, `[N·d]` ≥ 0; those of a group add up to 1.
+    pub shares: &'a [f64],
+}
+
+/// The shares of members that count the same.
+///
+/// # Panics
+/// When a group is out of range.
+#[must_use]
+pub fn equal_shares(assignment: &[u32], n_groups: usize) -> Vec<f64> {
+    let mut sizes = vec![0.0_f64; n_groups];
+    for &g in assignment {
+        sizes[g as usize] += 1.0;
+    }
+    assignment.iter().map(|&g| sizes[g as usize].recip()).collect()
+}
+
 /// An unmerge and how much it loses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unmerge {
@@ -71,41 +95,47 @@ pub fn unmerge(
     assignment: &[u32],
     n_groups: usize,
 ) -> Result<Unmerge> {
+    weighted(rule, second_moment, Merge { assignment, n_groups, shares: &equal_shares(assignment, n_groups) })
+}
+
+/// As [`unmerge`] of members that count differently.
+///
+/// # Errors
+/// As [`covariance`].
+///
+/// # Panics
+/// As [`unmerge`]; when the shares are of another number of features.
+pub fn weighted(rule: &UnmergeRule, second_moment: &Array2<f64>, merge: Merge<'_>) -> Result<Unmerge> {
     rule.validate()?;
-    let groups = Groups::new(second_moment, assignment, n_groups);
+    let groups = Groups::new(second_moment, merge);
     let c = groups.compress(second_moment);
     let a = groups.average_rows(&c);
     let energy = second_moment.diag().sum();
-    let lost_by_pinv = energy - groups.energy_kept(&a);
+    let lost_by_indicator = energy - groups.energy_kept(&c, &a);
     match *rule {
-        UnmergeRule::Covariance { ridge } if groups.n_joining > 0 && groups.energy_kept(&a) > 0.0 => {
+        UnmergeRule::Covariance { ridge } if groups.n_joining > 0 && a.diag().sum() > 0.0 => {
             let Solution { u, gained, condition } = solve(&groups, c, a, ridge.max(MINIMAL_RIDGE))?;
-            let reconstruction_error = share(lost_by_pinv - gained, energy);
+            let reconstruction_error = share(lost_by_indicator - gained, energy);
             Ok(Unmerge { matrix: Some(u), reconstruction_error, condition: Some(condition) })
         }
         // Single features come back as they are, and from merged features without energy nothing can.
         UnmergeRule::Pinv | UnmergeRule::Covariance { .. } => {
-            Ok(Unmerge { matrix: None, reconstruction_error: share(lost_by_pinv, energy), condition: None })
+            Ok(Unmerge { matrix: None, reconstruction_error: share(lost_by_indicator, energy), condition: None })
         }
     }
 }
 
-/// As [`unmerge`] with features in blocks: those of the merged block b are the groups `b·width` to `(b + 1)·width`, and
+/// As [`weighted`] with features in blocks: those of the merged block b are the groups `b·width` to `(b + 1)·width`, and
 /// every feature is brought back from its own block alone.
 ///
 /// # Errors
 /// As [`covariance`].
 ///
 /// # Panics
-/// As [`unmerge`]; when the blocks do not divide the groups.
-pub fn in_blocks(
-    rule: &UnmergeRule,
-    second_moment: &Array2<f64>,
-    assignment: &[u32],
-    n_groups: usize,
-    width: usize,
-) -> Result<Unmerge> {
+/// As [`weighted`]; when the blocks do not divide the groups.
+pub fn in_blocks(rule: &UnmergeRule, second_moment: &Array2<f64>, merge: Merge<'_>, width: usize) -> Result<Unmerge> {
     rule.validate()?;
+    let Merge { assignment, n_groups, shares } = merge;
     let mut matrix: Array2<f64> = indicator(assignment, n_groups);
     let (mut lost, mut dense, mut condition) = (0.0, false, None::<f64>);
     for block in 0..n_groups / width {
@@ -113,7 +143,8 @@ pub fn in_blocks(
         let members: Vec<usize> = (0..assignment.len()).filter(|&k| assignment[k] as usize / width == block).collect();
         let own: Vec<u32> = members.iter().map(|&k| assignment[k] - first as u32).collect();
         let g = second_moment.select(Axis(0), &members).select(Axis(1), &members);
-        let found = unmerge(rule, &g, &own, width)?;
+        let shares: Vec<f64> = members.iter().map(|&k| shares[k]).collect();
+        let found = weighted(rule, &g, Merge { assignment: &own, n_groups: width, shares: &shares })?;
         lost += found.reconstruction_error * g.diag().sum();
         condition = condition.into_iter().chain(found.condition).reduce(f64::max);
         let Some(u) = found.matrix else { continue };
@@ -126,7 +157,7 @@ pub fn in_blocks(
     Ok(Unmerge { matrix: dense.then_some(matrix), reconstruction_error: share(lost, energy), condition })
 }
 
-/// As [`unmerge`], or [`in_blocks`] of `width`, with features that rest: M has no weight for them, so U of the others is
+/// As [`weighted`], or [`in_blocks`] of `width`, with features that rest: M has no weight for them, so U of the others is
 /// what it would be without them, and theirs is what brings their constants back. Where not all of a constant comes back, the
 /// covariance rule adds what the features with weight say of it, `(c − U₀A)(A + λcI)⁻¹` in its row.
 ///
@@ -138,22 +169,23 @@ pub fn in_blocks(
 pub fn with_resting(
     rule: &UnmergeRule,
     second_moment: &Array2<f64>,
-    assignment: &[u32],
-    n_groups: usize,
+    merge: Merge<'_>,
     width: Option<usize>,
     resting: &Resting,
 ) -> Result<Unmerge> {
-    let fit = |g: &Array2<f64>, assignment: &[u32]| match width {
-        Some(width) => in_blocks(rule, g, assignment, n_groups, width),
-        None => unmerge(rule, g, assignment, n_groups),
+    let fit = |g: &Array2<f64>, merge: Merge<'_>| match width {
+        Some(width) => in_blocks(rule, g, merge, width),
+        None => weighted(rule, g, merge),
     };
     if resting.features.is_empty() {
-        return fit(second_moment, assignment);
+        return fit(second_moment, merge);
     }
-    let weighted: Vec<usize> = (0..assignment.len()).filter(|k| resting.features.binary_search(k).is_err()).collect();
-    let g = second_moment.select(Axis(0), &weighted).select(Axis(1), &weighted);
-    let own: Vec<u32> = weighted.iter().map(|&k| assignment[k]).collect();
-    let fitted = fit(&g, &own)?;
+    let Merge { assignment, n_groups, shares } = merge;
+    let others: Vec<usize> = (0..assignment.len()).filter(|k| resting.features.binary_search(k).is_err()).collect();
+    let g = second_moment.select(Axis(0), &others).select(Axis(1), &others);
+    let (own, shares): (Vec<u32>, Vec<f64>) = others.iter().map(|&k| (assignment[k], shares[k])).unzip();
+    let own = Merge { assignment: &own, n_groups, shares: &shares };
+    let fitted = fit(&g, own)?;
     let mut lost = fitted.reconstruction_error * g.diag().sum();
     let mut rows = Array2::zeros((resting.features.len(), n_groups));
     for (mut to, from) in rows.rows_mut().into_iter().zip(&resting.rows) {
@@ -164,9 +196,9 @@ pub fn with_resting(
     let short: Vec<usize> = (0..resting.features.len()).filter(|&r| resting.lost[r] > RESTORED).collect();
     if !short.is_empty() {
         let features: Vec<usize> = short.iter().map(|&r| resting.features[r]).collect();
-        let groups = Groups::new(&g, &own, n_groups);
+        let groups = Groups::new(&g, own);
         let a = groups.average_rows(&groups.compress(&g));
-        let between = second_moment.select(Axis(0), &features).select(Axis(1), &weighted);
+        let between = second_moment.select(Axis(0), &features).select(Axis(1), &others);
         let c = groups.average_rows(&between.reversed_axes()).reversed_axes();
         let mut u = rows.select(Axis(0), &short);
         if let (UnmergeRule::Covariance { ridge }, None, true) = (*rule, width, a.diag().sum() > 0.0) {
@@ -182,8 +214,8 @@ pub fn with_resting(
     let dense = fitted.matrix.is_some() || rows.iter().any(|&x| x != 0.0);
     let matrix = dense.then(|| {
         let mut all = Array2::zeros((assignment.len(), n_groups));
-        let own = fitted.matrix.unwrap_or_else(|| indicator(&own, n_groups));
-        let places = weighted.iter().chain(&resting.features);
+        let own = fitted.matrix.unwrap_or_else(|| indicator(own.assignment, n_groups));
+        let places = others.iter().chain(&resting.features);
         places.zip(own.rows().into_iter().chain(rows.rows())).for_each(|(&k, row)| all.row_mut(k).assign(&row));
         all
     });
@@ -230,12 +262,13 @@ pub fn reconstruction_error(
     n_groups: usize,
     unmerge: Option<ArrayView2<'_, f64>>,
 ) -> f64 {
-    let groups = Groups::new(second_moment, assignment, n_groups);
+    let shares = equal_shares(assignment, n_groups);
+    let groups = Groups::new(second_moment, Merge { assignment, n_groups, shares: &shares });
     let c = groups.compress(second_moment);
     let a = groups.average_rows(&c);
     let energy = second_moment.diag().sum();
     let kept = match unmerge {
-        None => groups.energy_kept(&a),
+        None => groups.energy_kept(&c, &a),
         Some(u) => 2.0 * (&c * &u).sum() - (&u.dot(&a) * &u).sum(),
     };
     share(energy - kept, energy)
@@ -303,37 +336,46 @@ fn share(lost: f64, energy: f64) -> f64 {
 /// M as an index: who is in which group.
 struct Groups<'a> {
     assignment: &'a [u32],
+    shares: &'a [f64],
     /// Members per group.
     sizes: Vec<f64>,
-    /// For each feature, whether it is its group's lowest.
-    leads: Vec<bool>,
-    /// Features that are not.
+    /// Of each group the member that counts most, the lowest among equals.
+    leads: Vec<usize>,
+    /// Features that do not lead.
     n_joining: usize,
 }
 
 impl<'a> Groups<'a> {
-    fn new(second_moment: &Array2<f64>, assignment: &'a [u32], n_groups: usize) -> Self {
+    fn new(second_moment: &Array2<f64>, merge: Merge<'a>) -> Self {
+        let Merge { assignment, n_groups, shares } = merge;
         let n = assignment.len();
         assert_eq!(second_moment.dim(), (n, n), "the second moment is of another number of features");
+        assert_eq!(shares.len(), n, "shares of another number of features");
         let mut sizes = vec![0.0; n_groups];
-        let mut leads = Vec::with_capacity(n);
-        for &g in assignment {
-            let size = &mut sizes[g as usize];
-            leads.push(*size == 0.0);
-            *size += 1.0;
+        let mut leads: Vec<Option<usize>> = vec![None; n_groups];
+        for (k, &g) in assignment.iter().enumerate() {
+            sizes[g as usize] += 1.0;
+            let lead = &mut leads[g as usize];
+            if lead.is_none_or(|lead| shares[k] > shares[lead]) {
+                *lead = Some(k);
+            }
         }
-        assert!(sizes.iter().all(|&size| size > 0.0), "a group has no members");
-        Self { assignment, sizes, leads, n_joining: n - n_groups }
+        assert!(leads.iter().all(Option::is_some), "a group has no members");
+        let leads = leads.into_iter().flatten().collect();
+        Self { assignment, shares, sizes, leads, n_joining: n - n_groups }
+    }
+
+    fn leads(&self, k: usize) -> bool {
+        self.leads[self.assignment[k] as usize] == k
     }
 
     /// C = G Mᵀ.
     fn compress(&self, second_moment: &Array2<f64>) -> Array2<f64> {
         let mut c = Array2::zeros((self.assignment.len(), self.sizes.len()));
         c.axis_iter_mut(Axis(0)).into_par_iter().zip(second_moment.axis_iter(Axis(0))).for_each(|(mut row, g)| {
-            for (&group, g) in self.assignment.iter().zip(g) {
-                row[group as usize] += g;
+            for ((&group, share), g) in self.assignment.iter().zip(self.shares).zip(g) {
+                row[group as usize] += share * g;
             }
-            row.iter_mut().zip(&self.sizes).for_each(|(sum, size)| *sum /= size);
         });
         c
     }
@@ -341,18 +383,16 @@ impl<'a> Groups<'a> {
     /// M applied from the left.
     fn average_rows(&self, rows: &Array2<f64>) -> Array2<f64> {
         let mut averages = Array2::zeros((self.sizes.len(), rows.ncols()));
-        for (&group, row) in self.assignment.iter().zip(rows.rows()) {
-            averages.row_mut(group as usize).scaled_add(1.0, &row);
-        }
-        for (mut row, size) in averages.rows_mut().into_iter().zip(&self.sizes) {
-            row /= *size;
+        for ((&group, &share), row) in self.assignment.iter().zip(self.shares).zip(rows.rows()) {
+            averages.row_mut(group as usize).scaled_add(share, &row);
         }
         averages
     }
 
-    /// E‖pinv(M) M z‖², the energy that the averages carry: pinv(M) M is an orthogonal projection.
-    fn energy_kept(&self, a: &Array2<f64>) -> f64 {
-        a.diag().iter().zip(&self.sizes).map(|(a, size)| a * size).sum()
+    /// What the indicator brings back, E‖z‖² − E‖z − U₀ M z‖² = 2 tr(U₀ᵀC) − tr(U₀ A U₀ᵀ).
+    fn energy_kept(&self, c: &Array2<f64>, a: &Array2<f64>) -> f64 {
+        let along: f64 = self.assignment.iter().enumerate().map(|(k, &group)| c[[k, group as usize]]).sum();
+        2.0 * along - a.diag().iter().zip(&self.sizes).map(|(a, size)| a * size).sum::<f64>()
     }
 }
 
@@ -366,8 +406,8 @@ struct Solution {
 
 /// `U = U_pinv + X` with `X (A + λcI) = C − U_pinv A`.
 ///
-/// M X = 0, so in each group the row of the lowest member is minus the sum of the others, and only the others are
-/// solved for: M·U = I then holds to the last bits, whatever the condition of A.
+/// M X = 0, so in each group the row of the member that counts most follows from the others', and only those are solved
+/// for: M·U = I then holds to the last bits, whatever the condition of A.
 fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Result<Solution> {
     let n_groups = groups.sizes.len();
     let load = ridge * a.diag().mean().unwrap_or(0.0);
@@ -379,8 +419,8 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
         row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(x, _)| *x = 0.0);
     }
     let mut x = Array2::zeros((groups.n_joining, n_groups));
-    let joining = e.rows().into_iter().zip(&groups.leads).filter(|(_, leads)| !**leads);
-    for (mut x, (e, _)) in x.rows_mut().into_iter().zip(joining) {
+    let joining = e.rows().into_iter().enumerate().filter(|(k, _)| !groups.leads(*k));
+    for (mut x, (_, e)) in x.rows_mut().into_iter().zip(joining) {
         x.assign(&e);
     }
     let factor = factorise(a, &dead, load, ridge)?;
@@ -388,13 +428,11 @@ fn solve(groups: &Groups<'_>, c: Array2<f64>, a: Array2<f64>, ridge: f64) -> Res
     let condition = factor.condition();
     let mut u = Array2::zeros(e.dim());
     let mut solved = x.rows().into_iter();
-    let mut lowest = vec![0; n_groups];
-    for (k, (&group, leads)) in groups.assignment.iter().zip(&groups.leads).enumerate() {
-        if *leads {
-            lowest[group as usize] = k;
-        } else if let Some(x) = solved.next() {
+    for (k, &group) in groups.assignment.iter().enumerate().filter(|(k, _)| !groups.leads(*k)) {
+        let lead = groups.leads[group as usize];
+        if let Some(x) = solved.next() {
             u.row_mut(k).assign(&x);
-            u.row_mut(lowest[group as usize]).scaled_add(-1.0, &x);
+            u.row_mut(lead).scaled_add(-groups.shares[k] / groups.shares[lead], &x);
         }
     }
     drop(x);

@@ -123,19 +123,19 @@ fn unusable_content_is_not_written() {
 
     let mut bad = fixture::moments(3);
     bad.get_mut("relu").unwrap().sum[0] = f64::NAN;
-    refused(stats::write(&path, &fixture::stats_header(3), &bad, &[].into(), &fixture::extents(3)), "NaN");
+    refused(stats::write(&path, &fixture::stats_header(3), &fixture::sums(3, &bad, &[].into())), "NaN");
     refused(
-        stats::write(&path, &fixture::stats_header(3), &[].into(), &[].into(), &fixture::extents(3)),
+        stats::write(&path, &fixture::stats_header(3), &fixture::sums(3, &[].into(), &[].into())),
         "`relu` are missing",
     );
     let mut more = fixture::moments(3);
     more.insert("other".into(), more["relu"].clone());
     refused(
-        stats::write(&path, &fixture::stats_header(3), &more, &[].into(), &fixture::extents(3)),
+        stats::write(&path, &fixture::stats_header(3), &fixture::sums(3, &more, &[].into())),
         "2 moments for 1 merge points",
     );
     refused(
-        stats::write(&path, &fixture::stats_header(2), &fixture::moments(3), &[].into(), &fixture::extents(2)),
+        stats::write(&path, &fixture::stats_header(2), &fixture::sums(2, &fixture::moments(3), &[].into())),
         "6 features, expected 4",
     );
 

@@ -134,7 +134,7 @@ pub fn plan(change: impl FnOnce(&mut Plan)) -> Vec<u8> {
     let (header, rest) = bytes[40..bytes.len() - 32].split_at(length(16));
     let (assignments, dense) = rest.split_at(length(24));
     let mut parts = Plan {
-        version: 5,
+        version: 6,
         codec: [1, 0, 0, 0],
         header: serde_json::from_slice(header).unwrap(),
         assignments: assignments.to_vec(),
@@ -162,7 +162,7 @@ pub fn stats(folder: &Folder, header: &str, fill: impl FnOnce(&hdf5::File)) -> P
     file.new_dataset_builder().with_data(header.as_bytes()).create("header").unwrap();
     fill(&file);
     file.close().unwrap();
-    seal(&path, 3);
+    seal(&path, 4);
     path
 }
 
@@ -215,6 +215,17 @@ pub fn extents(file: &hdf5::File) {
         let group = file.create_group(&format!("values/{value}")).unwrap();
         group.new_dataset_builder().with_data(&extent.low).create("low").unwrap();
         group.new_dataset_builder().with_data(&extent.high).create("high").unwrap();
+    }
+}
+
+/// The fixture's importance under its points.
+pub fn importance(file: &hdf5::File) {
+    for (name, importance) in fixture::importance(3) {
+        for (k, place) in importance.places.iter().enumerate() {
+            for (i, moments) in place.gradients.iter().enumerate() {
+                put(file, &format!("points/{name}/importance/{k}/{i}"), moments);
+            }
+        }
     }
 }
 

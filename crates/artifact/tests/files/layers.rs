@@ -18,7 +18,7 @@ fn what_is_written_is_read_back() {
             let folder = Folder::empty();
             let (path, header) = (folder.path("s"), fixture::stats_header_with_layers(channels, kind));
             let grams = fixture::grams(channels, kind);
-            stats::write(&path, &header, &fixture::moments(channels), &grams, &fixture::extents(channels)).unwrap();
+            stats::write(&path, &header, &fixture::sums(channels, &fixture::moments(channels), &grams)).unwrap();
             let reader = StatsReader::open(&path).unwrap();
             assert_eq!(reader.header(), &header);
             for (name, gram) in &grams {
@@ -28,14 +28,8 @@ fn what_is_written_is_read_back() {
             let message = reader.gram("bn").unwrap_err().to_string();
             assert!(message.contains("what `bn` reads was not measured"), "{message}");
             // The same bytes again.
-            stats::write(
-                &folder.path("again"),
-                &header,
-                &fixture::moments(channels),
-                &grams,
-                &fixture::extents(channels),
-            )
-            .unwrap();
+            stats::write(&folder.path("again"), &header, &fixture::sums(channels, &fixture::moments(channels), &grams))
+                .unwrap();
             assert!(std::fs::read(&path).unwrap() == std::fs::read(folder.path("again")).unwrap());
         }
     }
@@ -55,7 +49,7 @@ fn layers_may_have_names_that_hdf5_would_take_for_paths() {
             let mut grams = fixture::grams(2, kind);
             let conv = grams.remove("conv").unwrap();
             grams.insert(name.to_owned(), conv.clone());
-            stats::write(&folder.path("s"), &header, &fixture::moments(2), &grams, &fixture::extents(2)).unwrap();
+            stats::write(&folder.path("s"), &header, &fixture::sums(2, &fixture::moments(2), &grams)).unwrap();
             assert_eq!(StatsReader::open(&folder.path("s")).unwrap().gram(name).unwrap(), conv);
         }
     }
@@ -177,7 +171,7 @@ fn lies_are_not_written() {
         for kind in KINDS {
             let (mut header, mut grams) = (fixture::stats_header_with_layers(3, kind), fixture::grams(3, kind));
             change(&mut header, &mut grams);
-            let error = stats::write(&path, &header, &fixture::moments(3), &grams, &fixture::extents(3))
+            let error = stats::write(&path, &header, &fixture::sums(3, &fixture::moments(3), &grams))
                 .expect_err(reason)
                 .to_string();
             assert!(error.contains(reason), "`{error}` does not say `{reason}`");

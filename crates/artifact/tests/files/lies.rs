@@ -203,11 +203,24 @@ fn checkpoints() {
 
 type PlanLie = fn(&mut forge::Plan);
 
+/// Features of the point count what is given.
+fn weigh(plan: &mut forge::Plan, weights: &[f32]) {
+    plan.header["points"][0]["weights"] = json!(true);
+    let weights: Vec<u8> = weights.iter().flat_map(|x| x.to_le_bytes()).collect();
+    plan.dense = [weights, std::mem::take(&mut plan.dense)].concat();
+}
+
 #[test]
 fn plans() {
-    let lies: [(PlanLie, &str); 28] = [
-        (|p| p.version = 6, "a zipit plan of format version 6, this zipit reads version 5: use a newer zipit"),
-        (|p| p.version = 3, "format version 3, this zipit reads version 5: make the file again"),
+    let lies: [(PlanLie, &str); 34] = [
+        (|p| p.version = 7, "a zipit plan of format version 7, this zipit reads version 6: use a newer zipit"),
+        (|p| p.version = 3, "format version 3, this zipit reads version 6: make the file again"),
+        (|p| weigh(p, &[1.0, f32::NAN, 1.0, 1.0, 1.0, 1.0]), "point `relu`: feature 1 counts NaN"),
+        (|p| weigh(p, &[1.0, -0.5, 1.0, 1.0, 1.0, 1.0]), "point `relu`: feature 1 counts -0.5"),
+        (|p| weigh(p, &[0.0; 6]), "point `relu`: no member of group 0 counts"),
+        (|p| weigh(p, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "the unmerge does not undo the merge"),
+        (|p| p.header["points"][0]["weights"] = json!(true), "the unmerge of `relu` is not there"),
+        (|p| p.header["points"][0]["weights"] = json!([1, 2]), "its header cannot be understood"),
         (|p| p.codec[0] = 2, "its codec is 2, expected 1"),
         (|p| p.lengths = Some([u64::MAX, 1, 0]), "its sections do not fill it"),
         (|p| p.lengths = Some([u64::MAX, 2, u64::MAX]), "its sections do not fill it"),
@@ -386,9 +399,9 @@ fn stats_bombs_versions_and_absent_points() {
     assert!(reader.moments("relu").unwrap_err().to_string().contains("`points/relu/count` is missing"));
     assert!(reader.moments("bn").unwrap_err().to_string().contains("it has no merge point `bn`"));
 
-    forge::seal(&path, 4);
+    forge::seal(&path, 5);
     let error = StatsReader::open(&path).unwrap_err().to_string();
-    assert!(error.contains("zipit stats of format version 4, this zipit reads version 3"), "{error}");
+    assert!(error.contains("zipit stats of format version 5, this zipit reads version 4"), "{error}");
 }
 
 #[test]

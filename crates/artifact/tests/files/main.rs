@@ -6,6 +6,7 @@ mod damage;
 mod fixture;
 mod foreign;
 mod forge;
+mod importance;
 mod layers;
 mod lies;
 mod precision;

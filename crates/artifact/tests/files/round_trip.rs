@@ -54,7 +54,9 @@ fn plans_with_and_without_dense_maps() {
     let folder = Folder::empty();
     let mut mixing = fixture::merge_plan(3, COVARIANCE);
     mixing.points[0].merge = Some(mixing.points[0].merge_matrix());
-    let plans = [fixture::merge_plan(3, UnmergeRule::Pinv), fixture::merge_plan(3, COVARIANCE), mixing];
+    let mut weighing = fixture::merge_plan(3, UnmergeRule::Pinv);
+    weighing.points[0].weights = Some(vec![0.25, 1.0, 0.5, 0.75, 3.0, 0.5]);
+    let plans = [fixture::merge_plan(3, UnmergeRule::Pinv), fixture::merge_plan(3, COVARIANCE), mixing, weighing];
     assert!(plans[0].points[0].unmerge.is_none() && plans[1].points[0].unmerge.is_some());
     for written in plans {
         let path = folder.path("plan");
@@ -198,7 +200,7 @@ proptest! {
         for point in written.values_mut() {
             point.sum.iter_mut().chain(&mut point.outer).for_each(|x| *x *= scale);
         }
-        stats::write(&folder.path("s"), &fixture::stats_header(channels), &written, &[].into(), &fixture::extents(channels)).unwrap();
+        stats::write(&folder.path("s"), &fixture::stats_header(channels), &fixture::sums(channels, &written, &[].into())).unwrap();
         let reader = StatsReader::open(&folder.path("s")).unwrap();
         prop_assert_eq!(&reader.moments("relu").unwrap(), &written["relu"]);
     }
@@ -230,7 +232,7 @@ fn names_that_hdf5_would_take_for_paths() {
         header.graph.nodes[3].inputs = vec![name.into()];
         header.points[0].0 = name.into();
         let moments = [(name.to_owned(), fixture::moments(2)["relu"].clone())].into();
-        stats::write(&folder.path("s"), &header, &moments, &[].into(), &fixture::extents(2)).unwrap();
+        stats::write(&folder.path("s"), &header, &fixture::sums(2, &moments, &[].into())).unwrap();
         assert_eq!(StatsReader::open(&folder.path("s")).unwrap().moments(name).unwrap(), moments[name]);
     }
 }

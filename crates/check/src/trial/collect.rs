@@ -4,12 +4,12 @@ use super::images::Images;
 use super::{Taken, Time, models, pace, peak};
 use crate::Args;
 use std::collections::BTreeSet;
-use zipit::Extent;
 use zipit::watch::Unwatched;
+use zipit::{Collected, Extent};
 use zipit_artifact::model::ModelFile;
 use zipit_data::Split;
 use zipit_stage::Stage;
-use zipit_torch::accumulate::{self, Totals};
+use zipit_torch::accumulate;
 use zipit_torch::{Network, batch_size, n_workers};
 
 /// Images that `collect` takes, as in the README.
@@ -35,10 +35,10 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
         let n = models.len() * shapes[value.as_str()][0];
         (value, Extent::none(n))
     };
-    let mut totals = Totals { extents: read.into_iter().map(none).collect(), ..Totals::default() };
+    let mut totals = Collected { extents: read.into_iter().map(none).collect(), ..Collected::default() };
     let n_batches = batches.n_batches();
     let per_batch = pace(n_workers(args.device, n_batches), n_batches, stage, |n| {
-        accumulate::measure(&networks, &points, &mut totals, &*batches, 0..n, &Unwatched)?;
+        accumulate::measure(&networks, &points, &mut totals, None, &*batches, 0..n, &Unwatched)?;
         Ok(())
     })?;
     let bytes = totals.moments.values().map(|m| m.outer.len() * 8).sum::<usize>() as f64;

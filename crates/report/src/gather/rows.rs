@@ -138,6 +138,7 @@ fn average(named: Named, rows: &[Row], units: &[Unit]) -> Option<RowResult> {
         labels: first.used.labels,
         task_identity: first.used.task_identity,
         gradients: first.used.gradients,
+        source_gradients: first.used.source_gradients,
         classes: classes
             .into_iter()
             .map(|(task, class, all)| ClassAccuracy {

@@ -52,7 +52,8 @@ pub fn accuracy(case: &CaseResults, joint: bool) -> Table {
         }
         cells.extend([Cell::times(Some(row.relative_macs)), Cell::times(Some(row.relative_params))]);
         cells.extend([Cell::millions(row.params), images(row)]);
-        cells.extend([row.labels, row.task_identity, row.gradients].map(Cell::yes));
+        cells.extend([row.labels, row.task_identity].map(Cell::yes));
+        cells.push(if row.source_gradients { Cell::text("sources") } else { Cell::yes(row.gradients) });
         let begins = kind.replace(row.kind).is_some_and(|before| before != row.kind);
         Row { best: first.is_some_and(|best| std::ptr::eq(best, row)), begins, ..Row::new(&row.model, cells) }
     });

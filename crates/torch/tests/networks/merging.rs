@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Mutex;
+use zipit::Collected;
 use zipit::apply::{Grafted, Heads};
 use zipit::graph::{Op, Segment, Window};
 use zipit::images::ImageBatches;
@@ -16,7 +17,7 @@ use zipit::scratch::Scratch;
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Graph, Model, Moments};
-use zipit_torch::accumulate::{self, Totals};
+use zipit_torch::accumulate;
 use zipit_torch::convert::to_array;
 use zipit_torch::images::InMemory;
 use zipit_torch::refit::{Inputs, Refit, Solved, Task};
@@ -50,7 +51,16 @@ pub fn plan(
             dead: 0,
             constant: 0,
         };
-        PointPlan { name: point.name, assignment, n_groups, resting: vec![], merge: None, unmerge: None, summary }
+        PointPlan {
+            name: point.name,
+            assignment,
+            n_groups,
+            resting: vec![],
+            weights: None,
+            merge: None,
+            unmerge: None,
+            summary,
+        }
     });
     let points = points.collect();
     Plan { n_models, settings: PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv }, points }
@@ -237,9 +247,9 @@ pub fn grams(merge: &Merge, batches: &dyn ImageBatches, joint: bool) -> BTreeMap
             Some((node.module.clone()?, if joint { Gram::Joint(Moments::zeros(n * f)) } else { own() }))
         })
         .collect();
-    let mut totals = Totals { grams, ..Totals::default() };
+    let mut totals = Collected { grams, ..Collected::default() };
     let all = 0..batches.n_batches();
-    let done = accumulate::measure(&networks, &[], &mut totals, batches, all, &Unwatched).unwrap();
+    let done = accumulate::measure(&networks, &[], &mut totals, None, batches, all, &Unwatched).unwrap();
     assert_eq!(done, batches.n_batches());
     totals.grams
 }

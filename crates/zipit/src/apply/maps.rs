@@ -13,10 +13,12 @@ use std::sync::Arc;
 pub(super) struct Map<'a> {
     /// Group of each joint feature, `[N·d]`.
     group: Cow<'a, [u32]>,
-    /// Features without weight in their group, `[N·d]`.
+    /// Features that no average is made of and that no group brings back, `[N·d]`.
     rests: Vec<bool>,
-    /// Members with weight of each group, `[d']`.
-    pub sizes: Vec<usize>,
+    /// What each feature counts in its group, `[N·d]`.
+    counts: Vec<f64>,
+    /// What all members of each group count together, `[d']`.
+    pub totals: Vec<f64>,
     /// `[d', N·d]` where dense; otherwise groups are averaged.
     merge: Option<&'a Array2<f32>>,
     /// `[N·d, d']` where dense; otherwise the group indicator.
@@ -26,12 +28,26 @@ pub(super) struct Map<'a> {
     pub spread: Option<f64>,
 }
 
+/// A feature of one model in its group.
+#[derive(Clone, Copy)]
+pub(super) struct Member {
+    /// In its model.
+    pub feature: usize,
+    /// The group.
+    pub group: usize,
+    /// What it counts there.
+    pub count: f64,
+}
+
 impl Map<'_> {
-    /// Model i's features that have weight in their groups, and which groups.
-    pub(super) fn members_of(&self, i: usize) -> impl Iterator<Item = (usize, usize)> {
-        let own = i * self.dim..(i + 1) * self.dim;
-        let all = self.group[own.clone()].iter().zip(&self.rests[own]).enumerate();
-        all.filter(|(_, (_, rests))| !**rests).map(|(k, (&group, _))| (k, group as usize))
+    /// Model i's features that do not rest.
+    pub(super) fn members_of(&self, i: usize) -> impl Iterator<Item = Member> {
+        let first = i * self.dim;
+        (0..self.dim).filter(move |k| !self.rests[first + k]).map(move |feature| Member {
+            feature,
+            group: self.group[first + feature] as usize,
+            count: self.counts[first + feature],
+        })
     }
 
     /// The group that model i's feature k is in.
@@ -50,7 +66,7 @@ impl Map<'_> {
     }
 
     fn n_groups(&self) -> usize {
-        self.sizes.len()
+        self.totals.len()
     }
 
     /// M.
@@ -58,8 +74,8 @@ impl Map<'_> {
         match self.merge {
             Some(merge) => Blended::Dense(Arc::new(merge.clone())),
             None => Blended::Groups(Arc::new(Groups {
-                share: (self.group.iter().zip(&self.rests))
-                    .map(|(&g, &rests)| if rests { 0.0 } else { 1.0 / self.sizes[g as usize] as f32 })
+                share: (self.group.iter().zip(&self.counts))
+                    .map(|(&g, count)| (count / self.totals[g as usize]) as f32)
                     .collect(),
                 of: self.group.to_vec(),
             })),
@@ -140,13 +156,12 @@ fn from_plan(point: &PointPlan, dim: usize, n_models: usize) -> Result<Map<'_>, 
             point.assignment.len()
         ));
     }
-    let mut sizes = vec![0; point.n_groups];
-    point.assignment.iter().for_each(|&group| sizes[group as usize] += 1);
-    point.resting.iter().for_each(|&k| sizes[point.assignment[k as usize] as usize] -= 1);
+    let (counts, totals) = point.counts();
     Ok(Map {
         group: Cow::Borrowed(&point.assignment),
         rests: point.rests(),
-        sizes,
+        counts,
+        totals,
         merge: point.merge.as_ref(),
         unmerge: point.unmerge.as_ref(),
         dim,
@@ -252,6 +267,7 @@ fn head_maps(models: &[&Model], spaces: &Spaces, output: usize) -> Result<Vec<(S
 }
 
 fn head_map(group: Vec<u32>, n_models: usize, dim: usize) -> Map<'static> {
-    let (rests, sizes) = (vec![false; group.len()], vec![n_models; dim]);
-    Map { group: Cow::Owned(group), rests, sizes, merge: None, unmerge: None, dim, spread: None }
+    let (rests, counts, totals) = (vec![false; group.len()], vec![1.0; group.len()], vec![n_models as f64; dim]);
+    let group = Cow::Owned(group);
+    Map { group, rests, counts, totals, merge: None, unmerge: None, dim, spread: None }
 }

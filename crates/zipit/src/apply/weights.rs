@@ -1,6 +1,9 @@
 //! The tensors of the merged network: W* = Σᵢ Mᵢ Wᵢ Uᵢ, in f64 and rounded once.
 
-use super::{Crossing, View, maps::Map};
+use super::{
+    Crossing, View,
+    maps::{Map, Member},
+};
 use crate::graph::{Node, Op, Param, Segment};
 use crate::state_dict::{feature_axis_back, feature_rows};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, Slice, linalg::general_mat_mul};
@@ -167,20 +170,20 @@ impl View<'_> {
                     }
                     continue;
                 }
-                let members: Vec<(usize, usize)> = match piece.map {
+                let members: Vec<Member> = match piece.map {
                     Some(map) => map.members_of(i).collect(),
-                    None => (0..piece.dim).map(|k| (k, k)).collect(),
+                    None => (0..piece.dim).map(|k| Member { feature: k, group: k, count: 1.0 }).collect(),
                 };
-                for ((from, to), position) in members.iter().flat_map(|pair| (0..piece.run).map(move |p| (*pair, p))) {
-                    let mut sum = target.row_mut(to * piece.run + position);
-                    let numbers = source.row(from * piece.run + position);
-                    sum.zip_mut_with(&numbers, |total, &x| *total += f64::from(x));
+                for (member, position) in members.iter().flat_map(|of| (0..piece.run).map(move |p| (*of, p))) {
+                    let mut sum = target.row_mut(member.group * piece.run + position);
+                    let numbers = source.row(member.feature * piece.run + position);
+                    sum.zip_mut_with(&numbers, |total, &x| *total += member.count * f64::from(x));
                 }
             }
             let mut target = merged.slice_axis_mut(Axis(0), piece.target());
             if let Some(map) = piece.map.filter(|map| map.merge_of(0).is_none()) {
                 for (row, mut numbers) in target.rows_mut().into_iter().enumerate() {
-                    numbers /= map.sizes[row / piece.run] as f64;
+                    numbers /= map.totals[row / piece.run];
                 }
             }
             // Averages spread less than what they are averages of, and the norm would take that away.
@@ -258,8 +261,8 @@ impl View<'_> {
         for piece in &made {
             if let Some(map) = piece.map.filter(|map| merges && map.merge_of(0).is_none()) {
                 let mut target = merged.slice_axis_mut(Axis(0), piece.target());
-                for (mut row, &size) in target.rows_mut().into_iter().zip(&map.sizes) {
-                    row /= size as f64;
+                for (mut row, &total) in target.rows_mut().into_iter().zip(&map.totals) {
+                    row /= total;
                 }
             }
         }
@@ -299,22 +302,19 @@ pub(super) fn gather_groups<T: Clone>(whole: Array2<T>, groups: usize) -> Array2
     Array2::from_shape_fn((whole.nrows(), width), |(o, i)| whole[[o, o / rows * width + i]].clone())
 }
 
-/// Mᵢ Wᵢ before division by the groups' sizes, without its empty rows: which rows, and the rows.
-fn sum_rows(
-    source: ArrayView2<'_, f64>,
-    members: Option<impl Iterator<Item = (usize, usize)>>,
-) -> (Vec<usize>, Array2<f64>) {
+/// Mᵢ Wᵢ before division by what the groups count, without its empty rows: which rows, and the rows.
+fn sum_rows(source: ArrayView2<'_, f64>, members: Option<impl Iterator<Item = Member>>) -> (Vec<usize>, Array2<f64>) {
     let Some(members) = members else {
         return ((0..source.nrows()).collect(), source.to_owned());
     };
-    let members: Vec<(usize, usize)> = members.collect();
-    let mut rows: Vec<usize> = members.iter().map(|&(_, group)| group).collect();
+    let members: Vec<Member> = members.filter(|member| member.count > 0.0).collect();
+    let mut rows: Vec<usize> = members.iter().map(|member| member.group).collect();
     rows.sort_unstable();
     rows.dedup();
     let mut summed = Array2::zeros((rows.len(), source.ncols()));
-    for (k, group) in members {
+    for Member { feature, group, count } in members {
         let row = rows.partition_point(|&r| r < group);
-        summed.row_mut(row).scaled_add(1.0, &source.row(k));
+        summed.row_mut(row).scaled_add(count, &source.row(feature));
     }
     (rows, summed)
 }
@@ -329,8 +329,8 @@ fn merge_rows(weights: &Array2<f64>, pieces: &[Piece<'_>], i: usize, width: usiz
             None => target.assign(&rows),
             Some((_, Some(merge))) => general_mat_mul(1.0, &merge.mapv(f64::from), &rows, 0.0, &mut target),
             Some((map, None)) => {
-                for (k, group) in map.members_of(i) {
-                    target.row_mut(group).scaled_add(1.0 / map.sizes[group] as f64, &rows.row(k));
+                for Member { feature, group, count } in map.members_of(i) {
+                    target.row_mut(group).scaled_add(count / map.totals[group], &rows.row(feature));
                 }
             }
         }
@@ -358,7 +358,7 @@ fn unmerge_columns(weights: &Array2<f64>, pieces: &[Piece<'_>], i: usize, width:
                 general_mat_mul(1.0, &from, &unmerge, 0.0, &mut to);
             }
         } else {
-            for (feature, group) in map.members_of(i) {
+            for Member { feature, group, .. } in map.members_of(i) {
                 for position in 0..piece.run {
                     let from = source.index_axis(Axis(1), feature * piece.run + position);
                     let mut to = target.index_axis_mut(Axis(1), group * piece.run + position);

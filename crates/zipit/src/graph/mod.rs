@@ -8,6 +8,7 @@ mod check;
 mod flops;
 mod merge_points;
 mod op;
+mod places;
 mod spaces;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub use merge_points::{MergePoint, Read};
 pub use op::{
     Activation, Call, Combination, Function, Length, Nature, Op, Padding, Param, Reduction, Resampling, Window,
 };
+pub use places::Place;
 pub use spaces::{Blocks, Fixed, Measured, Segment, Space, SpaceId, Spaces};
 
 use serde::{Deserialize, Serialize};

@@ -64,7 +64,7 @@ pub struct DenseMaps {
 /// [`Error::Request`] for a γ that is negative or not finite, or fewer than two models; [`Error::Numbers`] for moments
 /// that are not valid or of a number of features that N does not divide, or a decomposition that does not converge.
 pub fn cca<'a>(observed: impl Into<Observed<'a>>, n_models: usize, gamma: f64) -> Result<DenseMaps> {
-    let Observed { moments, constants } = &observed.into();
+    let Observed { moments, constants, .. } = &observed.into();
     moments.validate("moments")?;
     if !(gamma.is_finite() && gamma >= 0.0) {
         return Err(Error::Request(format!("gamma is {gamma}; it must be a number of at least 0")));

@@ -29,8 +29,7 @@ pub(super) fn cluster(
     let n = rests.len();
     let living: Vec<usize> = (0..n).filter(|&k| !rests[k]).collect();
     let n_resting = n - living.len();
-    let most = (n_resting * n_groups).div_ceil(n).min(n_groups - usize::from(!living.is_empty()));
-    let mut single = carriers(most);
+    let mut single = carriers(most_carriers(n_resting, n, n_groups));
     let left = n_groups - single.len();
     let share = if spread { left } else { left.min((living.len() * n_groups).div_ceil(n)) };
     let mut merges = Vec::new();
@@ -56,6 +55,21 @@ pub(super) fn cluster(
         home = home.min(k);
     }
     Matching::from_merges(n, merges, caps_lifted)
+}
+
+/// The carriers' share of the groups.
+fn most_carriers(n_resting: usize, n: usize, n_groups: usize) -> usize {
+    (n_resting * n_groups).div_ceil(n).min(n_groups - usize::from(n_resting < n))
+}
+
+/// Those that vary, and into how many groups they are clustered where there are 1, 2, …, N·d groups in all.
+pub(super) fn clustered(constants: &Constants) -> (Vec<usize>, Vec<usize>) {
+    let n = constants.n_joint();
+    let living: Vec<usize> = (0..n).filter(|&k| !constants.rests(k)).collect();
+    let n_resting = n - living.len();
+    let left = |n_groups: usize| n_groups - constants.carriers(most_carriers(n_resting, n, n_groups)).len();
+    let n_clusters = (1..=n).map(|n_groups| left(n_groups).min(living.len())).collect();
+    (living, n_clusters)
 }
 
 /// As [`cluster`] of the features themselves.

@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod cca;
+mod curve;
 pub mod debug;
 pub mod identity;
 pub mod kmeans;
@@ -19,7 +20,7 @@ pub mod zip;
 
 use self::linkage::Linkage;
 pub use self::mudsc::Solver;
-use crate::{Error, Moments, Observed, Result};
+use crate::{Error, Observed, Result};
 use living::{Living, cluster_features};
 use ndarray::{Array2, Axis, CowArray, Ix2};
 use serde::{Deserialize, Serialize};
@@ -91,17 +92,20 @@ pub enum Method {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Similarity {
-    /// R: scale and mean do not count ([`Moments::correlation`]).
+    /// R: scale and mean do not count ([`Moments::correlation`](crate::Moments::correlation)).
     #[default]
     Correlation,
-    /// Cov(z): the mean does not count ([`Moments::covariance`]).
+    /// Cov(z): the mean does not count ([`Moments::covariance`](crate::Moments::covariance)).
     Covariance,
-    /// G = E\[zzᵀ\], uncentred ([`Moments::second_moment`]).
+    /// G = E\[zzᵀ\], uncentred ([`Moments::second_moment`](crate::Moments::second_moment)).
     Moments,
+    /// Q: Cov(z) in units of what a change does to the logits ([`Importance::gram`](crate::Importance::gram)). Features
+    /// then count in their groups by that, too.
+    Importance,
 }
 
 impl Similarity {
-    /// All of them, the default first.
+    /// Those that the moments alone tell, the default first.
     pub const ALL: [Self; 3] = [Self::Correlation, Self::Covariance, Self::Moments];
 
     /// What the command line calls it.
@@ -111,6 +115,7 @@ impl Similarity {
             Self::Correlation => "correlation",
             Self::Covariance => "covariance",
             Self::Moments => "moments",
+            Self::Importance => "importance",
         }
     }
 
@@ -120,17 +125,24 @@ impl Similarity {
     /// use zipit::{Moments, matching::Similarity};
     /// // z = (x, 2x) for x = 1, 3.
     /// let m = Moments { count: 2, sum: vec![4.0, 8.0], outer: vec![10.0, 20.0, 40.0] };
-    /// assert_eq!(Similarity::Correlation.gram(&m), ndarray::array![[1.0, 1.0], [1.0, 1.0]]);
-    /// assert_eq!(Similarity::Covariance.gram(&m), ndarray::array![[1.0, 2.0], [2.0, 4.0]]);
-    /// assert_eq!(Similarity::Moments.gram(&m), ndarray::array![[5.0, 10.0], [10.0, 20.0]]);
+    /// assert_eq!(Similarity::Correlation.gram(&m).unwrap(), ndarray::array![[1.0, 1.0], [1.0, 1.0]]);
+    /// assert_eq!(Similarity::Covariance.gram(&m).unwrap(), ndarray::array![[1.0, 2.0], [2.0, 4.0]]);
+    /// assert_eq!(Similarity::Moments.gram(&m).unwrap(), ndarray::array![[5.0, 10.0], [10.0, 20.0]]);
     /// ```
-    #[must_use]
-    pub fn gram(self, moments: &Moments) -> Array2<f64> {
-        match self {
+    ///
+    /// # Errors
+    /// [`Error::Request`] for importance that was not measured.
+    pub fn gram<'a>(self, observed: impl Into<Observed<'a>>) -> Result<Array2<f64>> {
+        let Observed { moments, importance, .. } = observed.into();
+        Ok(match self {
             Self::Correlation => moments.correlation().mapv(f64::from),
             Self::Covariance => moments.covariance(),
             Self::Moments => moments.second_moment(),
-        }
+            Self::Importance => {
+                let unmeasured = || Error::Request("importance was not measured: collect with --importance".into());
+                importance.ok_or_else(unmeasured)?.gram(moments)
+            }
+        })
     }
 }
 
@@ -172,6 +184,12 @@ impl Method {
             | Self::Random { .. }
             | Self::First => false,
         }
+    }
+
+    /// Whether features count in their groups by their importance.
+    #[must_use]
+    pub fn weighs(&self) -> bool {
+        matches!(self, Self::Ward { similarity } | Self::Average { similarity } if *similarity == Similarity::Importance)
     }
 
     /// Checks the parameters.
@@ -298,7 +316,7 @@ pub fn match_features<'a>(
     n_groups: usize,
 ) -> Result<Matching> {
     let observed = observed.into();
-    let Observed { moments, constants } = &observed;
+    let Observed { moments, constants, .. } = &observed;
     method.validate()?;
     moments.validate("moments")?;
     let n_joint = moments.n_joint();
@@ -329,13 +347,8 @@ pub fn match_features<'a>(
     };
     let correlation = || told_apart(constants.correlation(moments), &observed, n_models);
     let linked = |similarity: Similarity, linkage| {
-        let mut gram = similarity.gram(moments);
-        constants.complete(&mut gram);
-        if let Some(tie) = ties(&observed, n_models) {
-            let scale: Vec<f64> = gram.diag().iter().map(|x| x.max(0.0).sqrt()).collect();
-            gram.indexed_iter_mut().for_each(|((i, j), x)| *x -= scale[i] * scale[j] * tie(i, j));
-        }
-        clustered(&|of| linkage::linkage(among(&gram, of).view(), of.n_groups, linkage))
+        let gram = inner_products(similarity, &observed, n_models)?;
+        Ok(clustered(&|of| linkage::linkage(among(&gram, of).view(), of.n_groups, linkage)))
     };
     Ok(match *method {
         Method::Zip { alpha, beta } => {
@@ -344,8 +357,8 @@ pub fn match_features<'a>(
         }
         Method::Permute => permute::permute_onto(pairing(&observed, n_models).view(), n_models, |k| constants.rests(k)),
         Method::Identity => identity::identity(d, n_models),
-        Method::Ward { similarity } => linked(similarity, Linkage::Ward),
-        Method::Average { similarity } => linked(similarity, Linkage::Average),
+        Method::Ward { similarity } => linked(similarity, Linkage::Ward)?,
+        Method::Average { similarity } => linked(similarity, Linkage::Average)?,
         Method::Kmeans { seed } => {
             let r = correlation();
             clustered(&|of| kmeans::kmeans(among(&r, of).view(), of.n_groups, seed))
@@ -363,6 +376,39 @@ pub fn match_features<'a>(
         }
         Method::First => debug::first(pairing(&observed, n_models).view(), n_models),
     })
+}
+
+/// What `ward` on importance loses with 1, 2, …, N·d groups, `[N·d]`: what the best linear reconstruction of the features
+/// from the groups' averages leaves, in the squared logits (`curve.rs`).
+///
+/// # Errors
+/// As [`match_features`]; importance that was not measured.
+pub fn losses<'a>(observed: impl Into<Observed<'a>>, n_models: usize) -> Result<Vec<f64>> {
+    let observed = observed.into();
+    observed.moments.validate("moments")?;
+    let gram = inner_products(Similarity::Importance, &observed, n_models)?;
+    let (living, n_clusters) = living::clustered(&observed.constants);
+    let (Some(importance), false) = (observed.importance, living.is_empty()) else {
+        return Ok(vec![0.0; n_clusters.len()]);
+    };
+    let gram = gram.select(Axis(0), &living).select(Axis(1), &living);
+    let tree = linkage::linkage(gram.view(), 1, Linkage::Ward);
+    let lost = curve::losses(importance, observed.moments, &living, &tree.merges)?;
+    Ok(n_clusters.into_iter().map(|n| n.checked_sub(1).map_or(0.0, |at| lost[at])).collect())
+}
+
+/// What a linkage agglomerates by.
+fn inner_products(similarity: Similarity, observed: &Observed<'_>, n_models: usize) -> Result<Array2<f64>> {
+    let mut gram = similarity.gram(observed.clone())?;
+    // Importance is measured wherever features are read.
+    if similarity != Similarity::Importance {
+        observed.constants.complete(&mut gram);
+    }
+    if let Some(tie) = ties(observed, n_models) {
+        let scale: Vec<f64> = gram.diag().iter().map(|x| x.max(0.0).sqrt()).collect();
+        gram.indexed_iter_mut().for_each(|((i, j), x)| *x -= scale[i] * scale[j] * tie(i, j));
+    }
+    Ok(gram)
 }
 
 /// How much less similar features count that only a norm can tell apart: more than rounding, less than what else matters.
@@ -408,6 +454,7 @@ fn among<'a, T: Copy>(similarity: &'a Array2<T>, of: &Living<'_>) -> CowArray<'a
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::Moments;
 
     fn moments(n: usize) -> Moments {
         let mut m = Moments::zeros(n);

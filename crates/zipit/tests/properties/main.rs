@@ -2,6 +2,7 @@
 
 mod constants;
 mod features;
+mod importance;
 mod kmeans;
 mod linkage;
 mod matching;

@@ -328,6 +328,7 @@ fn plan(d: usize, groups: &[u32]) -> Plan {
         assignment: groups.to_vec(),
         n_groups,
         resting: vec![],
+        weights: None,
         merge: None,
         unmerge: None,
         summary: summary.clone(),

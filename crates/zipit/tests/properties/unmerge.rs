@@ -102,6 +102,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn features_may_count_differently(features in features(), kept in 0.0..=1.0_f64, exponent in -6..3_i32, seed in 0_usize..1000) {
+        let n = features.z.ncols();
+        // From nothing to a thousand.
+        let weights: Vec<f64> = (0..n).map(|k| [0.0, 1e-3, 0.3, 1.0, 1e3][(k * 7 + seed) % 5]).collect();
+        let plain = plan(&features, kept, UnmergeRule::Pinv);
+        let method = Method::Zip { alpha: 0.7, beta: 0.5 };
+        let moments = features.moments();
+        let matching = match_features(&method, &moments, features.n_models, plain.n_groups).unwrap();
+        for rule in [UnmergeRule::Pinv, UnmergeRule::Covariance { ridge: 10_f64.powi(exponent) }] {
+            let of = |weights: Option<&[f64]>| {
+                let nature = zipit::plan::PointNature::default();
+                PointPlan::weighted("point", &matching, weights, &moments, features.n_models, &rule, nature).unwrap()
+            };
+            let point = of(Some(&weights));
+            let plan = Plan { n_models: features.n_models, settings: PlanSettings { method, unmerge: rule }, points: vec![point] };
+            plan.validate().unwrap();
+            let point = &plan.points[0];
+            let (m, u) = (f64s(&point.merge_matrix()), f64s(&point.unmerge_matrix()));
+            let rests = point.rests();
+            for (g, row) in m.rows().into_iter().enumerate() {
+                let members: Vec<usize> = (0..n).filter(|&k| point.assignment[k] as usize == g && !rests[k]).collect();
+                let total: f64 = members.iter().map(|&k| weights[k]).sum();
+                for &k in &members {
+                    let expected = if total > 0.0 { weights[k] / total } else { 1.0 / members.len() as f64 };
+                    prop_assert!((row[k] - expected).abs() < 1e-6, "{} instead of {expected}", row[k]);
+                }
+                prop_assert!((row.sum() - 1.0).abs() < 1e-6);
+            }
+            let off = m.dot(&u) - Array2::<f64>::eye(point.n_groups);
+            prop_assert!(largest(&off) <= 1e-6 * (1.0 + largest(&u)), "M·U is off by {}", largest(&off));
+            let lost = lost_on_samples(&features, &m, &u);
+            let scale = 1.0 + lost;
+            prop_assert!((lost - point.summary.reconstruction_error).abs() < 1e-5 * scale, "{lost} {:?}", point.summary);
+            // What counts the same is averaged as if nobody had counted.
+            prop_assert_eq!(of(Some(&vec![3.0; n])), of(None));
+        }
+    }
+}
+
 #[test]
 fn threads_do_not_change_a_bit() {
     let z = Array2::from_shape_fn((300, 600), |(s, k)| ((s * 31 + k * k * 17 + s * k) % 23) as f32 / 7.0);

@@ -164,7 +164,16 @@ pub fn plan(
                 dead: 0,
                 constant: 0,
             };
-            PointPlan { name: point.name, assignment, n_groups, resting: vec![], merge: None, unmerge: None, summary }
+            PointPlan {
+                name: point.name,
+                assignment,
+                n_groups,
+                resting: vec![],
+                weights: None,
+                merge: None,
+                unmerge: None,
+                summary,
+            }
         })
         .collect();
     Plan { n_models, settings: PlanSettings { method: Method::Identity, unmerge: UnmergeRule::Pinv }, points }

@@ -1,12 +1,16 @@
 //! What `match` decided: for every merged space, which features become one and how they come back.
 
+mod check;
+mod shares;
+
 use crate::graph::MergePoint;
 use crate::matching::identity::identity;
 use crate::matching::{Matching, Method};
-use crate::unmerge::{self, UnmergeRule};
+use crate::unmerge::{self, Merge, UnmergeRule};
 use crate::{Error, Moments, Observed, Result};
 use ndarray::{Array1, Array2, Axis, Slice};
 use serde::{Deserialize, Serialize};
+use shares::{counts, normalised, rests, shares};
 
 /// The maps of one merge point.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,13 +18,16 @@ pub struct PointPlan {
     /// The space, by the value it is measured at.
     pub name: String,
     /// Group of each joint feature, `[N·d]`, numbered 0…d'−1 in the order of each group's lowest feature. It defines
-    /// the merge M ∈ R^{d'×Nd}, row g averages the members of group g that do not rest, unless M is dense.
+    /// the merge M ∈ R^{d'×Nd}, row g averages the members of group g that do not rest, by their `weights`, unless M is dense.
     pub assignment: Vec<u32>,
     /// d'.
     pub n_groups: usize,
     /// The joint features without weight in M, ascending: [constants](crate::constants). No group has only such. Without
     /// a dense unmerge they come back as 0.
     pub resting: Vec<u32>,
+    /// What each joint feature counts in its group, `[N·d]`, where not all count the same: row g of M is this over its sum
+    /// in the group. A feature that counts 0 comes back as its group, as any other.
+    pub weights: Option<Vec<f32>>,
     /// The merge M ∈ R^{d'×Nd} of a method that mixes features (`cca`); the unmerge is dense then, too.
     pub merge: Option<Array2<f32>>,
     /// The unmerge U ∈ R^{Nd×d'} where it is dense; `None` is the indicator of the groups' members with weight, = pinv(M),
@@ -52,8 +59,8 @@ impl From<&MergePoint> for PointNature {
 }
 
 impl PointPlan {
-    /// The maps of the merge point `name`: what `matching` groups of the N·d features that were `observed`, with U by
-    /// `rule`.
+    /// The maps of the merge point `name`: what `matching` groups of the N·d features that were `observed`, averaged, with
+    /// U by `rule`.
     ///
     /// # Errors
     /// [`Error::Numbers`] for moments that are not those the matching was made of, or defective;
@@ -66,7 +73,24 @@ impl PointPlan {
         rule: &UnmergeRule,
         nature: PointNature,
     ) -> Result<Self> {
-        let Observed { moments, constants } = &observed.into();
+        Self::weighted(name, matching, None, observed, n_models, rule, nature)
+    }
+
+    /// As [`new`](Self::new), the features of a group averaged by what they count, `weights` `[N·d]` ≥ 0; those of a
+    /// group in which all count 0, alike.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Numbers`] for weights that are none.
+    pub fn weighted<'a>(
+        name: &str,
+        matching: &Matching,
+        weights: Option<&[f64]>,
+        observed: impl Into<Observed<'a>>,
+        n_models: usize,
+        rule: &UnmergeRule,
+        nature: PointNature,
+    ) -> Result<Self> {
+        let Observed { moments, constants, .. } = &observed.into();
         moments.validate(name)?;
         let n = matching.assignment.len();
         if [moments.n_joint(), constants.n_joint()] != [n; 2] || n_models < 2 || !n.is_multiple_of(n_models) {
@@ -78,7 +102,11 @@ impl PointPlan {
         let second_moment = moments.second_moment();
         let (assignment, n_groups) = (&matching.assignment, matching.n_groups);
         let resting = constants.resting(assignment, n_groups, nature.block_width);
-        let fitted = unmerge::with_resting(rule, &second_moment, assignment, n_groups, nature.block_width, &resting);
+        let weights = weights.map(|own| normalised(own, assignment, n_groups, &resting.features)).transpose();
+        let weights = weights.map_err(|reason| Error::Numbers(format!("`{name}`: {reason}")))?.flatten();
+        let shares = shares(assignment, n_groups, &rests(&resting.features, n), weights.as_deref());
+        let groups = Merge { assignment, n_groups, shares: &shares };
+        let fitted = unmerge::with_resting(rule, &second_moment, groups, nature.block_width, &resting);
         let fitted = fitted.map_err(|error| match error {
             Error::Numbers(reason) => Error::Numbers(format!("`{name}`: {reason}")),
             other => other,
@@ -86,11 +114,12 @@ impl PointPlan {
         let resting: Vec<u32> = resting.features.iter().map(|&k| k as u32).collect();
         let (across, within) = merges_of(matching, &resting, n_models);
         let (dead, constant) = constants.count();
-        let spread = nature.normalised.then(|| spread(&second_moment, nature.centred, assignment, n_groups, n_models));
+        let spread = nature.normalised.then(|| spread(&second_moment, nature.centred, groups, n_models));
         Ok(Self {
             name: name.to_owned(),
             assignment: matching.assignment.clone(),
             n_groups: matching.n_groups,
+            weights,
             merge: None,
             unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
             summary: PointSummary {
@@ -121,7 +150,7 @@ impl PointPlan {
         n_models: usize,
         rule: &UnmergeRule,
     ) -> Result<Self> {
-        let Observed { moments, constants } = &observed.into();
+        let Observed { moments, constants, .. } = &observed.into();
         moments.validate(name)?;
         let (d, n) = merge.dim();
         if n != moments.n_joint() || n != d * n_models || own.dim() != (n, d) {
@@ -134,6 +163,7 @@ impl PointPlan {
             name: name.to_owned(),
             n_groups: d,
             resting: vec![],
+            weights: None,
             merge: Some(merge.mapv(|x| x as f32)),
             unmerge: fitted.matrix.map(|u| u.mapv(|x| x as f32)),
             summary: PointSummary {
@@ -159,6 +189,7 @@ impl PointPlan {
             name: point.name.clone(),
             n_groups: matching.n_groups,
             resting: vec![],
+            weights: None,
             merge: None,
             unmerge: None,
             summary: PointSummary {
@@ -182,18 +213,30 @@ impl PointPlan {
         rests(&self.resting, self.assignment.len())
     }
 
+    /// Each joint feature's entry in M, `[Nd]`, where M is not dense: its part of its group's average, 0 where it rests.
+    #[must_use]
+    pub fn shares(&self) -> Vec<f64> {
+        shares(&self.assignment, self.n_groups, &self.rests(), self.weights.as_deref())
+    }
+
+    /// What each joint feature counts in its group, `[Nd]`, 0 where it rests, and what all members of each group count
+    /// together, `[d']`: M's entries, where it is not dense, are the one over the other.
+    #[must_use]
+    pub fn counts(&self) -> (Vec<f64>, Vec<f64>) {
+        counts(&self.assignment, self.n_groups, &self.rests(), self.weights.as_deref())
+    }
+
     /// M, `[d', Nd]`: dense, or row g averages the members of group g that do not rest.
     #[must_use]
     pub fn merge_matrix(&self) -> Array2<f32> {
         if let Some(merge) = &self.merge {
             return merge.clone();
         }
-        let rests = self.rests();
-        let mut sizes = vec![0.0_f32; self.n_groups];
-        self.assignment.iter().zip(&rests).filter(|(_, rests)| !**rests).for_each(|(&g, _)| sizes[g as usize] += 1.0);
-        Array2::from_shape_fn((self.n_groups, self.assignment.len()), |(g, k)| {
-            if self.assignment[k] as usize == g && !rests[k] { 1.0 / sizes[g] } else { 0.0 }
-        })
+        let mut merge = Array2::zeros((self.n_groups, self.assignment.len()));
+        for ((k, &group), share) in self.assignment.iter().enumerate().zip(self.shares()) {
+            merge[[group as usize, k]] = share as f32;
+        }
+        merge
     }
 
     /// E(z − U M z)² of each joint feature, `[Nd]`, on a second moment G = E\[zzᵀ\] `[Nd, Nd]` that need not be the one
@@ -230,103 +273,11 @@ impl PointPlan {
             u
         })
     }
-
-    fn validate(&self, n_models: usize, rule: &UnmergeRule) -> Result<(), String> {
-        let n = self.assignment.len();
-        if n == 0 || !n.is_multiple_of(n_models) {
-            return Err(format!("{n} features are not those of {n_models} models alike"));
-        }
-        let mut sizes: Vec<usize> = Vec::new();
-        for (k, &group) in self.assignment.iter().enumerate() {
-            let group = group as usize;
-            if group >= self.n_groups {
-                return Err(format!("feature {k} is in group {group} of {}", self.n_groups));
-            }
-            if group > sizes.len() {
-                return Err(format!("feature {k} opens group {group} before group {} has a member", sizes.len()));
-            }
-            if group == sizes.len() {
-                sizes.push(0);
-            }
-            sizes[group] += 1;
-        }
-        if sizes.len() != self.n_groups {
-            return Err(format!("{} groups but only {} have members", self.n_groups, sizes.len()));
-        }
-        if !self.resting.is_sorted_by(|a, b| a < b) {
-            return Err("the features without weight are not in ascending order".to_owned());
-        }
-        for &k in &self.resting {
-            let group = self.assignment.get(k as usize);
-            sizes[*group.ok_or_else(|| format!("feature {k} of {n} has no weight"))? as usize] -= 1;
-        }
-        if let Some(group) = sizes.iter().position(|&size| size == 0) {
-            return Err(format!("no member of group {group} has weight"));
-        }
-        match (&self.merge, &self.unmerge, rule) {
-            (None, None, _) => {}
-            (None, Some(_), UnmergeRule::Pinv) if self.resting.is_empty() => {
-                return Err("a dense unmerge under the rule `pinv`".to_owned());
-            }
-            (None, Some(u), UnmergeRule::Pinv | UnmergeRule::Covariance { .. }) => self.validate_unmerge(u, &sizes)?,
-            (Some(_), None, _) => return Err("a dense merge without a dense unmerge".to_owned()),
-            (Some(_), Some(_), _) if !self.resting.is_empty() => {
-                return Err("a dense merge says itself which features have no weight".to_owned());
-            }
-            (Some(m), Some(u), _) => self.validate_maps(m, u)?,
-        }
-        self.summary.validate(n_models, n, n - self.n_groups - self.resting.len())
-    }
-
-    /// Shapes, finite numbers, and M·U = I to the rounding of the f32 entries.
-    fn validate_maps(&self, m: &Array2<f32>, u: &Array2<f32>) -> Result<(), String> {
-        let (n, d) = (self.assignment.len(), self.n_groups);
-        if m.dim() != (d, n) || u.dim() != (n, d) {
-            return Err(format!(
-                "the maps are {:?} and {:?}, expected {:?} and {:?}",
-                m.dim(),
-                u.dim(),
-                (d, n),
-                (n, d)
-            ));
-        }
-        if m.iter().chain(u).any(|x| !x.is_finite()) {
-            return Err("the maps hold NaN or infinity".to_owned());
-        }
-        let (m, u) = (m.mapv(f64::from), u.mapv(f64::from));
-        let rounding = 1e-6 * m.mapv(f64::abs).dot(&u.mapv(f64::abs));
-        let off = m.dot(&u) - Array2::<f64>::eye(d);
-        if off.iter().zip(&rounding).any(|(x, rounding)| x.abs() > 1e-6 + rounding) {
-            return Err("the unmerge does not undo the merge (M·U is not the unit matrix)".to_owned());
-        }
-        Ok(())
-    }
-
-    /// Shape, finite numbers, and M·U = I to the rounding of U's f32 entries.
-    fn validate_unmerge(&self, u: &Array2<f32>, sizes: &[usize]) -> Result<(), String> {
-        let expected = (self.assignment.len(), self.n_groups);
-        if u.dim() != expected {
-            return Err(format!("the unmerge is {:?}, expected {expected:?}", u.dim()));
-        }
-        if u.iter().any(|x| !x.is_finite()) {
-            return Err("the unmerge holds NaN or infinity".to_owned());
-        }
-        let mut off: Array2<f64> = -Array2::eye(self.n_groups);
-        let weighted = self.assignment.iter().zip(self.rests()).zip(u.rows()).filter(|((_, rests), _)| !rests);
-        for ((&group, _), row) in weighted {
-            let size = sizes[group as usize] as f64;
-            off.row_mut(group as usize).zip_mut_with(&row, |sum, &x| *sum += f64::from(x) / size);
-        }
-        let largest = u.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
-        if off.iter().any(|x| x.abs() > 1e-5 * f64::from(largest)) {
-            return Err("the unmerge does not undo the merge (M·U is not the unit matrix)".to_owned());
-        }
-        Ok(())
-    }
 }
 
 /// See [`PointSummary::spread`]; 1 where nothing spreads. `centred`: about the mean of the features, else about 0.
-fn spread(second_moment: &Array2<f64>, centred: bool, assignment: &[u32], n_groups: usize, n_models: usize) -> f64 {
+fn spread(second_moment: &Array2<f64>, centred: bool, merge: Merge<'_>, n_models: usize) -> f64 {
+    let Merge { assignment, n_groups, shares } = merge;
     let n = assignment.len();
     let d = n / n_models;
     // E var over d features = tr(G)/d − 1ᵀG1/d², their mean square tr(G)/d.
@@ -337,14 +288,9 @@ fn spread(second_moment: &Array2<f64>, centred: bool, assignment: &[u32], n_grou
         .map(|g| g.diag().sum() / d as f64 - mean(g.sum(), d))
         .sum::<f64>()
         / n_models as f64;
-    let mut sizes = vec![0.0; n_groups];
-    for &g in assignment {
-        sizes[g as usize] += 1.0;
-    }
-    let share = |k: usize| 1.0 / sizes[assignment[k] as usize];
     let (mut trace, mut total) = (0.0, 0.0);
     for ((j, k), g) in second_moment.indexed_iter() {
-        let merged = g * share(j) * share(k);
+        let merged = g * shares[j] * shares[k];
         total += merged;
         if assignment[j] == assignment[k] {
             trace += merged;
@@ -370,14 +316,6 @@ fn merges_of(matching: &Matching, resting: &[u32], n_models: usize) -> (usize, V
         lead[i] = lead[i].into_iter().chain(lead[j]).min();
     }
     (across, within)
-}
-
-fn rests(resting: &[u32], n: usize) -> Vec<bool> {
-    let mut rests = vec![false; n];
-    for &k in resting {
-        rests[k as usize] = true;
-    }
-    rests
 }
 
 /// Mean of R over the pairs of features with weight that share a group.
@@ -588,7 +526,8 @@ mod tests {
     fn what_averaging_leaves_is_about_the_mean_or_about_zero() {
         // Four independent features of mean 0.8 and variance 0.36, those of two models averaged.
         let moment = Array2::from_shape_fn((4, 4), |(j, k)| if j == k { 1.0 } else { 0.64 });
-        let left = |centred| spread(&moment, centred, &[0, 1, 0, 1], 2, 2);
+        let merge = Merge { assignment: &[0, 1, 0, 1], n_groups: 2, shares: &[0.5; 4] };
+        let left = |centred| spread(&moment, centred, merge, 2);
         assert!((left(true) - 0.5_f64.sqrt()).abs() < 1e-12, "{}", left(true));
         assert!((left(false) - 0.82_f64.sqrt()).abs() < 1e-12, "{}", left(false));
     }

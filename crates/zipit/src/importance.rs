@@ -1,0 +1,170 @@
+//! What a change of a feature does to the logits: which features matter, and how much.
+//!
+//! For model i and a [`Place`](crate::graph::Place) v of a space, let `y_v` be the features before the activation, `z_v`
+//! those of all models after it, and `g = ∂(r·logitsᵢ)/∂y_v` with r ~ N(0, I), its mean over the classes taken away: of a
+//! random direction among the logits' differences. Then `E ggᵀ = E JᵀPJ`, J the logits' Jacobian and P the projection onto
+//! the differences, and a change δ of `y_v` moves these by `δᵀ E[ggᵀ] δ` in the square. No label is used.
+//!
+//! Summed over places, with the energies `a²_{v,k} = E g_k²`, a mean over images and positions:
+//!
+//! - `Q = Σ_v diag(a_v) Cov(z_v) diag(a_v)`, the inner products of the features as the logits see them;
+//! - `α_k = √Σ_v a²_{v,k}`, what feature k counts in its group's average.
+
+use crate::{Error, Moments, Result};
+use ndarray::{Array2, Axis};
+
+/// What was measured at one place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlaceSums {
+    /// Of `z_v`, N·d features; `None` where that is where the merge point itself is measured.
+    pub joint: Option<Moments>,
+    /// Of g, for each model, d features.
+    pub gradients: Vec<Moments>,
+}
+
+/// What was measured of a merge point, place by place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Importance {
+    /// In the order of the forward pass.
+    pub places: Vec<PlaceSums>,
+}
+
+impl PlaceSums {
+    /// `a²_v`, `[N·d]`: what a change of each feature by 1, at one position, does to the squared logits.
+    fn energies(&self) -> Vec<f64> {
+        let mean = |own: &Moments| own.squares().map(|sum| sum / own.count as f64).collect::<Vec<_>>();
+        self.gradients.iter().flat_map(mean).collect()
+    }
+}
+
+impl Importance {
+    /// Nothing yet: for each place whether it is where the point is measured.
+    #[must_use]
+    pub fn zeros(measured: &[bool], n_models: usize, dim: usize) -> Self {
+        let place = |&measured: &bool| PlaceSums {
+            joint: (!measured).then(|| Moments::zeros(n_models * dim)),
+            gradients: vec![Moments::zeros(dim); n_models],
+        };
+        Self { places: measured.iter().map(place).collect() }
+    }
+
+    /// Adds another shard's.
+    ///
+    /// # Errors
+    /// Other places, or another number of features.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.places.len() != other.places.len() {
+            return Err(Error::Numbers(format!(
+                "importance at {} places cannot be added to that at {}",
+                other.places.len(),
+                self.places.len()
+            )));
+        }
+        for (own, other) in self.places.iter_mut().zip(&other.places) {
+            match (&mut own.joint, &other.joint) {
+                (Some(own), Some(other)) => own.merge(other)?,
+                (None, None) => {}
+                _ => return Err(Error::Numbers("importance of another merge point cannot be added".into())),
+            }
+            if own.gradients.len() != other.gradients.len() {
+                return Err(Error::Numbers("importance of other models cannot be added".into()));
+            }
+            own.gradients.iter_mut().zip(&other.gradients).try_for_each(|(own, other)| own.merge(other))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that there is a place, that there are samples, and that every number is finite.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`], naming `point`.
+    pub fn validate(&self, point: &str) -> Result<()> {
+        if self.places.is_empty() {
+            return Err(Error::Numbers(format!("`{point}`: no importance was measured")));
+        }
+        let all = self.places.iter().flat_map(|place| place.joint.iter().chain(&place.gradients));
+        all.into_iter().try_for_each(|moments| moments.validate(point))
+    }
+
+    /// α, `[N·d]`.
+    #[must_use]
+    pub fn weights(&self) -> Vec<f64> {
+        let mut total: Vec<f64> = Vec::new();
+        for place in &self.places {
+            let energies = place.energies();
+            total.resize(energies.len(), 0.0);
+            total.iter_mut().zip(energies).for_each(|(sum, x)| *sum += x);
+        }
+        total.into_iter().map(f64::sqrt).collect()
+    }
+
+    /// Q, `[N·d, N·d]`; `measured` are the merge point's own moments.
+    ///
+    /// ```
+    /// use zipit::{Moments, importance::{Importance, PlaceSums}};
+    /// // z = (x, x) for x = 1, 3; a change of the first feature moves the logits twice as far.
+    /// let z = Moments { count: 2, sum: vec![4.0, 4.0], outer: vec![10.0, 10.0, 10.0] };
+    /// let g = |square| Moments { count: 2, sum: vec![0.0], outer: vec![square] };
+    /// let place = PlaceSums { joint: None, gradients: vec![g(8.0), g(2.0)] };
+    /// let importance = Importance { places: vec![place] };
+    /// assert_eq!(importance.gram(&z), ndarray::array![[4.0, 2.0], [2.0, 1.0]]);
+    /// assert_eq!(importance.weights(), [2.0, 1.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// When the moments are of another number of features.
+    #[must_use]
+    pub fn gram(&self, measured: &Moments) -> Array2<f64> {
+        let n = measured.n_joint();
+        let mut q = Array2::zeros((n, n));
+        for place in &self.places {
+            let mut covariance = place.joint.as_ref().unwrap_or(measured).covariance();
+            let scale: Vec<f64> = place.energies().into_iter().map(f64::sqrt).collect();
+            assert_eq!(scale.len(), n, "importance of another number of features");
+            for (mut row, own) in covariance.axis_iter_mut(Axis(0)).zip(&scale) {
+                row.iter_mut().zip(&scale).for_each(|(x, other)| *x *= own * other);
+            }
+            q += &covariance;
+        }
+        q
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn moments(x: &[f64]) -> Moments {
+        Moments { count: x.len() as u64, sum: vec![x.iter().sum()], outer: vec![x.iter().map(|x| x * x).sum()] }
+    }
+
+    fn place(first: &[f64], second: &[f64], joint: Option<Moments>) -> PlaceSums {
+        PlaceSums { joint, gradients: vec![moments(first), moments(second)] }
+    }
+
+    #[test]
+    fn places_add_up() {
+        let own = Moments { count: 2, sum: vec![4.0, 4.0], outer: vec![10.0, 10.0, 10.0] };
+        let other = Moments { count: 2, sum: vec![0.0, 0.0], outer: vec![2.0, -2.0, 2.0] };
+        let places = vec![place(&[1.0, 1.0], &[1.0, 1.0], None), place(&[2.0, 0.0], &[0.0, 0.0], Some(other))];
+        let both = Importance { places };
+        let off = both.gram(&own) - ndarray::array![[1.0 + 2.0, 1.0], [1.0, 1.0]];
+        assert!(off.iter().all(|x| x.abs() < 1e-12), "{off}");
+        assert_eq!(both.weights(), [3.0_f64.sqrt(), 1.0]);
+    }
+
+    #[test]
+    fn shards_add_up_and_others_do_not() {
+        let of = |x: &[f64]| Importance { places: vec![place(x, x, None)] };
+        let mut sum = of(&[1.0, 2.0]);
+        sum.merge(&of(&[3.0])).unwrap();
+        assert_eq!(sum, of(&[1.0, 2.0, 3.0]));
+        assert!(sum.validate("relu").is_ok());
+        assert!(sum.merge(&Importance { places: vec![] }).is_err());
+        let elsewhere = Importance { places: vec![place(&[1.0], &[1.0], Some(Moments::zeros(2)))] };
+        assert!(sum.merge(&elsewhere).is_err());
+        assert!(Importance::zeros(&[], 2, 3).validate("relu").unwrap_err().to_string().contains("no importance"));
+        assert!(Importance::zeros(&[true], 2, 3).validate("relu").is_err());
+    }
+}
