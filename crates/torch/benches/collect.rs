@@ -17,9 +17,9 @@ use std::time::Instant;
 use zipit::graph::{ArchSpec, MergePoint, arch::Arch};
 use zipit::images::ImageBatches;
 use zipit::watch::Unwatched;
-use zipit::{Graph, Model, Preprocess, Task};
+use zipit::{Collected, Graph, Importance, Model, Preprocess, Task};
 use zipit_torch::images::InMemory;
-use zipit_torch::{Device, Network, accumulate, device, initialise};
+use zipit_torch::{Device, Network, Probes, accumulate, device, initialise};
 
 const N_IMAGES: usize = 5_000;
 const N_MODELS: u64 = 2;
@@ -52,41 +52,47 @@ fn main() {
     let few = images.slice_axis(Axis(0), ndarray::Slice::from(..N_SCREENED)).to_owned();
     let forward = fastest("forward", &layouts(n_cores, true), |layout| forward(&models, &few, layout));
     let collect = fastest("collect", &layouts(n_cores, false), |layout| measure(&models, &points, &few, layout));
-    let mut taken = [vec![Vec::new(); N_FINALISTS], vec![Vec::new(); N_FINALISTS]];
+    let important =
+        fastest("importance", &layouts(n_cores, false), |layout| measure_importance(&models, &points, &few, layout));
+    let mut taken = [const { Vec::new() }; 3].map(|runs: Vec<Taken>| vec![runs; N_FINALISTS]);
     for _ in 0..N_RUNS {
         for i in 0..N_FINALISTS {
             taken[0][i].push(timed(|| self::forward(&models, &images, forward[i])));
             taken[1][i].push(timed(|| measure(&models, &points, &images, collect[i])));
+            taken[2][i].push(timed(|| measure_importance(&models, &points, &images, important[i])));
         }
     }
-    println!("\n{:<9} {:<40} {:>8} {:>8} {:>9} {:>9}", "", "layout", "wall s", "CPU s", "images/s", "peak MiB");
-    let [forward_best, collect_best] =
-        [("forward", forward, &taken[0]), ("collect", collect, &taken[1])].map(|(name, layouts, runs)| {
-            let best: Vec<Taken> = runs.iter().map(|runs| Taken::best(runs)).collect();
-            let i = (0..N_FINALISTS).min_by(|&a, &b| best[a].wall.total_cmp(&best[b].wall)).unwrap();
-            let (t, layout) = (best[i], layouts[i].to_string());
-            let rate = N_IMAGES as f64 / t.wall;
-            println!("{name:<9} {layout:<40} {:>8.3} {:>8.2} {rate:>9.0} {:>9.0}", t.wall, t.cpu, t.peak_mib);
-            t
-        });
+    println!("\n{:<10} {:<40} {:>8} {:>8} {:>9} {:>9}", "", "layout", "wall s", "CPU s", "images/s", "peak MiB");
+    let sides =
+        [("forward", forward, &taken[0]), ("collect", collect, &taken[1]), ("importance", important, &taken[2])];
+    let [forward_best, collect_best, important_best] = sides.map(|(name, layouts, runs)| {
+        let best: Vec<Taken> = runs.iter().map(|runs| Taken::best(runs)).collect();
+        let i = (0..N_FINALISTS).min_by(|&a, &b| best[a].wall.total_cmp(&best[b].wall)).unwrap();
+        let (t, layout) = (best[i], layouts[i].to_string());
+        let rate = N_IMAGES as f64 / t.wall;
+        println!("{name:<10} {layout:<40} {:>8.3} {:>8.2} {rate:>9.0} {:>9.0}", t.wall, t.cpu, t.peak_mib);
+        t
+    });
     // A round's two sides run next to each other, so that what else the machine does meets both alike.
     let fastest_of = |side: &[Vec<Taken>], round: usize, of: fn(&Taken) -> f64| {
         side.iter().map(|runs| of(&runs[round])).fold(f64::INFINITY, f64::min)
     };
-    let median = |of: fn(&Taken) -> f64| {
-        let ratio = |round| fastest_of(&taken[1], round, of) / fastest_of(&taken[0], round, of);
+    let median = |side: usize, of: fn(&Taken) -> f64| {
+        let ratio = |round| fastest_of(&taken[side], round, of) / fastest_of(&taken[0], round, of);
         let mut ratios: Vec<f64> = (0..N_RUNS).map(ratio).collect();
         ratios.sort_by(f64::total_cmp);
         ratios[N_RUNS / 2]
     };
-    println!(
-        "\ncollect / forward (wanted: at most 1.25): median of {N_RUNS} rounds {:.3} in wall-clock, {:.3} in CPU time; \
-         least times {:.3} and {:.3}",
-        median(|t| t.wall),
-        median(|t| t.cpu),
-        collect_best.wall / forward_best.wall,
-        collect_best.cpu / forward_best.cpu
-    );
+    for (side, name, wanted, best) in [(1, "collect", 1.15, collect_best), (2, "importance", 3.2, important_best)] {
+        println!(
+            "\n{name} / forward (wanted: at most {wanted}): median of {N_RUNS} rounds {:.3} in wall-clock, {:.3} in CPU \
+             time; least times {:.3} and {:.3}",
+            median(side, |t| t.wall),
+            median(side, |t| t.cpu),
+            best.wall / forward_best.wall,
+            best.cpu / forward_best.cpu
+        );
+    }
 }
 
 /// How the work is spread.
@@ -203,6 +209,30 @@ fn measure(models: &[Model], points: &[MergePoint], images: &Array4<f32>, layout
         let networks: Vec<&Network> = networks.iter().collect();
         let mut sums = BTreeMap::new();
         accumulate::moments(&networks, points, &data, 0..data.n_batches(), &mut sums, &Unwatched).unwrap();
+    });
+}
+
+/// The same with what every feature does to the logits: a backward pass through each network.
+fn measure_importance(models: &[Model], points: &[MergePoint], images: &Array4<f32>, layout: Layout) {
+    let data = InMemory::new(images.clone(), layout.batch_size);
+    let graph = &models[0].graph;
+    let mut keep: BTreeSet<String> = points.iter().map(|p| p.name.clone()).collect();
+    let (mut traced, mut sums) = (BTreeSet::new(), Collected::default());
+    for point in points {
+        let places = graph.places(point).unwrap();
+        keep.extend(places.iter().flat_map(|place| [place.read.value.clone(), place.made.value.clone()]));
+        traced.extend(places.iter().map(|place| place.made.value.clone()));
+        let measured: Vec<bool> = places.iter().map(|place| place.is_measured_at(point)).collect();
+        sums.importance.insert(point.name.clone(), Importance::zeros(&measured, models.len(), point.dim));
+    }
+    let probes = Probes::new(0, &models.iter().collect::<Vec<_>>());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(layout.workers).build().unwrap();
+    pool.install(|| {
+        let network = |model| Network::traced(model, &keep, &traced, Device::Cpu).unwrap();
+        let networks: Vec<Network> = models.iter().map(network).collect();
+        let networks: Vec<&Network> = networks.iter().collect();
+        let range = 0..data.n_batches();
+        accumulate::measure(&networks, points, &mut sums, Some(&probes), &data, range, &Unwatched).unwrap();
     });
 }
 
