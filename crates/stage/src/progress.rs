@@ -61,6 +61,12 @@ fn tick(what: &str, unit: &str, bar: &ProgressBar, over: &Receiver<()>) {
     }
 }
 
+/// The time that is left, where it can be told: after a long silence it is estimated in ages.
+fn eta(left: Duration) -> String {
+    const MOST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    if left > MOST { "unknown".to_owned() } else { HumanDuration(left).to_string() }
+}
+
 /// `collect 1200/5000 images, 140.2 images/s, ETA 27 seconds`
 fn line(what: &str, unit: &str, bar: &ProgressBar) -> String {
     let note = bar.message();
@@ -69,7 +75,7 @@ fn line(what: &str, unit: &str, bar: &ProgressBar) -> String {
         bar.position(),
         bar.length().unwrap_or(0),
         bar.per_sec(),
-        HumanDuration(bar.eta()),
+        eta(bar.eta()),
         if note.is_empty() { "" } else { ", " },
     )
 }
@@ -107,6 +113,12 @@ mod tests {
         let line = line("collect", "images", &progress.bar);
         assert!(line.starts_with("collect 20/50 images, "), "{line}");
         assert!(line.contains("ETA") && line.ends_with("loss 0.5"), "{line}");
+    }
+
+    #[test]
+    fn what_takes_ages_is_not_known() {
+        assert_eq!(eta(Duration::from_secs(90)), HumanDuration(Duration::from_secs(90)).to_string());
+        assert_eq!(eta(Duration::from_secs(u64::MAX)), "unknown");
     }
 
     #[test]

@@ -71,6 +71,31 @@ impl fmt::Display for Device {
     }
 }
 
+/// Whether LibTorch has fast kernels for bf16 there: on a processor oneDNN's need AVX-512, and without them a convolution
+/// takes many times as long as in f32.
+#[must_use]
+pub fn multiplies_bf16(device: Device) -> bool {
+    match device {
+        Device::Cuda(_) => true,
+        Device::Cpu => processor_multiplies_bf16(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn processor_multiplies_bf16() -> bool {
+    is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn processor_multiplies_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn processor_multiplies_bf16() -> bool {
+    false
+}
+
 /// Version of the LibTorch this build was compiled against (`2.11.0`, `2.11.0+cu130`), or `unknown`.
 #[must_use]
 pub fn libtorch_version() -> &'static str {

@@ -13,7 +13,7 @@ use zipit_artifact::model;
 use zipit_stage::Stage;
 use zipit_stage::images::open_dataset;
 use zipit_stage::provenance::data_input;
-use zipit_torch::device::{libtorch_version, set_intra_op_threads};
+use zipit_torch::device::{libtorch_version, multiplies_bf16, set_intra_op_threads};
 use zipit_torch::images::LabelledImages;
 use zipit_torch::train::{Autocast, TrainSettings, TrainState, Trainer};
 
@@ -43,6 +43,11 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         autocast: if args.bf16 { Autocast::Bf16 } else { Autocast::Off },
         ..TrainSettings::default()
     };
+    if args.bf16 && !multiplies_bf16(args.device) {
+        tracing::warn!(
+            "this processor has no fast multiplication in bf16 (AVX-512): without --bf16 it is many times faster"
+        );
+    }
     let n_images = images.labels().len();
     let cost = graph.cost()?;
     let told = format!(

@@ -12,6 +12,7 @@
 
 use crate::cholesky::Cholesky;
 use crate::importance::PlaceSums;
+use crate::watch::Watch;
 use crate::{Error, Importance, Moments, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice, linalg::general_mat_mul};
 use rayon::prelude::*;
@@ -27,17 +28,18 @@ const ROWS: usize = 128;
 /// by their places there, each of two groups by their lowest; `measured` are the merge point's own moments.
 ///
 /// # Errors
-/// [`Error::Numbers`] for moments that are none.
+/// [`Error::Numbers`] for moments that are none; [`Error::Interrupted`].
 pub(super) fn losses(
     importance: &Importance,
     measured: &Moments,
     features: &[usize],
     merges: &[(u32, u32)],
+    watch: &dyn Watch,
 ) -> Result<Vec<f64>> {
     let weights = importance.weights();
     let mut total = vec![0.0; features.len()];
     for place in &importance.places {
-        let of = at_place(place, measured, features, merges, &weights, BLOCK)?;
+        let of = at_place(place, measured, (features, &weights), merges, BLOCK, watch)?;
         total.iter_mut().zip(of).for_each(|(sum, loss)| *sum += loss);
     }
     Ok(total)
@@ -46,10 +48,10 @@ pub(super) fn losses(
 fn at_place(
     place: &PlaceSums,
     measured: &Moments,
-    features: &[usize],
+    (features, weights): (&[usize], &[f64]),
     merges: &[(u32, u32)],
-    weights: &[f64],
     block: usize,
+    watch: &dyn Watch,
 ) -> Result<Vec<f64>> {
     let n = features.len();
     let c = place.joint.as_ref().unwrap_or(measured).second_moment();
@@ -61,6 +63,9 @@ fn at_place(
     let mut lost = vec![0.0; n];
     let mut sum = 0.0;
     for (step, &(i, j)) in merges.iter().enumerate() {
+        if watch.interrupted() {
+            return Err(Error::Interrupted);
+        }
         let (i, j) = (i as usize, j as usize);
         let (a, b) = if counts[i] + counts[j] > 0.0 { (counts[i], counts[j]) } else { (sizes[i], sizes[j]) };
         sum += left.merge((i, a), (j, b)).map_or(0.0, |q| metric.of(&q));
@@ -168,6 +173,7 @@ impl Metric {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::watch::Unwatched;
 
     #[test]
     fn what_is_taken_off_late_is_taken_off() {
@@ -190,7 +196,7 @@ mod tests {
         }
         assert_eq!(merges.len(), n - 1);
         let measured = moments(&x);
-        let lost = |block| at_place(&place, &measured, &features, &merges, &weights, block).unwrap();
+        let lost = |block| at_place(&place, &measured, (&features, &weights), &merges, block, &Unwatched).unwrap();
         let (late, at_once) = (lost(BLOCK), lost(1));
         assert!(at_once[0] > at_once[n / 2] && at_once[n / 2] > 0.0);
         for (late, now) in late.iter().zip(&at_once) {

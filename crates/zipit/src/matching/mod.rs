@@ -20,6 +20,7 @@ pub mod zip;
 
 use self::linkage::Linkage;
 pub use self::mudsc::Solver;
+use crate::watch::Watch;
 use crate::{Error, Observed, Result};
 use living::{Living, cluster_features};
 use ndarray::{Array2, Axis, CowArray, Ix2};
@@ -382,8 +383,8 @@ pub fn match_features<'a>(
 /// from the groups' averages leaves, in the squared logits (`curve.rs`).
 ///
 /// # Errors
-/// As [`match_features`]; importance that was not measured.
-pub fn losses<'a>(observed: impl Into<Observed<'a>>, n_models: usize) -> Result<Vec<f64>> {
+/// As [`match_features`]; importance that was not measured; [`Error::Interrupted`].
+pub fn losses<'a>(observed: impl Into<Observed<'a>>, n_models: usize, watch: &dyn Watch) -> Result<Vec<f64>> {
     let observed = observed.into();
     observed.moments.validate("moments")?;
     let gram = inner_products(Similarity::Importance, &observed, n_models)?;
@@ -393,7 +394,7 @@ pub fn losses<'a>(observed: impl Into<Observed<'a>>, n_models: usize) -> Result<
     };
     let gram = gram.select(Axis(0), &living).select(Axis(1), &living);
     let tree = linkage::linkage(gram.view(), 1, Linkage::Ward);
-    let lost = curve::losses(importance, observed.moments, &living, &tree.merges)?;
+    let lost = curve::losses(importance, observed.moments, &living, &tree.merges, watch)?;
     Ok(n_clusters.into_iter().map(|n| n.checked_sub(1).map_or(0.0, |at| lost[at])).collect())
 }
 

@@ -8,6 +8,7 @@ use zipit::importance::{Importance, PlaceSums};
 use zipit::matching::{Method, Similarity, losses, match_features};
 use zipit::plan::{PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
+use zipit::watch::Unwatched;
 use zipit::{Constants, Moments, Observed};
 
 const METHOD: Method = Method::Ward { similarity: Similarity::Importance };
@@ -56,7 +57,7 @@ proptest! {
         // All features take part: what is constant is another matter.
         let constants = Constants::none(n);
         let observed = Observed { importance: Some(&importance), ..(&moments, &constants).into() };
-        let said = losses(observed.clone(), n_models).unwrap();
+        let said = losses(observed.clone(), n_models, &Unwatched).unwrap();
         let mut c = moments.second_moment();
         let mean = c.diag().mean().unwrap();
         let load = if mean > 0.0 { 1e-3 * mean } else { 1.0 };
