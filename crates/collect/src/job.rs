@@ -45,11 +45,12 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     // Folding BatchNorm into its convolution changes no value that is observed.
     let mut observed: BTreeSet<String> =
         points.iter().map(|p| p.measured.value.clone()).chain(read.iter().cloned()).collect();
-    let probes = args.importance.then(|| Probes::new(args.probe_seed.unwrap_or(0), &models));
+    let seed = args.importance.then(|| args.probe_seed.unwrap_or(0));
+    let probes = seed.map(|seed| Probes::new(seed, &models));
     let places = if args.importance { places(graph, &points)? } else { BTreeMap::new() };
     let at = || places.values().flatten();
-    let traced: BTreeSet<String> = at().map(|(place, _)| place.made.value.clone()).collect();
-    observed.extend(at().flat_map(|(place, _)| [place.read.value.clone(), place.made.value.clone()]));
+    let traced: BTreeSet<String> = at().map(|place| place.made.value.clone()).collect();
+    observed.extend(at().map(|place| place.read.value.clone()).chain(traced.clone()));
     let gram = args.gram.map(Gram::kind);
     let layers = if gram.is_some() { layers(&models, &observed)? } else { vec![] };
     if args.common.dry_run {
@@ -78,7 +79,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         points: points.iter().map(|p| (p.name.clone(), p.dim)).collect(),
         layers,
         gram,
-        probes: args.importance.then(|| args.probe_seed.unwrap_or(0)),
+        probes: seed,
         n_images: batches.n_images() as u64,
         batch_size,
         shard: args.shard,
@@ -161,14 +162,9 @@ fn read_by_all(args: &Args, models: &[&Model]) -> anyhow::Result<Vec<String>> {
     Ok(first)
 }
 
-/// The places of every merge point, each with whether the point is measured there.
-fn places(graph: &Graph, points: &[MergePoint]) -> anyhow::Result<BTreeMap<String, Vec<(Place, bool)>>> {
-    let of = |point: &MergePoint| {
-        let places = graph.places(point)?;
-        let known = places.into_iter().map(|place| (place.clone(), place.is_measured_at(point))).collect();
-        Ok((point.name.clone(), known))
-    };
-    points.iter().map(of).collect()
+/// The places of every merge point.
+fn places(graph: &Graph, points: &[MergePoint]) -> anyhow::Result<BTreeMap<String, Vec<Place>>> {
+    points.iter().map(|point| Ok((point.name.clone(), graph.places(point)?))).collect()
 }
 
 /// Nothing measured yet.
@@ -177,14 +173,11 @@ fn nothing(
     points: &[MergePoint],
     values: &[String],
     (layers, gram): (&[(String, usize)], Option<GramKind>),
-    places: &BTreeMap<String, Vec<(Place, bool)>>,
+    places: &BTreeMap<String, Vec<Place>>,
 ) -> anyhow::Result<Collected> {
     let (n, shapes) = (models.len(), models[0].graph.shapes()?);
     let zeros = |f: usize| gram.map(|gram| gram.zeros(n, f));
-    let unimportant = |p: &MergePoint| {
-        let measured: Vec<bool> = places.get(&p.name)?.iter().map(|(_, measured)| *measured).collect();
-        Some((p.name.clone(), Importance::zeros(&measured, n, p.dim)))
-    };
+    let unimportant = |p: &MergePoint| Some((p.name.clone(), Importance::zeros(places.get(&p.name)?, n, p.dim)));
     Ok(Collected {
         importance: points.iter().filter_map(unimportant).collect(),
         moments: points.iter().map(|p| (p.name.clone(), Moments::zeros(n * p.dim))).collect(),

@@ -222,8 +222,7 @@ fn measure_importance(models: &[Model], points: &[MergePoint], images: &Array4<f
         let places = graph.places(point).unwrap();
         keep.extend(places.iter().flat_map(|place| [place.read.value.clone(), place.made.value.clone()]));
         traced.extend(places.iter().map(|place| place.made.value.clone()));
-        let measured: Vec<bool> = places.iter().map(|place| place.is_measured_at(point)).collect();
-        sums.importance.insert(point.name.clone(), Importance::zeros(&measured, models.len(), point.dim));
+        sums.importance.insert(point.name.clone(), Importance::zeros(&places, models.len(), point.dim));
     }
     let probes = Probes::new(0, &models.iter().collect::<Vec<_>>());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(layout.workers).build().unwrap();

@@ -116,9 +116,7 @@ pub fn measure(
                 .map(|(i, samples)| Products::of(samples, stop.name, i * together, batch))
                 .collect::<Result<_>>()?;
             drop(samples);
-            sums.hand_in(batch, products, &failure, |moments: &mut Vec<&mut Moments>, products| {
-                moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
-            });
+            sums.hand_in(batch, products, &failure, add_all);
         }
         for (i, (run, ranges)) in runs.iter_mut().enumerate() {
             advance(run, i, seen.last().map_or(0, |seen| seen.at[i]), &seen, ranges)?;
@@ -135,13 +133,16 @@ pub fn measure(
             let runs = runs.into_iter().map(|(run, _)| run).collect();
             let found = gradients(networks, runs, probes, &made_at, (&images, batch))?;
             for (sums, products) in by_logits.iter().zip(found) {
-                sums.hand_in(batch, products, &failure, |moments: &mut Vec<&mut Moments>, products| {
-                    moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
-                });
+                sums.hand_in(batch, products, &failure, add_all);
             }
         }
         Ok(images.shape()[0] as u64)
     })
+}
+
+/// Adds a batch's products to the sums that they belong to.
+fn add_all(moments: &mut Vec<&mut Moments>, products: Vec<Products>) {
+    moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
 }
 
 /// What is summed up at a stop.

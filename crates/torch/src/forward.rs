@@ -70,6 +70,9 @@ impl Network {
     /// As [`folded`](Self::folded).
     pub fn traced(model: &Model, keep: &BTreeSet<String>, traced: &BTreeSet<String>, device: Device) -> Result<Self> {
         let network = Self::folded(model, keep, device)?;
+        if traced.is_empty() {
+            return Ok(network);
+        }
         let schedule = Arc::new(Schedule::new(&network.graph, traced)?);
         let nodes = network.graph.nodes.iter().enumerate();
         let numbers = nodes.filter(|(_, node)| traced.contains(&node.name)).map(|(i, _)| i + 1).collect();

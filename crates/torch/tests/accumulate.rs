@@ -307,15 +307,9 @@ fn ranges_are_those_of_the_values_for_any_threads_and_parts() {
 /// Importance at all points of the models' first images.
 fn important(models: &[Model], batches: &dyn ImageBatches, range: Range<usize>, into: Option<Collected>) -> Collected {
     let points = points(&models[0]);
-    let places: Vec<Vec<(Place, bool)>> = points
-        .iter()
-        .map(|point| {
-            let places = models[0].graph.places(point).unwrap();
-            places.into_iter().map(|place| (place.clone(), place.is_measured_at(point))).collect()
-        })
-        .collect();
-    let made: BTreeSet<String> = places.iter().flatten().map(|(place, _)| place.made.value.clone()).collect();
-    let read = places.iter().flatten().map(|(place, _)| place.read.value.clone());
+    let places: Vec<Vec<Place>> = points.iter().map(|point| models[0].graph.places(point).unwrap()).collect();
+    let made: BTreeSet<String> = places.iter().flatten().map(|place| place.made.value.clone()).collect();
+    let read = places.iter().flatten().map(|place| place.read.value.clone());
     let keep: BTreeSet<String> = points.iter().map(|p| p.name.clone()).chain(read).chain(made.clone()).collect();
     let networks: Vec<Network> =
         models.iter().map(|m| Network::traced(m, &keep, &made, Device::Cpu).unwrap()).collect();
@@ -325,10 +319,7 @@ fn important(models: &[Model], batches: &dyn ImageBatches, range: Range<usize>, 
         importance: points
             .iter()
             .zip(&places)
-            .map(|(point, places)| {
-                let measured: Vec<bool> = places.iter().map(|(_, measured)| *measured).collect();
-                (point.name.clone(), Importance::zeros(&measured, models.len(), point.dim))
-            })
+            .map(|(point, places)| (point.name.clone(), Importance::zeros(places, models.len(), point.dim)))
             .collect(),
         ..Collected::default()
     };

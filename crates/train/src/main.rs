@@ -75,8 +75,7 @@ struct Args {
     #[arg(long, default_value_t = 2)]
     shift: usize,
     /// Convolutions and linear layers compute in bf16, all else in f32 (PyTorch's autocast): about twice as fast
-    /// where the processor has AVX-512, many times slower where it has not
-    /// on CPUs that have AMX
+    /// on CPUs that have AMX, many times slower on those without AVX-512
     #[arg(long)]
     bf16: bool,
     /// Seed of the initialisation, the order of the images and the augmentation

@@ -10,6 +10,7 @@
 //! - `Q = Σ_v diag(a_v) Cov(z_v) diag(a_v)`, the inner products of the features as the logits see them;
 //! - `α_k = √Σ_v a²_{v,k}`, what feature k counts in its group's average.
 
+use crate::graph::Place;
 use crate::{Error, Moments, Result};
 use ndarray::{Array2, Axis};
 
@@ -38,14 +39,14 @@ impl PlaceSums {
 }
 
 impl Importance {
-    /// Nothing yet: for each place whether it is where the point is measured.
+    /// Nothing yet, at the places of a point of `dim` features in each model.
     #[must_use]
-    pub fn zeros(measured: &[bool], n_models: usize, dim: usize) -> Self {
-        let place = |&measured: &bool| PlaceSums {
-            joint: (!measured).then(|| Moments::zeros(n_models * dim)),
+    pub fn zeros(places: &[Place], n_models: usize, dim: usize) -> Self {
+        let place = |place: &Place| PlaceSums {
+            joint: (!place.measured).then(|| Moments::zeros(n_models * dim)),
             gradients: vec![Moments::zeros(dim); n_models],
         };
-        Self { places: measured.iter().map(place).collect() }
+        Self { places: places.iter().map(place).collect() }
     }
 
     /// Adds another shard's.
@@ -165,6 +166,7 @@ mod tests {
         let elsewhere = Importance { places: vec![place(&[1.0], &[1.0], Some(Moments::zeros(2)))] };
         assert!(sum.merge(&elsewhere).is_err());
         assert!(Importance::zeros(&[], 2, 3).validate("relu").unwrap_err().to_string().contains("no importance"));
-        assert!(Importance::zeros(&[true], 2, 3).validate("relu").is_err());
+        let zeros = Importance { places: vec![place(&[], &[], None)] };
+        assert!(zeros.validate("relu").unwrap_err().to_string().contains("no samples"));
     }
 }

@@ -92,7 +92,7 @@ pub fn collection(
     let mut products = points.iter().map(|point| product(n * point.dim)).max().unwrap_or(0);
     for point in points.iter().filter(|_| importance) {
         for place in graph.places(point)? {
-            let joint = if place.is_measured_at(point) { 0 } else { packed(n * point.dim) };
+            let joint = if place.measured { 0 } else { packed(n * point.dim) };
             moments += joint + n * packed(point.dim);
         }
     }

@@ -215,12 +215,12 @@ impl StatsHeader {
             return Err(format!("`{name}`: importance at {} places, expected {}", found.places.len(), places.len()));
         }
         found.validate(name).map_err(|e| e.to_string())?;
-        for (sums, (place, measured)) in found.places.iter().zip(&places) {
+        for (sums, place) in found.places.iter().zip(&places) {
             let count = |value: &str| -> u64 {
                 shapes[value][1..].iter().fold(self.n_images, |count, &n| count.saturating_mul(n as u64))
             };
             let joint = sums.joint.as_ref().map(|moments| (moments.n_joint(), moments.count));
-            let expected = (!measured).then(|| (self.n_models() * d, count(&place.read.value)));
+            let expected = (!place.measured).then(|| (self.n_models() * d, count(&place.read.value)));
             let own: Vec<(usize, u64)> = sums.gradients.iter().map(|g| (g.n_joint(), g.count)).collect();
             if joint != expected || own != vec![(d, count(&place.made.value)); self.n_models()] {
                 return Err(format!("`{name}`: importance at `{}` is of other features or samples", place.read.value));
@@ -229,14 +229,13 @@ impl StatsHeader {
         Ok(())
     }
 
-    /// The places of a merge point, each with whether the point is measured there.
-    pub(super) fn places(&self, name: &str) -> Result<Vec<(Place, bool)>, String> {
+    /// The places of a merge point.
+    pub(super) fn places(&self, name: &str) -> Result<Vec<Place>, String> {
         let spaces = self.graph.spaces().map_err(|e| e.to_string())?;
         let points = self.graph.merge_points(&spaces);
         let point = points.iter().find(|point| point.name == name);
         let point = point.ok_or_else(|| format!("it has no merge point `{name}`"))?;
-        let places = self.graph.places(point).map_err(|e| e.to_string())?;
-        Ok(places.into_iter().map(|place| (place.clone(), place.is_measured_at(point))).collect())
+        self.graph.places(point).map_err(|e| e.to_string())
     }
 
     /// Checks the ranges of one value: a finite one of every feature of every model.

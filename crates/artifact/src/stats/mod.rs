@@ -325,8 +325,8 @@ impl StatsReader {
 
     fn read_importance(&self, name: &str) -> Result<Importance, String> {
         let (n, d) = (self.header.n_models(), self.header.dim(name)?);
-        let place = |(k, (_, measured)): (usize, (Place, bool))| {
-            let joint = (!measured).then(|| self.read_moments(&layout::joint(name, k), n, d)).transpose()?;
+        let place = |(k, place): (usize, Place)| {
+            let joint = (!place.measured).then(|| self.read_moments(&layout::joint(name, k), n, d)).transpose()?;
             let gradients = (0..n).map(|i| self.read_moments(&layout::gradients(name, k, i), 1, d));
             Ok(PlaceSums { joint, gradients: gradients.collect::<Result<_, String>>()? })
         };

@@ -120,13 +120,18 @@ impl Graph {
 
 /// How many of an op's inputs, from the first, it reads other than feature by feature.
 fn n_mixed(op: &Op) -> usize {
+    n_read(op).max(usize::from(op.normalises_samples()))
+}
+
+/// How many of them it reads with weights, compares, or hands to what is not followed. A norm is no layer: what reads its
+/// output is.
+pub(super) fn n_read(op: &Op) -> usize {
     match op.nature() {
         Nature::Mixing => 1,
         // Queries and keys; the values' features stay what they are.
         Nature::Attending => 2,
         // Whatever a call makes of its numbers.
         Nature::Carrying => usize::MAX,
-        Nature::Opening => 0,
-        Nature::Keeping | Nature::Tying | Nature::Arranging => usize::from(op.normalises_samples()),
+        Nature::Keeping | Nature::Tying | Nature::Arranging | Nature::Opening => 0,
     }
 }

@@ -1,6 +1,7 @@
 //! Where features do what they do: every value of a space that a layer reads, before pooling, and what its activation
 //! takes.
 
+use super::merge_points::n_read;
 use super::{Graph, Measured, MergePoint, Nature, Node, Op};
 use crate::Result;
 use std::collections::BTreeSet;
@@ -12,14 +13,8 @@ pub struct Place {
     pub read: Measured,
     /// The same features before the activation, where a change is what a layer makes; `read`'s where there is none.
     pub made: Measured,
-}
-
-impl Place {
-    /// Whether this is where the point is measured.
-    #[must_use]
-    pub fn is_measured_at(&self, point: &MergePoint) -> bool {
-        self.read == point.measured
-    }
+    /// Whether the point itself is measured at `read`.
+    pub measured: bool,
 }
 
 impl Graph {
@@ -52,7 +47,8 @@ impl Graph {
             while let Some(before) = self.node(made).filter(|node| activates(&node.op)).and_then(kept) {
                 made = before;
             }
-            let place = Place { read: of(value), made: of(made) };
+            let read = of(value);
+            let place = Place { measured: read == point.measured, read, made: of(made) };
             if found.iter().all(|(_, other)| *other != place) {
                 found.push((order, place));
             }
@@ -60,20 +56,10 @@ impl Graph {
         found.sort_by_key(|(order, _)| *order);
         let mut places: Vec<Place> = found.into_iter().map(|(_, place)| place).collect();
         if places.is_empty() {
-            places.push(Place { read: point.measured.clone(), made: point.measured.clone() });
+            let [read, made] = [&point.measured; 2].map(Clone::clone);
+            places.push(Place { read, made, measured: true });
         }
         Ok(places)
-    }
-}
-
-/// How many of an op's inputs, from the first, it reads with weights, compares, or hands to what is not followed. A norm is
-/// no layer: what reads its output is.
-fn n_read(op: &Op) -> usize {
-    match op.nature() {
-        Nature::Mixing => 1,
-        Nature::Attending => 2,
-        Nature::Carrying => usize::MAX,
-        Nature::Keeping | Nature::Tying | Nature::Arranging | Nature::Opening => 0,
     }
 }
 
