@@ -1,6 +1,6 @@
 //! What a change of a feature does to the logits: which features matter, and how much.
 //!
-//! For model i and a [`Place`](crate::graph::Place) v of a space, let `y_v` be the features before the activation, `z_v`
+//! For model i and a [`Place`] v of a space, let `y_v` be the features before the activation, `z_v`
 //! those of all models after it, and `g = ∂(r·logitsᵢ)/∂y_v` with r ~ N(0, I), its mean over the classes taken away: of a
 //! random direction among the logits' differences. Then `E ggᵀ = E JᵀPJ`, J the logits' Jacobian and P the projection onto
 //! the differences, and a change δ of `y_v` moves these by `δᵀ E[ggᵀ] δ` in the square. No label is used.
