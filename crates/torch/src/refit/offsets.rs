@@ -10,13 +10,16 @@
 //! made of the sums over images at every position.
 
 use crate::Result;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 use zipit::graph::Op;
 
-/// Positions that are summed in f32 before they are added in f64.
-const POSITIONS: i64 = 2048;
+/// Positions that are summed in f32 before they are added in f64: the longer a sum in f32, the more of it is rounding, on
+/// processors with short vectors above all.
+const POSITIONS: i64 = 256;
+/// Numbers that such sums of one kind may take before they are added.
+const NUMBERS: i64 = 1 << 18;
 // What sums cost, in multiply-adds, so that the cheaper way was never more than a tenth slower on twenty layers of known
 // networks (`make bench` has some of them).
 /// A product of matrices, beside its own, per image.
@@ -475,37 +478,29 @@ impl Offsets {
     /// Σ over rows n of a(n)·b(n + offset)ᵀ, `[G, a, b]`, in f64.
     fn summed(&self, of: &[(&Tensor, &Tensor, i64)], rows: Range<i64>) -> Result<Vec<Tensor>> {
         let g = self.groups as i64;
-        let shape = |(a, b, _): &(&Tensor, &Tensor, i64)| [g, a.size()[1] / g, b.size()[1] / g];
-        let mut sums: Vec<Option<Tensor>> = of.iter().map(|_| None).collect();
-        let shapes: BTreeSet<[i64; 3]> = of.iter().map(shape).collect();
-        for size in shapes {
-            // Products of one shape stand in one tensor, to be added in one go.
-            let own: Vec<usize> = (0..of.len()).filter(|&i| shape(&of[i]) == size).collect();
-            let all = [own.len() as i64, size[0], size[1], size[2]];
-            let device = of[own[0]].0.device();
-            let (mut sum, part) =
-                (Tensor::f_zeros(all, (Kind::Double, device))?, Tensor::f_zeros(all, (Kind::Float, device))?);
-            let parts = (0..all[0]).map(|i| part.f_get(i)).collect::<Result<Vec<_>, _>>()?;
-            let flat = parts.iter().map(|part| part.f_view([-1, size[2]])).collect::<Result<Vec<_>, _>>()?;
-            for from in rows.clone().step_by(POSITIONS as usize) {
-                let n = POSITIONS.min(rows.end - from);
-                for (i, &at) in own.iter().enumerate() {
-                    let (a, b, offset) = of[at];
-                    let (a, b) = (a.f_narrow(0, from, n)?, b.f_narrow(0, from + offset, n)?);
-                    if g == 1 {
-                        let _ = a.f_tr()?.f_mm_out(&flat[i], &b)?;
-                    } else {
-                        let split = |x: Tensor| x.f_unflatten(1, [g, -1]);
-                        let _ = split(a)?.f_permute([1, 2, 0])?.f_bmm_out(&parts[i], &split(b)?.f_transpose(0, 1)?)?;
-                    }
-                }
-                let _ = sum.f_add_(&part)?;
+        let sum = |&(a, b, offset): &(&Tensor, &Tensor, i64)| {
+            let size = [g, a.size()[1] / g, b.size()[1] / g];
+            let mut sum = Tensor::f_zeros(size, (Kind::Double, a.device()))?;
+            // Narrow products cost their calls: many are made in one.
+            let at_once = if g == 1 { POSITIONS * (NUMBERS / (size[1] * size[2])).max(1) } else { POSITIONS };
+            let mut from = rows.start;
+            while from < rows.end {
+                let left = rows.end - from;
+                let n = if left < POSITIONS { left } else { at_once.min(left / POSITIONS * POSITIONS) };
+                let (a, b) = (a.f_narrow(0, from, n)?, b.f_narrow(0, from + offset, n)?);
+                let _ = sum.f_add_(&if g == 1 {
+                    let parts = |x: Tensor, c: i64| x.f_view([-1, POSITIONS.min(n), c]);
+                    let products = parts(a, size[1])?.f_transpose(1, 2)?.f_bmm(&parts(b, size[2])?)?;
+                    products.f_sum_dim_intlist(0, false, Kind::Float)?
+                } else {
+                    let split = |x: Tensor| x.f_unflatten(1, [g, -1]);
+                    split(a)?.f_permute([1, 2, 0])?.f_bmm(&split(b)?.f_transpose(0, 1)?)?
+                })?;
+                from += n;
             }
-            for (i, &at) in own.iter().enumerate() {
-                sums[at] = Some(sum.f_get(i as i64)?);
-            }
-        }
-        Ok(sums.into_iter().flatten().collect())
+            Ok(sum)
+        };
+        of.iter().map(sum).collect()
     }
 }
 

@@ -397,6 +397,7 @@ mod tests {
     /// it, rows that no tap reads, groups.
     #[test]
     fn sums_by_offsets_are_those_of_the_patches() {
+        tch::manual_seed(1);
         let windows = [
             ([3, 3], [1, 1], [1, 1], [1, 1]),
             ([3, 3], [2, 2], [1, 1], [1, 1]),
@@ -430,6 +431,7 @@ mod tests {
     /// A block's last convolution and its shortcut; both with strides, of other channels and sizes.
     #[test]
     fn layers_side_by_side_are_summed_up_by_offsets() {
+        tch::manual_seed(2);
         let random = |size: [i64; 4]| Tensor::randn(size, (Kind::Float, tch::Device::Cpu)) + 0.5;
         let cases = [
             ([(4, 3, 1, 1), (2, 1, 2, 0)], [[3, 4, 5, 5], [3, 2, 10, 10]]),
