@@ -3,7 +3,6 @@
 use anyhow::{Context, ensure};
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit::apply::apply;
 use zipit::graph::Cost;
 use zipit_artifact::model::{self, ModelFile};
@@ -33,7 +32,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

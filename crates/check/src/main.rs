@@ -7,7 +7,6 @@ mod trial;
 
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use trial::Which;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::{Common, Format, HasCommon, Stage};
@@ -51,7 +50,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

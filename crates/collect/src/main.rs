@@ -5,7 +5,6 @@ mod reduce;
 
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit_artifact::stats::GramKind;
 use zipit_stage::images::{ImageArgs, parse_shard};
 use zipit_stage::{Common, HasCommon, SaveArgs, Stage};
@@ -77,7 +76,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

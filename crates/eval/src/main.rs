@@ -6,7 +6,6 @@ mod rows;
 
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::{Common, Format, HasCommon};
 use zipit_torch::Device;
@@ -59,6 +58,6 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(job::eval)
 }

@@ -2,7 +2,6 @@
 
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit_experiment::rules::{Part, fragment};
 use zipit_experiment::{Experiment, layout};
 use zipit_stage::{Common, HasCommon, Stage};
@@ -43,7 +42,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

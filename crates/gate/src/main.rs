@@ -4,7 +4,6 @@ mod job;
 
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::{Common, HasCommon, PrecisionArg};
 use zipit_torch::Device;
@@ -43,6 +42,6 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(job::gate)
 }

@@ -14,7 +14,6 @@ use clap::Parser;
 use imported::Imported;
 use preprocess::PreprocessArgs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use zipit::Task;
 use zipit::graph::Arch;
 use zipit_artifact::header::{InputRef, hash_file};
@@ -70,7 +69,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

@@ -8,7 +8,6 @@ mod spaces;
 use anyhow::{bail, ensure};
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit_artifact::header::Kind;
 use zipit_artifact::{atomic, model};
 use zipit_stage::{Common, Format, HasCommon, Stage, Usage, manifest};
@@ -54,7 +53,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

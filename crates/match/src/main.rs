@@ -16,7 +16,6 @@ use report::MatchReport;
 use settings::MethodArgs;
 use solve::Problem;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use widths::{PointsFile, WidthArgs};
 use zipit::merge_set::{Bound, Selection};
 use zipit::plan::Plan;
@@ -73,7 +72,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

@@ -9,7 +9,6 @@ use clap::Parser;
 use ndarray::ArrayD;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use zipit::Model;
 use zipit::images::ImageBatches;
 use zipit_artifact::model;
@@ -60,7 +59,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

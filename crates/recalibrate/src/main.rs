@@ -3,7 +3,6 @@
 use anyhow::Context;
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit::Model;
 use zipit::graph::Op;
 use zipit::images::ImageBatches;
@@ -52,7 +51,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

@@ -8,7 +8,6 @@ mod resume;
 
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit::apply::Heads;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
@@ -119,6 +118,6 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(job::refit)
 }

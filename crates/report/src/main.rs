@@ -3,7 +3,6 @@
 use anyhow::Context;
 use clap::Parser;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use zipit::watch::Watch;
 use zipit_artifact::atomic;
 use zipit_experiment::Experiment;
@@ -43,7 +42,7 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(run)
 }
 

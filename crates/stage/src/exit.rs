@@ -9,7 +9,6 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -89,8 +88,17 @@ impl Stage {
     }
 }
 
-/// Parses the arguments and runs a stage.
-pub fn run<A: Parser + HasCommon>(body: impl FnOnce(&A, &Stage) -> anyhow::Result<()>) -> ExitCode {
+/// Parses the arguments, runs a stage and ends the process. LibTorch and others would take back what they registered, a
+/// fifth of a second for each process: by now nothing is left that could be lost.
+pub fn run<A: Parser + HasCommon>(body: impl FnOnce(&A, &Stage) -> anyhow::Result<()>) -> ! {
+    let code = code_of(body);
+    // Only who asked could be told that stdout is gone, and has gone.
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(code)
+}
+
+/// Parses the arguments and runs a stage: what the process exits with.
+fn code_of<A: Parser + HasCommon>(body: impl FnOnce(&A, &Stage) -> anyhow::Result<()>) -> i32 {
     let started = Instant::now();
     let mut command = with_environment(A::command());
     let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
@@ -102,7 +110,7 @@ pub fn run<A: Parser + HasCommon>(body: impl FnOnce(&A, &Stage) -> anyhow::Resul
         Err(e) => {
             // Nothing is left to be done when even the usage cannot be printed.
             let _ = e.print();
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+            return e.exit_code();
         }
     };
     let common = args.common().clone();
@@ -127,19 +135,19 @@ pub fn run<A: Parser + HasCommon>(body: impl FnOnce(&A, &Stage) -> anyhow::Resul
     };
     let signal = stage.signal.load(Ordering::Relaxed);
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(e) if signal != 0 => {
             tracing::warn!("{}", told(&e));
-            ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
+            i32::try_from(128 + signal).unwrap_or(1)
         }
         Err(e) => failed(&e),
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
-fn failed(error: &anyhow::Error) -> ExitCode {
+fn failed(error: &anyhow::Error) -> i32 {
     eprintln!("error: {}", told(error));
-    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    if error.is::<Usage>() { 2 } else { 1 }
 }
 
 /// The error and its causes; a cause that is already in the words before it is not told twice.

@@ -6,7 +6,6 @@ mod source;
 
 use clap::Parser;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use zipit::graph::Arch;
 use zipit_data::Split;
 use zipit_stage::{Common, HasCommon};
@@ -97,6 +96,6 @@ impl HasCommon for Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
     zipit_stage::run(job::train)
 }
