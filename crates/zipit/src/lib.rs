@@ -40,6 +40,7 @@ pub mod model;
 pub mod moments;
 pub mod plan;
 pub mod preprocess;
+mod products;
 pub mod prospects;
 pub mod refit;
 pub mod report;

@@ -13,7 +13,7 @@
 //! so that Tᵢ xⁱ has (up to γ) the covariance of x¹. The authors' γ is a number added to the diagonal as it is; here it
 //! counts in units of the mean variance, so that a network's scale does not matter.
 
-use super::products::add_product;
+use crate::products::add_product;
 use crate::{Constants, Error, Observed, Result};
 use faer::{
     MatMut, MatRef, Par, Spec,

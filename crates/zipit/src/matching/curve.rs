@@ -12,17 +12,15 @@
 
 use crate::cholesky::Cholesky;
 use crate::importance::PlaceSums;
+use crate::products::add_product;
 use crate::watch::Watch;
 use crate::{Error, Importance, Moments, Result};
-use ndarray::{Array1, Array2, ArrayView2, Axis, Slice, linalg::general_mat_mul};
-use rayon::prelude::*;
+use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 
 /// Ridge of C, in units of its mean diagonal: what is known of features less well than that is not known.
 const RIDGE: f64 = 1e-3;
 /// Merges whose part is taken off together.
-const BLOCK: usize = 32;
-/// Rows that one thread updates; fixed, so that results do not depend on threads.
-const ROWS: usize = 128;
+const BLOCK: usize = 64;
 
 /// What merging in this order loses until 1, 2, …, n groups remain, `[n]`. The merges are of the `features` among the N·d,
 /// by their places there, each of two groups by their lowest; `measured` are the merge point's own moments.
@@ -60,17 +58,29 @@ fn at_place(
     let metric = Metric::new(place, features);
     let mut counts: Vec<f64> = features.iter().map(|&k| weights[k]).collect();
     let mut sizes = vec![1.0; n];
-    let mut lost = vec![0.0; n];
-    let mut sum = 0.0;
+    let mut steps = vec![0.0; merges.len()];
+    let mut kept = Vec::with_capacity(block);
     for (step, &(i, j)) in merges.iter().enumerate() {
         if watch.interrupted() {
             return Err(Error::Interrupted);
         }
         let (i, j) = (i as usize, j as usize);
         let (a, b) = if counts[i] + counts[j] > 0.0 { (counts[i], counts[j]) } else { (sizes[i], sizes[j]) };
-        sum += left.merge((i, a), (j, b)).map_or(0.0, |q| metric.of(&q));
+        if left.merge((i, a), (j, b)) {
+            kept.push(step);
+        }
         counts[i] += counts[j];
         sizes[i] += sizes[j];
+        if kept.len() == block || step + 1 == merges.len() {
+            let found = metric.of(left.directions());
+            kept.drain(..).zip(found).for_each(|(step, loss)| steps[step] = loss);
+            left.take_off();
+        }
+    }
+    let mut lost = vec![0.0; n];
+    let mut sum = 0.0;
+    for (step, loss) in steps.into_iter().enumerate() {
+        sum += loss;
         lost[n - 2 - step] = sum;
     }
     Ok(lost)
@@ -102,8 +112,9 @@ impl Reconstruction {
         Ok(Self { u: Array2::eye(n), inverse, q: narrow(), y: narrow(), n_kept: 0 })
     }
 
-    /// Unites the group j with i, which count b and a; the direction q that is lost, if one is.
-    fn merge(&mut self, (i, a): (usize, f64), (j, b): (usize, f64)) -> Option<Array1<f64>> {
+    /// Unites the group j with i, which count b and a. Whether a direction q is lost, which is then the last of
+    /// [`directions`](Self::directions); they have to be taken off when they are as many as a block.
+    fn merge(&mut self, (i, a): (usize, f64), (j, b): (usize, f64)) -> bool {
         let kept = Slice::from(0..self.n_kept);
         let (q, y) = (self.q.slice_axis(Axis(1), kept), self.y.slice_axis(Axis(1), kept));
         let own = &y.row(i) * b - &y.row(j) * a;
@@ -112,9 +123,9 @@ impl Reconstruction {
         };
         let (direction, row) = (of(&self.u, &q), of(&self.inverse, &y));
         let kappa = b * row[i] - a * row[j];
-        let direction = (kappa > 0.0).then(|| direction / kappa.sqrt());
-        if let Some(direction) = &direction {
-            self.q.column_mut(self.n_kept).assign(direction);
+        let is_lost = kappa > 0.0;
+        if is_lost {
+            self.q.column_mut(self.n_kept).assign(&(direction / kappa.sqrt()));
             self.y.column_mut(self.n_kept).assign(&(row / kappa.sqrt()));
             self.n_kept += 1;
         }
@@ -126,19 +137,20 @@ impl Reconstruction {
         let column = self.inverse.column(j).to_owned();
         self.inverse.column_mut(i).scaled_add(1.0, &column);
         self.inverse.column_mut(j).fill(0.0);
-        if self.n_kept == self.y.ncols() {
-            self.take_off();
-        }
-        direction
+        is_lost
+    }
+
+    /// Q, `[n, kept]`.
+    fn directions(&self) -> ArrayView2<'_, f64> {
+        self.q.slice_axis(Axis(1), Slice::from(0..self.n_kept))
     }
 
     fn take_off(&mut self) {
-        for (matrix, other) in [(&mut self.u, &self.q), (&mut self.inverse, &self.y)] {
-            let rows = matrix.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter();
-            rows.zip(self.y.axis_chunks_iter(Axis(0), ROWS)).for_each(|(mut rows, y)| {
-                general_mat_mul(-1.0, &y, &other.t(), 1.0, &mut rows);
-            });
-        }
+        let kept = Slice::from(0..self.n_kept);
+        let y = self.y.slice_axis(Axis(1), kept);
+        let taken = -&y;
+        add_product(&mut self.u, taken.view(), self.q.slice_axis(Axis(1), kept));
+        add_product(&mut self.inverse, taken.view(), y);
         self.n_kept = 0;
     }
 }
@@ -159,13 +171,16 @@ impl Metric {
         Self(place.gradients.iter().map(block).collect())
     }
 
-    /// qᵀ G q.
-    fn of(&self, q: &Array1<f64>) -> f64 {
-        let blocks = self.0.iter().map(|(at, g)| {
-            let own = q.select(Axis(0), at);
-            own.dot(&g.dot(&own))
-        });
-        blocks.sum::<f64>().max(0.0)
+    /// qᵀ G q of every column of `directions`.
+    fn of(&self, directions: ArrayView2<'_, f64>) -> Array1<f64> {
+        let mut of = Array1::zeros(directions.ncols());
+        for (at, g) in &self.0 {
+            let own = directions.select(Axis(0), at);
+            let mut through = Array2::zeros(own.dim());
+            add_product(&mut through, g.view(), own.t());
+            of += &(through * own).sum_axis(Axis(0));
+        }
+        of.mapv(|loss: f64| loss.max(0.0))
     }
 }
 

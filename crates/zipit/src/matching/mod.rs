@@ -14,7 +14,7 @@ pub mod mudsc;
 pub mod optimal;
 pub mod oracle;
 pub mod permute;
-mod products;
+
 pub mod weight;
 pub mod zip;
 

@@ -11,8 +11,9 @@
 use super::layout::{Axes, Layout};
 use super::living::cluster_features;
 use super::weight::matchable_spaces;
-use super::{Matching, Method, among, match_features, permute, products::add_product, zip};
+use super::{Matching, Method, among, match_features, permute, zip};
 use crate::graph::{MergePoint, SpaceId};
+use crate::products::add_product;
 use crate::{Constants, Error, Model, Observed, Result};
 use ndarray::{Array2, Axis, concatenate};
 use rand::{SeedableRng, seq::SliceRandom};

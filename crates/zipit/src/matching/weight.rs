@@ -10,8 +10,9 @@
 //! sum assignment ([`permute`](mod@super::permute)).
 
 use super::layout::{Axes, Layout};
-use super::{Matching, permute, products::add_product};
+use super::{Matching, permute};
 use crate::graph::{MergePoint, SpaceId, Spaces};
+use crate::products::add_product;
 use crate::{Error, Model, Result, apply::check_mergeable};
 use ndarray::{Array2, Axis};
 use rand::{SeedableRng, seq::SliceRandom};

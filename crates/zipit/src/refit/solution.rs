@@ -5,6 +5,7 @@ use super::sums::{Part, Sums};
 use crate::cholesky::Cholesky;
 use crate::graph::Node;
 use crate::moments::DEAD;
+use crate::products::times_symmetric;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, Axis, Zip};
 use serde::{Deserialize, Serialize};
@@ -141,10 +142,20 @@ impl Central {
         self.clear_constant();
     }
 
+    /// W Cov(x).
+    pub fn through(&self, w: &Array2<f64>) -> Array2<f64> {
+        times_symmetric(w, &self.xx)
+    }
+
     /// E‖Wx + b − y‖².
     pub fn error(&self, w: &Array2<f64>, b: &Array1<f64>) -> f64 {
+        self.error_through(w, b, &self.through(w))
+    }
+
+    /// The same where [`through`](Self::through) W is known.
+    fn error_through(&self, w: &Array2<f64>, b: &Array1<f64>, through: &Array2<f64>) -> f64 {
         let off = w.dot(&self.x) + b - &self.y;
-        let spread = (&w.dot(&self.xx) * w).sum();
+        let spread = (through * w).sum();
         not_negative(self.energy - 2.0 * (&self.yx * w).sum() + spread + off.dot(&off))
     }
 
@@ -161,12 +172,17 @@ impl Central {
         Cholesky::new(self.xx.clone(), ridge * self.scale).ok_or_else(singular).map(Some)
     }
 
-    /// The solution around `prior`, with Cov(x) factorised.
-    pub fn solve(&self, prior: &Array2<f64>, factor: Option<&Cholesky>) -> (Array2<f64>, Array1<f64>) {
+    /// The solution around `prior`, with Cov(x) factorised, and what is `through` the prior.
+    fn solve(
+        &self,
+        prior: &Array2<f64>,
+        through: &Array2<f64>,
+        factor: Option<&Cholesky>,
+    ) -> (Array2<f64>, Array1<f64>) {
         let mut w = prior.clone();
         if let Some(factor) = factor {
             // Solved for W − W*, so that what the images say nothing about stays W* to the last bit.
-            let mut off = &self.yx - &prior.dot(&self.xx);
+            let mut off = &self.yx - through;
             factor.solve_rows(&mut off);
             w += &off;
         }
@@ -198,6 +214,13 @@ impl System {
     /// The rows of its outputs.
     fn own(&self, of: &Array2<f64>) -> Array2<f64> {
         of.select(Axis(0), &self.rows)
+    }
+
+    /// W* of its outputs, and what is [`through`](Central::through) it.
+    fn prior(&self, of: &Array2<f64>) -> [Array2<f64>; 2] {
+        let own = self.own(of);
+        let through = self.central.through(&own);
+        [own, through]
     }
 
     fn all(sums: &Sums) -> Vec<Self> {
@@ -328,11 +351,12 @@ pub fn solve_openly(
         let pairs = pairs(&fitted, held_out);
         if ridge == Ridge::HeldOut {
             let energy: f64 = pairs.iter().map(|[_, held]| held.central.energy).sum();
+            let priors: Vec<_> = pairs.iter().map(|[fit, _]| fit.prior(&prior)).collect();
             let score = |decade: i32| -> Result<f64> {
                 let mut error = 0.0;
-                for [fit, held] in &pairs {
+                for ([fit, held], [prior, through]) in pairs.iter().zip(&priors) {
                     let factor = fit.central.factor(10_f64.powi(decade))?;
-                    let (w, b) = fit.central.solve(&fit.own(&prior), factor.as_ref());
+                    let (w, b) = fit.central.solve(prior, through, factor.as_ref());
                     error += held.central.error(&w, &b);
                 }
                 Ok(error)
@@ -347,12 +371,13 @@ pub fn solve_openly(
         all.merge(held_out);
     }
     let mut all = System::all(&all);
+    let priors: Vec<_> = all.iter().map(|system| system.prior(&prior)).collect();
     let mut solutions = |ridge: f64| -> Result<Vec<(Array2<f64>, Array1<f64>)>> {
-        let solve = |system: &mut System| {
+        let solve = |(system, [prior, through]): (&mut System, &[Array2<f64>; 2])| {
             system.factorise(ridge)?;
-            Ok(system.central.solve(&system.own(&prior), system.factor.as_ref()))
+            Ok(system.central.solve(prior, through, system.factor.as_ref()))
         };
-        all.iter_mut().map(solve).collect()
+        all.iter_mut().zip(&priors).map(solve).collect()
     };
     let (ridge, solved) = match ridge {
         Ridge::Fixed(ridge) => (ridge, solutions(ridge)),
@@ -369,8 +394,8 @@ pub fn solve_openly(
     let solved = solved.map_err(|e| named(e.to_string()))?;
     let (mut w, mut b) = (prior.clone(), bias.clone());
     let (mut before, mut after, mut energy) = (0.0, 0.0, 0.0);
-    for (system, (solved, offset)) in all.iter().zip(solved) {
-        before += system.central.error(&system.own(&prior), &bias.select(Axis(0), &system.rows));
+    for ((system, [prior, through]), (solved, offset)) in all.iter().zip(&priors).zip(solved) {
+        before += system.central.error_through(prior, &bias.select(Axis(0), &system.rows), through);
         after += system.central.error(&solved, &offset);
         energy += system.central.energy;
         for (at, &row) in system.rows.iter().enumerate() {

@@ -7,11 +7,21 @@ use rayon::prelude::*;
 /// Rows of a result that one task makes; fixed, so that results do not depend on threads.
 const BLOCK: usize = 128;
 
+/// A B `[m, n]` for A `[m, n]` and a symmetric B `[n, n]`.
+///
+/// # Panics
+/// When the shapes differ from these.
+pub(crate) fn times_symmetric(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
+    let mut product = Array2::zeros(a.dim());
+    add_product(&mut product, a.view(), b.view());
+    product
+}
+
 /// `sum` `[m, n]` += A Bᵀ for A `[m, k]` and B `[n, k]`.
 ///
 /// # Panics
 /// When the shapes differ from these.
-pub(super) fn add_product(sum: &mut Array2<f64>, a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) {
+pub(crate) fn add_product(sum: &mut Array2<f64>, a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) {
     assert_eq!(sum.dim(), (a.nrows(), b.nrows()), "the sum has another shape than A Bᵀ");
     assert_eq!(a.ncols(), b.ncols(), "the rows of A and B differ in length");
     let (a, b) = (a.as_standard_layout(), b.as_standard_layout());
