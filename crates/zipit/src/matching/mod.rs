@@ -14,7 +14,6 @@ pub mod mudsc;
 pub mod optimal;
 pub mod oracle;
 pub mod permute;
-
 pub mod weight;
 pub mod zip;
 
