@@ -118,7 +118,7 @@ impl Cholesky {
 mod tests {
     use super::*;
 
-    /// Diagonally dominant, with `first` on the diagonal's first places.
+    /// Symmetric and diagonally dominant.
     fn matrix(n: usize) -> Array2<f64> {
         let wave = |i: usize, j: usize| (((i * j + 3 * (i + j)) % 17) as f64 - 8.0) / 8.0;
         let matrix = Array2::from_shape_fn((n, n), |(i, j)| wave(i.min(j), i.max(j)));

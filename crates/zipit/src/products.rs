@@ -7,13 +7,13 @@ use rayon::prelude::*;
 /// Rows of a result that one task makes; fixed, so that results do not depend on threads.
 const BLOCK: usize = 128;
 
-/// A B `[m, n]` for A `[m, n]` and a symmetric B `[n, n]`.
+/// A Bᵀ `[m, n]` for A `[m, k]` and B `[n, k]`.
 ///
 /// # Panics
 /// When the shapes differ from these.
-pub(crate) fn times_symmetric(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
-    let mut product = Array2::zeros(a.dim());
-    add_product(&mut product, a.view(), b.view());
+pub(crate) fn product(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
+    let mut product = Array2::zeros((a.nrows(), b.nrows()));
+    add_product(&mut product, a, b);
     product
 }
 
@@ -51,8 +51,8 @@ mod tests {
         add_product(&mut sum, array![[2.0, 3.0]].view(), array![[1.0, 1.0], [0.0, -1.0]].view());
         assert_eq!(sum, array![[6.0, -3.0]]);
         let a = Array2::from_shape_fn((300, 7), |(i, j)| ((i * 5 + j * 3) % 11) as f64);
-        let mut sum = Array2::zeros((300, 300));
-        add_product(&mut sum, a.view(), a.view());
-        assert_eq!(sum, a.dot(&a.t()), "small integers are exact");
+        assert_eq!(product(a.view(), a.view()), a.dot(&a.t()), "small integers are exact");
+        let none = Array2::zeros((300, 0));
+        assert_eq!(product(none.view(), none.view()), Array2::<f64>::zeros((300, 300)), "nothing adds nothing");
     }
 }

@@ -15,9 +15,9 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 use zipit::graph::Op;
 
-/// Positions that are summed in f32 before they are added in f64: the longer a sum in f32, the more of it is rounding, on
-/// processors with short vectors above all.
-const POSITIONS: i64 = 256;
+/// Samples that are summed in f32 before they are added in f64, of patches too: the longer a sum in f32, the more of it is
+/// rounding, on processors with short vectors above all.
+pub(super) const SAMPLES: i64 = 256;
 /// Numbers that such sums of one kind may take before they are added.
 const NUMBERS: i64 = 1 << 18;
 // What sums cost, in multiply-adds, so that the cheaper way was never more than a tenth slower on twenty layers of known
@@ -482,14 +482,14 @@ impl Offsets {
             let size = [g, a.size()[1] / g, b.size()[1] / g];
             let mut sum = Tensor::f_zeros(size, (Kind::Double, a.device()))?;
             // Narrow products cost their calls: many are made in one.
-            let at_once = if g == 1 { POSITIONS * (NUMBERS / (size[1] * size[2])).max(1) } else { POSITIONS };
+            let at_once = if g == 1 { SAMPLES * (NUMBERS / (size[1] * size[2])).max(1) } else { SAMPLES };
             let mut from = rows.start;
             while from < rows.end {
                 let left = rows.end - from;
-                let n = if left < POSITIONS { left } else { at_once.min(left / POSITIONS * POSITIONS) };
+                let n = if left < SAMPLES { left } else { at_once.min(left / SAMPLES * SAMPLES) };
                 let (a, b) = (a.f_narrow(0, from, n)?, b.f_narrow(0, from + offset, n)?);
                 let _ = sum.f_add_(&if g == 1 {
-                    let parts = |x: Tensor, c: i64| x.f_view([-1, POSITIONS.min(n), c]);
+                    let parts = |x: Tensor, c: i64| x.f_view([-1, SAMPLES.min(n), c]);
                     let products = parts(a, size[1])?.f_transpose(1, 2)?.f_bmm(&parts(b, size[2])?)?;
                     products.f_sum_dim_intlist(0, false, Kind::Float)?
                 } else {

@@ -1,6 +1,6 @@
 //! Sums over one batch of a layer's inputs and targets.
 
-use super::offsets::{Offsets, numbers};
+use super::offsets::{Offsets, SAMPLES, numbers};
 use crate::accumulate::samples;
 use crate::ops::{features_first, features_last};
 use crate::{Error, Result};
@@ -8,9 +8,6 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 use zipit::graph::{Node, Op, Window};
 use zipit::refit::{Design, Sums, names};
-
-/// Samples that are summed in f32 before they are added in f64: the longer a sum in f32, the more of it is rounding.
-const SAMPLES: i64 = 256;
 
 /// What a batch's images give at a layer, or at several that are solved as one: what each reads, `[B, C, H, W]` or
 /// `[B, F]`, and the target of all.

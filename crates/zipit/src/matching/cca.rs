@@ -13,7 +13,7 @@
 //! so that Tᵢ xⁱ has (up to γ) the covariance of x¹. The authors' γ is a number added to the diagonal as it is; here it
 //! counts in units of the mean variance, so that a network's scale does not matter.
 
-use crate::products::add_product;
+use crate::products::product;
 use crate::{Constants, Error, Observed, Result};
 use faer::{
     MatMut, MatRef, Par, Spec,
@@ -175,13 +175,6 @@ fn transformation(first: &Roots, own: &Roots, cross: ArrayView2<'_, f64>) -> Res
     let to = product(product(first.root.view(), rotation.t()).view(), own.inverse.view());
     let back = product(product(own.root.view(), rotation.view()).view(), first.inverse.view());
     Ok((to, back))
-}
-
-/// A Bᵀ.
-fn product(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
-    let mut product = Array2::zeros((a.nrows(), b.nrows()));
-    add_product(&mut product, a, b);
-    product
 }
 
 fn no_convergence() -> Error {

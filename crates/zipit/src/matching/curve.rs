@@ -12,7 +12,7 @@
 
 use crate::cholesky::Cholesky;
 use crate::importance::PlaceSums;
-use crate::products::add_product;
+use crate::products::{add_product, product};
 use crate::watch::Watch;
 use crate::{Error, Importance, Moments, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
@@ -74,7 +74,6 @@ fn at_place(
         if kept.len() == block || step + 1 == merges.len() {
             let found = metric.of(left.directions());
             kept.drain(..).zip(found).for_each(|(step, loss)| steps[step] = loss);
-            left.take_off();
         }
     }
     let mut lost = vec![0.0; n];
@@ -113,8 +112,11 @@ impl Reconstruction {
     }
 
     /// Unites the group j with i, which count b and a. Whether a direction q is lost, which is then the last of
-    /// [`directions`](Self::directions); they have to be taken off when they are as many as a block.
+    /// [`directions`](Self::directions); what was a full block of them is taken off before.
     fn merge(&mut self, (i, a): (usize, f64), (j, b): (usize, f64)) -> bool {
+        if self.n_kept == self.y.ncols() {
+            self.take_off();
+        }
         let kept = Slice::from(0..self.n_kept);
         let (q, y) = (self.q.slice_axis(Axis(1), kept), self.y.slice_axis(Axis(1), kept));
         let own = &y.row(i) * b - &y.row(j) * a;
@@ -176,9 +178,7 @@ impl Metric {
         let mut of = Array1::zeros(directions.ncols());
         for (at, g) in &self.0 {
             let own = directions.select(Axis(0), at);
-            let mut through = Array2::zeros(own.dim());
-            add_product(&mut through, g.view(), own.t());
-            of += &(through * own).sum_axis(Axis(0));
+            of += &(product(g.view(), own.t()) * own).sum_axis(Axis(0));
         }
         of.mapv(|loss: f64| loss.max(0.0))
     }

@@ -5,7 +5,7 @@ use super::sums::{Part, Sums};
 use crate::cholesky::Cholesky;
 use crate::graph::Node;
 use crate::moments::DEAD;
-use crate::products::times_symmetric;
+use crate::products::product;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, Axis, Zip};
 use serde::{Deserialize, Serialize};
@@ -144,7 +144,7 @@ impl Central {
 
     /// W Cov(x).
     pub fn through(&self, w: &Array2<f64>) -> Array2<f64> {
-        times_symmetric(w, &self.xx)
+        product(w.view(), self.xx.view())
     }
 
     /// E‖Wx + b − y‖².
