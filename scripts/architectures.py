@@ -4,6 +4,7 @@
     architectures.py list
     architectures.py export NAME FOLDER --bin BIN [--full]    two networks of it, one.safetensors and two.safetensors
     architectures.py check FILE --bin BIN                     load and ONNX compared with the file's own logits
+    architectures.py serve --bin BIN                          the two above, one a line of stdin, PyTorch loaded once
     architectures.py table FOLDER                             the rows that the tests left there, as Markdown
 
 Weights are random, with norms' statistics and scales away from their first values so that they matter. At the small size
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable
@@ -221,7 +223,7 @@ def export(name: str, folder: Path, binaries: Path, full: bool) -> None:
             bin_folder=binaries,
         )
         deltas.append(delta)
-    print(json.dumps({"forward": max(deltas), "size": size}))
+    print(json.dumps({"forward": max(deltas), "size": size}), flush=True)
 
 
 def compared(file: Path, binaries: Path) -> dict[str, float]:
@@ -248,6 +250,19 @@ def table(folder: Path) -> None:
         print(f"| {name} | {row['size']} | {row['nodes']} | {row['spaces']} | {numbers} |")
 
 
+def run(args: argparse.Namespace) -> None:
+    """One command, its result on stdout."""
+    match args.command:
+        case "list":
+            print("\n".join(ARCHITECTURES))
+        case "export":
+            export(args.name, args.folder, args.bin, args.full)
+        case "check":
+            print(json.dumps(compared(args.file, args.bin)), flush=True)
+        case "table":
+            table(args.folder)
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,19 +274,16 @@ def main() -> int:
     one.add_argument("--full", action="store_true")
     two = commands.add_parser("check")
     two.add_argument("file", type=Path)
-    for sub in (one, two):
+    serve = commands.add_parser("serve")
+    for sub in (one, two, serve):
         sub.add_argument("--bin", type=Path, default=pipeline.DEFAULT_BIN)
     commands.add_parser("table").add_argument("folder", type=Path)
     args = parser.parse_args()
-    match args.command:
-        case "list":
-            print("\n".join(ARCHITECTURES))
-        case "export":
-            export(args.name, args.folder, args.bin, args.full)
-        case "check":
-            print(json.dumps(compared(args.file, args.bin)))
-        case "table":
-            table(args.folder)
+    if args.command == "serve":
+        for line in sys.stdin:
+            run(parser.parse_args([*shlex.split(line), "--bin", str(args.bin)]))
+    else:
+        run(args)
     return 0
 
 

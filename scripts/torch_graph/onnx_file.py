@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .collector import paused
 from .errors import ZipitError
 from .compare import Reference, check_images, difference
 from .graph import op_params, param_names
@@ -67,12 +68,12 @@ def _export(module: nn.Module, model: Model, path: Path) -> None:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), paused():
             warnings.simplefilter("ignore")
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             torch.onnx.export(
-                module.eval(),
+                module.eval().requires_grad_(False),  # a graph of gradients is traced otherwise, and thrown away
                 (images,),
                 path,
                 dynamo=True,

@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from .collector import paused
 from .errors import ZipitError
 from .graph import Site
 from .program import Program
@@ -99,7 +100,8 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Trace:
     def again(functional: bool, n_images: int) -> Trace:
         exported = _exported(module, (n_images, *input_shape))
         if functional:
-            exported = exported.run_decompositions({})
+            with paused():
+                exported = exported.run_decompositions({})
         found = _read(module, exported, again)
         found.functional = functional
         return found
@@ -118,7 +120,7 @@ def _exported(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exporte
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), paused():
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)  # what it warns of, its error says
             return torch.export.export(module, (example,), strict=False)

@@ -5,28 +5,60 @@
 //! Needs the full PyTorch (`make setup-python`); without it the tests say so and pass. `ZIPIT_FULL=1` takes full-size images.
 
 use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use zipit_tests::{Workplace, binary, repository, write_cifar};
 
 /// |Δlogit| relative to the largest logit.
 const TOLERANCE: f32 = 1e-3;
 
-/// `scripts/architectures.py ARGS…`; the JSON it prints.
-pub fn python(place: &Workplace, args: &[&str]) -> Value {
-    let binaries = binary("import").parent().expect("a folder").to_owned();
-    let ran = Command::new(interpreter())
-        .arg(repository().join("scripts/architectures.py"))
-        .args(args)
-        .arg("--bin")
-        .arg(binaries)
-        .current_dir(place.path(""))
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .expect("Python runs");
-    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(ran.status.success(), "{args:?}: {said}{}", String::from_utf8_lossy(&ran.stderr));
-    serde_json::from_str(said.lines().last().unwrap_or_default()).expect("a line of JSON")
+/// `scripts/architectures.py serve`: PyTorch, loaded once and asked by the line.
+pub struct Python {
+    process: Child,
+    questions: Option<ChildStdin>,
+    answers: Lines<BufReader<ChildStdout>>,
+    complaints: PathBuf,
+}
+
+impl Python {
+    /// In the folder of `place`.
+    pub fn start(place: &Workplace) -> Self {
+        let complaints = place.path("python.txt");
+        let mut process = Command::new(interpreter())
+            .arg(repository().join("scripts/architectures.py"))
+            .args(["serve", "--bin"])
+            .arg(binary("import").parent().expect("a folder"))
+            .current_dir(place.path(""))
+            .env("OMP_NUM_THREADS", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&complaints).expect("a file for what Python says"))
+            .spawn()
+            .expect("Python runs");
+        let answers = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        Self { questions: process.stdin.take(), process, answers, complaints }
+    }
+
+    /// What a command of the script prints.
+    pub fn ask(&mut self, command: &str) -> Value {
+        let questions = self.questions.as_mut().expect("a pipe");
+        let asked = writeln!(questions, "{command}");
+        let answer = self.answers.next().and_then(Result::ok);
+        let parsed = answer.as_deref().map(serde_json::from_str);
+        match (asked, parsed) {
+            (Ok(()), Some(Ok(value))) => value,
+            _ => panic!("{command}: {answer:?}: {}", std::fs::read_to_string(&self.complaints).unwrap_or_default()),
+        }
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        self.questions = None; // it ends with its input
+        let _ = self.process.wait();
+    }
 }
 
 /// Of the full PyTorch.
@@ -47,11 +79,8 @@ fn architecture(name: &str) {
     let full = std::env::var_os("ZIPIT_FULL").is_some();
     let place = Workplace::new();
     write_cifar(&place.path("data"), 160);
-    let mut arguments = vec!["export", name, "."];
-    if full {
-        arguments.push("--full");
-    }
-    let mut row = python(&place, &arguments);
+    let mut python = Python::start(&place);
+    let mut row = python.ask(&format!("export {name} .{}", if full { " --full" } else { "" }));
 
     let same = place.merge_with_copy("one", 120).unwrap_or_else(|why| panic!("{name}: {why}"));
     let worst = same.difference;
@@ -59,7 +88,7 @@ fn architecture(name: &str) {
 
     place.merge_two(120).unwrap_or_else(|why| panic!("{name}: {why}"));
     // Before statistics are measured anew: those of a few small images are so narrow in places that rounding would decide.
-    let back = python(&place, &["check", "zipped.safetensors"]);
+    let back = python.ask("check zipped.safetensors");
 
     let a = same.network;
     let spaces = a.graph.spaces().unwrap();

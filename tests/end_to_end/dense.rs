@@ -1,6 +1,6 @@
 //! Outputs that are no vectors: segmentation networks from PyTorch through the binaries and back.
 
-use crate::architectures::{interpreter, python, say_skipped};
+use crate::architectures::{Python, interpreter, say_skipped};
 use crate::bad_input::refused;
 use crate::predict::npz;
 use crate::support::{max_difference, write};
@@ -114,7 +114,7 @@ fn segmentation_networks_are_merged_and_come_back() {
         }
     }
 
-    let back = python(&place, &["check", "refitted.safetensors"]);
+    let back = Python::start(&place).ask("check refitted.safetensors");
     assert!(back["load"].as_f64().unwrap() < 1e-4 && back["onnx"].as_f64().unwrap() < 1e-4, "{back}");
     let told = "classifies no images: output `out` is [3, 16, 16], output `stream` is [10, 8, 8]";
     refused(
