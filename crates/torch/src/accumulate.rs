@@ -24,7 +24,7 @@ use zipit::importance::{Importance, PlaceSums};
 use zipit::refit::Gram;
 use zipit::refit::gram::patch_size;
 use zipit::watch::Watch;
-use zipit::{Collected, Extent, Moments};
+use zipit::{Collected, Extent, Moments, Moved};
 
 /// So many samples of a batch tell what its features are counted from.
 const N_ORIGIN: i64 = 256;
@@ -86,6 +86,8 @@ pub fn measure(
         seen.push(Seen { at: made(networks, value)?, value, extent: Mutex::new(extent) });
     }
     seen.sort_by_key(|seen| seen.at[0]);
+    let widest = stops.iter().flat_map(|(_, moments)| moments).map(|moments| moments.n_joint()).max();
+    let squares = Squares::new(widest.unwrap_or(0), n_workers(device, range.len()));
     let first = range.start;
     let (stops, sums): (Vec<Stop<'_>>, Vec<_>) =
         stops.into_iter().map(|(stop, moments)| (stop, InOrder::new(first, moments))).unzip();
@@ -110,13 +112,13 @@ pub fn measure(
             };
             let samples: Vec<Tensor> = runs.iter_mut().enumerate().map(samples).collect::<Result<_>>()?;
             let together = if stop.alone { 1 } else { samples.len() };
-            let products: Vec<Products> = samples
+            let products: Vec<Products<'_>> = samples
                 .chunks(together)
                 .enumerate()
-                .map(|(i, samples)| Products::of(samples, stop.name, i * together, batch))
+                .map(|(i, samples)| Products::of(samples, &squares, stop.name, i * together, batch))
                 .collect::<Result<_>>()?;
             drop(samples);
-            sums.hand_in(batch, products, &failure, add_all);
+            sums.hand_in(batch, products, &failure, add_all)?;
         }
         for (i, (run, ranges)) in runs.iter_mut().enumerate() {
             advance(run, i, seen.last().map_or(0, |seen| seen.at[i]), &seen, ranges)?;
@@ -131,9 +133,9 @@ pub fn measure(
         }
         if let Some(probes) = probes.filter(|_| !made_at.is_empty()) {
             let runs = runs.into_iter().map(|(run, _)| run).collect();
-            let found = gradients(networks, runs, probes, &made_at, (&images, batch))?;
+            let found = gradients(networks, runs, probes, &made_at, &squares, (&images, batch))?;
             for (sums, products) in by_logits.iter().zip(found) {
-                sums.hand_in(batch, products, &failure, add_all);
+                sums.hand_in(batch, products, &failure, add_all)?;
             }
         }
         Ok(images.shape()[0] as u64)
@@ -141,8 +143,8 @@ pub fn measure(
 }
 
 /// Adds a batch's products to the sums that they belong to.
-fn add_all(moments: &mut Vec<&mut Moments>, products: Vec<Products>) {
-    moments.iter_mut().zip(products).for_each(|(moments, products)| products.add_to(moments));
+fn add_all(moments: &mut Vec<&mut Moments>, products: Vec<Products<'_>>) -> Result<()> {
+    moments.iter_mut().zip(products).try_for_each(|(moments, products)| products.add_to(moments))
 }
 
 /// What is summed up at a stop.
@@ -242,14 +244,15 @@ fn check_sizes(stops: &Sums<'_>, n: usize) -> Result<()> {
 }
 
 /// Sums of one batch's gradients where they are `made`, network by network.
-fn gradients(
+fn gradients<'a>(
     networks: &[Network],
     runs: Vec<Run<'_>>,
     probes: &Probes,
     made: &[Made<'_>],
+    squares: &'a Squares,
     (images, batch): (&Array4<f32>, usize),
-) -> Result<Vec<Vec<Products>>> {
-    let mut all: Vec<Vec<Products>> = made.iter().map(|_| Vec::with_capacity(networks.len())).collect();
+) -> Result<Vec<Vec<Products<'a>>>> {
+    let mut all: Vec<Vec<Products<'_>>> = made.iter().map(|_| Vec::with_capacity(networks.len())).collect();
     let values: Vec<&str> = made.iter().map(|made| made.value.as_str()).collect();
     for (i, (network, mut run)) in networks.iter().zip(runs).enumerate() {
         let graph = network.graph();
@@ -258,7 +261,7 @@ fn gradients(
         drop(run);
         for ((made, gradient), products) in made.iter().zip(found).zip(&mut all) {
             let samples = picked(&gradient, made.features.as_deref())?;
-            products.push(Products::of(&[samples], &format!("gradients at {}", made.name), i, batch)?);
+            products.push(Products::of(&[samples], squares, &format!("gradients at {}", made.name), i, batch)?);
         }
     }
     Ok(all)
@@ -387,23 +390,24 @@ fn check(
 }
 
 /// One batch's sums at one merge point.
-struct Products {
+struct Products<'a> {
     count: u64,
     /// What they are counted from, `[N·d]`.
     origin: Vec<f32>,
     sum: Vec<f32>,
     /// `[N·d, N·d]`, the upper triangle.
-    outer: Vec<f32>,
+    outer: Lent<'a>,
 }
 
-impl Products {
+impl<'a> Products<'a> {
     /// # Errors
     /// Features that are not finite.
-    fn of(samples: &[Tensor], point: &str, first_network: usize, batch: usize) -> Result<Self> {
+    fn of(samples: &[Tensor], squares: &'a Squares, point: &str, first_network: usize, batch: usize) -> Result<Self> {
         let (n_samples, d) = samples[0].size2()?;
         let n_joint = d * samples.len() as i64;
         let options = (Kind::Float, samples[0].device());
-        let (sum, outer) = (Tensor::f_zeros([n_joint], options)?, Tensor::f_zeros([n_joint, n_joint], options)?);
+        let sum = Tensor::f_zeros([n_joint], options)?;
+        let outer = squares.lend(n_joint, samples[0].device())?;
         let origins: Vec<Tensor> = samples.iter().map(origin).collect::<Result<_>>()?;
         let centred = |(x, o): (&Tensor, &Tensor)| -> Result<Tensor> {
             Ok(if o.f_any()?.f_int64_value(&[])? == 0 { x.shallow_clone() } else { x.f_sub(o)? })
@@ -415,7 +419,7 @@ impl Products {
             // By pairs, for its error comes back times the origin; a product with ones adds one after the other.
             let total = x.f_sum_dim_intlist(&[0_i64][..], false, Kind::Float)?;
             sum.f_narrow(0, i * d, d)?.f_copy_(&total)?;
-            let rows = outer.f_narrow(0, i * d, d)?;
+            let rows = outer.square.f_narrow(0, i * d, d)?;
             // Within a model only the upper triangle is wanted: strips of it, as wide as the product stays fast.
             let strip = strip_width(d);
             for from in (0..d).step_by(strip as usize) {
@@ -428,10 +432,9 @@ impl Products {
                 let _ = transposed.f_mm_out(&rows.f_narrow(1, j * d, d)?, y)?;
             }
         }
-        let (origin, sum, outer) = (floats(&origin)?, floats(&sum)?, floats(&outer)?);
-        let products = Self { count: n_samples as u64, origin, sum, outer };
+        let diagonal = floats(&outer.square.f_diagonal(0, 0, 1)?.f_contiguous()?)?;
+        let products = Self { count: n_samples as u64, origin: floats(&origin)?, sum: floats(&sum)?, outer };
         // |Σz_i z_j|² ≤ Σz_i² · Σz_j²: a finite diagonal means finite products.
-        let diagonal = products.outer.iter().step_by(n_joint as usize + 1);
         match products.sum.iter().zip(diagonal).position(|(s, square)| !s.is_finite() || !square.is_finite()) {
             None => Ok(products),
             Some(i) => Err(Error::NotFinite(format!(
@@ -443,10 +446,63 @@ impl Products {
         }
     }
 
-    fn add_to(&self, moments: &mut Moments) {
+    fn add_to(&self, moments: &mut Moments) -> Result<()> {
         let n = self.sum.len();
-        let outer = ArrayView2::from_shape((n, n), &self.outer).expect("a square of features");
-        moments.add_batch_from(&self.origin, self.count, &self.sum, outer);
+        let moved = Moved::new(&self.origin, self.count, &self.sum);
+        moments.add_sums(&moved);
+        let height = (STRIP / n).clamp(1, n);
+        let mut strip = vec![0.0; height * n];
+        for first in (0..n).step_by(height) {
+            let height = height.min(n - first);
+            let rows = self.outer.square.f_narrow(0, first as i64, height as i64)?.f_to_device(tch::Device::Cpu)?;
+            rows.f_copy_data(&mut strip, height * n)?;
+            let rows = ArrayView2::from_shape((height, n), &strip[..height * n]).expect("rows of features");
+            moments.add_rows(&moved, first, rows);
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of a product that are read at once: what the processor's cache holds.
+const STRIP: usize = 1 << 16;
+
+/// Matrices for batches' products, used again and again: the system clears the pages of a new one, and of a wide layer's
+/// that takes longer than its product.
+struct Squares {
+    free: Mutex<Vec<Tensor>>,
+    /// As many numbers may lie idle.
+    limit: usize,
+}
+
+impl Squares {
+    /// For sums of up to `widest` features by so many threads.
+    fn new(widest: usize, n_workers: usize) -> Self {
+        Self { free: Mutex::default(), limit: 2 * n_workers * widest * widest }
+    }
+
+    /// `[n, n]`, whatever stands in it.
+    fn lend(&self, n: i64, device: tch::Device) -> Result<Lent<'_>> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = free.iter().position(|square| square.size()[0] == n).map(|i| free.swap_remove(i));
+        drop(free);
+        let square = used.map_or_else(|| Tensor::f_empty([n, n], (Kind::Float, device)), Ok)?;
+        Ok(Lent { square, of: self })
+    }
+}
+
+/// A matrix that goes back where it is from.
+struct Lent<'a> {
+    square: Tensor,
+    of: &'a Squares,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut free = self.of.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle: usize = free.iter().map(Tensor::numel).sum();
+        if idle + self.square.numel() <= self.of.limit {
+            free.push(self.square.shallow_clone());
+        }
     }
 }
 

@@ -69,7 +69,8 @@ pub fn reset(model: &Model, batches: &dyn ImageBatches, device: Device, watch: &
         }
         average.hand_in(batch, (found, n_images), &failure, |average, (found, n_images)| {
             average.add(&buffers, &found, n_images as f64);
-        });
+            Ok(())
+        })?;
         Ok(n_images as u64)
     })?;
     if done < n_batches {

@@ -118,21 +118,31 @@ impl<T, P> InOrder<T, P> {
 
     /// Adds the batch's part by `add` when its turn comes, which may be in another thread's call. Does nothing once
     /// another thread has failed.
-    pub fn hand_in(&self, batch: usize, part: P, failure: &Failure, add: impl Fn(&mut T, P)) {
+    ///
+    /// # Errors
+    /// What `add` says; the thread that hands in has to tell the others.
+    pub fn hand_in(
+        &self,
+        batch: usize,
+        part: P,
+        failure: &Failure,
+        add: impl Fn(&mut T, P) -> Result<()>,
+    ) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.next != batch && state.early.len() >= MAX_EARLY {
             if failure.0.load(Ordering::Acquire) {
-                return;
+                return Ok(());
             }
             state = self.turn.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.early.insert(batch, part);
         let Sum { next, value, early } = &mut *state;
         while let Some(part) = early.remove(next) {
-            add(value, part);
+            add(value, part)?;
             *next += 1;
         }
         self.turn.notify_all();
+        Ok(())
     }
 
     /// The value after the last change.

@@ -56,6 +56,6 @@ pub use extent::Extent;
 pub use graph::Graph;
 pub use importance::Importance;
 pub use model::{Model, Task};
-pub use moments::Moments;
+pub use moments::{Moments, Moved};
 pub use preprocess::{Crop, Interpolation, Preprocess};
 pub use state_dict::StateDict;

@@ -4,7 +4,7 @@
 //! are samples. Covariance and correlation are derived, never stored.
 
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 /// Up to this share of its mean square a feature's variance is rounding error: a standard deviation of a few units in the
 /// last place of an f32. Products are counted from a batch's own numbers, so that they round no worse than these.
@@ -19,6 +19,32 @@ pub struct Moments {
     pub sum: Vec<f64>,
     /// Upper triangle of Σzzᵀ, row by row: (0,0), (0,1), …, (1,1), …; `N·d·(N·d+1)/2` numbers.
     pub outer: Vec<f64>,
+}
+
+/// What a batch of y = z − o takes to be moved back to the origin 0.
+#[derive(Debug)]
+pub struct Moved<'a> {
+    count: u64,
+    sum: &'a [f32],
+    /// o.
+    origin: Vec<f64>,
+    /// Σy + n·o/2, so that the products are Σyyᵀ + o·half + half·o.
+    half: Vec<f64>,
+    at_zero: bool,
+}
+
+impl<'a> Moved<'a> {
+    /// n samples and their Σy, counted from `origin`.
+    ///
+    /// # Panics
+    /// When the two are of different lengths.
+    #[must_use]
+    pub fn new(origin: &[f32], count: u64, sum: &'a [f32]) -> Self {
+        assert_eq!(origin.len(), sum.len(), "an origin of another number of features");
+        let origin: Vec<f64> = origin.iter().map(|&x| f64::from(x)).collect();
+        let half = origin.iter().zip(sum).map(|(o, &y)| f64::from(y) + 0.5 * count as f64 * o).collect();
+        Self { count, sum, at_zero: origin.iter().all(|&o| o == 0.0), origin, half }
+    }
 }
 
 impl Moments {
@@ -51,20 +77,41 @@ impl Moments {
     pub fn add_batch_from(&mut self, origin: &[f32], count: u64, sum: &[f32], outer: ArrayView2<'_, f32>) {
         let n = self.n_joint();
         assert_eq!((origin.len(), sum.len(), outer.dim()), (n, n, (n, n)), "a batch of another number of features");
-        self.count += count;
-        let o: Vec<f64> = origin.iter().map(|&x| f64::from(x)).collect();
-        // Σy + n·o/2, so that the entry is Σyyᵀ + o·half + half·o.
-        let half: Vec<f64> = o.iter().zip(sum).map(|(o, &y)| f64::from(y) + 0.5 * count as f64 * o).collect();
-        for ((total, &y), o) in self.sum.iter_mut().zip(sum).zip(&o) {
-            *total += f64::from(y) + count as f64 * o;
+        let moved = Moved::new(origin, count, sum);
+        self.add_sums(&moved);
+        self.add_rows(&moved, 0, outer);
+    }
+
+    /// The first half of [`add_batch_from`](Self::add_batch_from): how many samples, and Σy.
+    ///
+    /// # Panics
+    /// When the batch is of another number of features.
+    pub fn add_sums(&mut self, batch: &Moved<'_>) {
+        assert_eq!(batch.sum.len(), self.n_joint(), "a batch of another number of features");
+        self.count += batch.count;
+        for ((total, &y), o) in self.sum.iter_mut().zip(batch.sum).zip(&batch.origin) {
+            *total += f64::from(y) + batch.count as f64 * o;
         }
-        let mut totals = &mut self.outer[..];
-        for (i, row) in outer.rows().into_iter().enumerate() {
+    }
+
+    /// The other half, for rows `first…` of Σyyᵀ, `[rows, N·d]`: where a matrix need not lie in one piece.
+    ///
+    /// # Panics
+    /// When the batch is of another number of features, or there are more rows than features.
+    pub fn add_rows(&mut self, batch: &Moved<'_>, first: usize, rows: ArrayView2<'_, f32>) {
+        let (n, Moved { origin, half, .. }) = (self.n_joint(), batch);
+        assert!(origin.len() == n && rows.ncols() == n && first + rows.nrows() <= n, "a batch of other features");
+        let mut totals = &mut self.outer[first * n - first * first.saturating_sub(1) / 2..];
+        for (i, row) in (first..).zip(rows.rows()) {
             let (head, tail) = totals.split_at_mut(n - i);
-            let (oi, hi) = (o[i], half[i]);
-            let columns = o[i..].iter().zip(&half[i..]);
-            for ((total, &y), (oj, hj)) in head.iter_mut().zip(row.iter().skip(i)).zip(columns) {
-                *total += f64::from(y) + (oi * hj + hi * oj);
+            let row = row.split_at(Axis(0), i).1;
+            let (oi, hi) = (origin[i], half[i]);
+            if batch.at_zero {
+                head.iter_mut().zip(row).for_each(|(total, &y)| *total += f64::from(y));
+            } else {
+                for ((total, &y), (oj, hj)) in head.iter_mut().zip(row).zip(origin[i..].iter().zip(&half[i..])) {
+                    *total += f64::from(y) + (oi * hj + hi * oj);
+                }
             }
             totals = tail;
         }

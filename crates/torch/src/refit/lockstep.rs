@@ -104,7 +104,10 @@ impl<'a> Lockstep<'a> {
             let (lane, parts) = advance(networks, lane, at)?;
             lanes.put(batch, lane)?;
             for (sum, part) in sums.iter().zip(parts) {
-                sum.hand_in(batch, part, &failure, |sum, part| part.add_to(sum));
+                sum.hand_in(batch, part, &failure, |sum, part| {
+                    part.add_to(sum);
+                    Ok(())
+                })?;
             }
             Ok(images.len() as u64)
         })?;
