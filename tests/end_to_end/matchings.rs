@@ -83,7 +83,7 @@ fn widths_by_share_file_and_budget() {
     // The merged network costs at most what was allowed, and nearly that.
     let one = tiny_graph().cost().unwrap().macs as f64;
     place.ok("collect", &format!("{MODELS} --data data --importance -o important.h5"));
-    let stats = ["stats.h5", "important.h5"];
+    let stats = ["stats.h5", "important.h5", "important.h5 --method select"];
     for (stats, budget) in stats.iter().flat_map(|stats| [0.25, 0.5, 1.0, 1.5, 2.0].map(|budget| (stats, budget))) {
         place.ok("match", &format!("{stats} --budget {budget} --force -o budget.bin"));
         place.ok("apply", &format!("budget.bin {MODELS} --force -o merged.safetensors"));
@@ -181,6 +181,9 @@ fn requests_that_make_no_sense() {
         (1, "--method weight --models b.safetensors a.safetensors", &["in that order"]),
         (1, "--search --holdout stats.h5", &["same file"]),
         (1, "--similarity importance", &["no importance", "--importance"]),
+        (1, "--method select", &["no importance", "--importance"]),
+        (2, "--method select --unmerge pinv", &["--method select", "covariance"]),
+        (2, "--method select --similarity moments", &["--similarity"]),
         (2, "--method zip --similarity importance", &["--similarity"]),
         (2, "--method weight", &["--models"]),
         (2, "--method zip --similarity moments", &["--similarity"]),

@@ -69,16 +69,16 @@ fn with_constants(graph: &Graph, still: impl Fn(usize) -> Option<f32>) -> Model 
     model
 }
 
-/// By what matters to the logits, averaged by it; `apply` alone, and `refit` in rounds.
+/// By what matters to the logits, averaged by it or one of each group kept; `apply` alone, and `refit` in rounds.
 fn importance_gives_it_back(place: &Workplace) {
     place.ok("collect", "a.safetensors b.safetensors --data data --importance -o important.h5");
-    for unmerge in ["covariance", "pinv"] {
-        place.ok("match", &format!("important.h5 --unmerge {unmerge} -o important.bin --force"));
+    for how in ["--unmerge covariance", "--unmerge pinv", "--method select"] {
+        place.ok("match", &format!("important.h5 {how} -o important.bin --force"));
         for stage in ["apply important.bin", "refit --rounds 2 --data data important.bin"] {
             let (binary, args) = stage.split_once(' ').unwrap();
             place.ok(binary, &format!("{args} a.safetensors b.safetensors -o merged.safetensors --force"));
             let (difference, size) = off(place);
-            assert!(difference <= TOLERANCE * size, "{unmerge}, {binary}: off by {difference} of {size}");
+            assert!(difference <= TOLERANCE * size, "{how}, {binary}: off by {difference} of {size}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::sets::{MergeSet, stem};
 use crate::spec::{Experiment, Images};
-use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule, Trust, Variant};
+use crate::variant::{Extent, Heads, ImagesFrom, Rule, Trust, Variant};
 use std::path::{Path, PathBuf};
 
 /// Where merges are cached, from the folder that make runs in.
@@ -172,10 +172,7 @@ impl Experiment {
                 Rule::GramOwn => Some(statistics.join("gram-own.h5")),
                 _ => None,
             },
-            stats: statistics.join(match variant.method.name {
-                MethodName::Importance => "importance.h5",
-                _ => "stats.h5",
-            }),
+            stats: statistics.join(if variant.method.name.weighs() { "importance.h5" } else { "stats.h5" }),
             merged: plan.join(format!("merged{one}.safetensors")),
             plan: plan.join("plan.bin"),
             gated: network.join("gated.safetensors"),

@@ -213,7 +213,7 @@ impl<'a> Rules<'a> {
             data: data.clone(),
             command: format!("collect {sources}{on} --images {n}{how}"),
         };
-        let important = variant.method.name == MethodName::Importance;
+        let important = variant.method.name.weighs();
         self.add(&files.stats, || collect(if important { " --importance" } else { "" }));
         if let Some(gram) = &files.gram {
             self.add(gram, || collect(if variant.rule == How::GramOwn { " --gram own" } else { " --gram joint" }));

@@ -15,6 +15,8 @@ pub enum MethodName {
     Ward,
     /// Ward's linkage on what features do to the logits, by which they count in their groups (`collect --importance`).
     Importance,
+    /// One feature kept of every group, by the same.
+    Select,
     /// Average linkage.
     Average,
     /// k-means.
@@ -33,12 +35,21 @@ pub enum MethodName {
     Identity,
 }
 
+impl MethodName {
+    /// Whether it takes statistics that hold importance.
+    #[must_use]
+    pub fn weighs(self) -> bool {
+        matches!(self, Self::Importance | Self::Select)
+    }
+}
+
 impl fmt::Display for MethodName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Zip => "zip",
             Self::Ward => "ward",
             Self::Importance => "importance",
+            Self::Select => "select",
             Self::Average => "average",
             Self::Kmeans => "kmeans",
             Self::Permute => "permute",

@@ -92,7 +92,7 @@ fn rank(
         };
         let score = |(method, together): (&Method, &Vec<Option<Matching>>)| -> anyhow::Result<Vec<f64>> {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
-            let features = problem.align(*method, p, n_groups[p], &measured, together[p].as_ref())?;
+            let features = problem.align(*method, p, n_groups[p], &measured, together[p].as_ref(), &progress)?;
             let lost = |rule: &UnmergeRule| -> anyhow::Result<f64> {
                 let plan = problem.maps(&features, p, &measured, rule)?;
                 Ok(unseen.as_ref().map_or(plan.summary.reconstruction_error, |g| plan.lost_share(g)))

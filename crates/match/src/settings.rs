@@ -54,6 +54,8 @@ pub enum MethodName {
     Ward,
     /// Agglomeration with average linkage
     Average,
+    /// One feature kept of every group, by what the others lose in the logits; needs `collect --importance`
+    Select,
     /// k-means on correlations
     Kmeans,
     /// Optimal one-to-one assignment onto the first model (activation matching of Git Re-Basin)
@@ -126,6 +128,12 @@ impl MethodArgs {
             MethodName::Zip => Method::Zip { alpha, beta },
             MethodName::Ward => Method::Ward { similarity },
             MethodName::Average => Method::Average { similarity },
+            MethodName::Select if !importance => {
+                bail!(
+                    "the statistics hold no importance, by which features are selected: collect them with --importance"
+                )
+            }
+            MethodName::Select => Method::Select,
             MethodName::Kmeans => Method::Kmeans { seed },
             MethodName::Permute => Method::Permute,
             MethodName::Weight => Method::Weight { seed },
@@ -156,7 +164,7 @@ impl MethodArgs {
     /// # Errors
     /// Flags that do not belong together.
     pub fn check_flags(&self) -> anyhow::Result<()> {
-        use MethodName::{Average, Cca, Kmeans, Mudsc, Random, Ward, Weight, Zip};
+        use MethodName::{Average, Cca, Kmeans, Mudsc, Random, Select, Ward, Weight, Zip};
         let by_zip = matches!(self.solver, Some(SolverName::Zip));
         let is = |names: &[MethodName]| names.contains(&self.method);
         let with_models = is(&[Weight, Mudsc]);
@@ -175,6 +183,12 @@ impl MethodArgs {
                 "--seed belongs to kmeans, random, weight, mudsc",
             ),
             (!self.models.is_empty(), with_models, "--models belongs to --method weight and mudsc"),
+            (
+                matches!(self.unmerge, UnmergeName::Pinv),
+                !is(&[Select]),
+                "--method select leaves one feature of a group, from which --unmerge pinv cannot make the others: leave \
+                 --unmerge at covariance",
+            ),
             (
                 self.ridge.is_some(),
                 matches!(self.unmerge, UnmergeName::Covariance),

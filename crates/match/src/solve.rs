@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use zipit::graph::MergePoint;
 use zipit::matching::blocks::{Member, match_blocks};
-use zipit::matching::{Matching, Method, cca, match_features, mudsc, weight};
+use zipit::matching::{Matching, Method, cca, match_watched, mudsc, weight};
 use zipit::plan::{PlanSettings, PointNature, PointPlan};
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::Watch;
@@ -77,7 +77,7 @@ impl Problem<'_> {
             ensure!(!progress.interrupted(), "interrupted, nothing was written");
             let measured = self.read(settings.method, chunk.iter().copied())?;
             let one = |(&p, measured): (&usize, Measured)| {
-                let found = self.at(settings, p, n_groups[p], &measured, together[p].as_ref());
+                let found = self.at(settings, p, n_groups[p], &measured, together[p].as_ref(), progress);
                 progress.advance(1);
                 found.with_context(|| format!("`{}`", self.points[p].name))
             };
@@ -114,8 +114,9 @@ impl Problem<'_> {
         n_groups: usize,
         measured: &Measured,
         together: Option<&Matching>,
+        watch: &dyn Watch,
     ) -> anyhow::Result<Solved> {
-        let features = self.align(settings.method, p, n_groups, measured, together)?;
+        let features = self.align(settings.method, p, n_groups, measured, together, watch)?;
         let plan = self.maps(&features, p, measured, &settings.unmerge)?;
         let matching = match features {
             Aligned::Groups(matching) => Some(matching),
@@ -135,6 +136,7 @@ impl Problem<'_> {
         n_groups: usize,
         measured: &Measured,
         together: Option<&Matching>,
+        watch: &dyn Watch,
     ) -> anyhow::Result<Aligned> {
         if let Method::Cca { gamma } = method {
             let d = self.points[p].dim;
@@ -143,7 +145,7 @@ impl Problem<'_> {
         }
         Ok(Aligned::Groups(match together {
             Some(matching) => matching.clone(),
-            None => match_features(&self.overrides[p].method(method), measured, self.n_models, n_groups)?,
+            None => match_watched(&self.overrides[p].method(method), measured, self.n_models, n_groups, watch)?,
         }))
     }
 
@@ -161,7 +163,8 @@ impl Problem<'_> {
         let (name, n) = (&self.points[p].name, self.n_models);
         Ok(match features {
             Aligned::Groups(matching) => {
-                let weights = measured.importance.as_ref().map(Importance::weights);
+                let own = matching.weights.as_ref().map(|own| own.iter().map(|&x| f64::from(x)).collect());
+                let weights = own.or_else(|| measured.importance.as_ref().map(Importance::weights));
                 let nature = PointNature::from(&self.points[p]);
                 PointPlan::weighted(name, matching, weights.as_deref(), measured, n, rule, nature)?
             }

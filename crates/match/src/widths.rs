@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zipit::budget::{Choice, MacModel, allocate, widths};
 use zipit::graph::MergePoint;
-use zipit::matching::{Method, Similarity, losses};
+use zipit::matching::{Method, losses};
 use zipit::plan::PlanSettings;
 use zipit::watch::Watch;
 use zipit_stage::Stage;
@@ -77,12 +77,13 @@ fn within_budget(
         let measured = problem.measured(settings.method, p)?;
         // Blocks keep their number and width.
         let widths = if point.blocks.is_some() { vec![point.dim] } else { widths(point.dim, n) };
-        choices.push(if settings.method == (Method::Ward { similarity: Similarity::Importance }) {
-            let losses = losses(&measured, n, &progress).with_context(|| format!("`{}`", point.name))?;
+        choices.push(if settings.method.weighs() {
+            let losses =
+                losses(&settings.method, &measured, n, &progress).with_context(|| format!("`{}`", point.name))?;
             widths.into_iter().map(|n_groups| Choice { n_groups, loss: losses[n_groups - 1] }).collect()
         } else {
             let at = |n_groups: usize| -> anyhow::Result<Choice> {
-                let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref())?;
+                let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref(), &progress)?;
                 let loss = model.energy_loss(point.space, solved.plan.summary.reconstruction_error);
                 Ok(Choice { n_groups, loss })
             };

@@ -1,7 +1,7 @@
 //! Products of large f64 matrices, in parallel and the same on any number of threads.
 
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
-use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
 /// Rows of a result that one task makes; fixed, so that results do not depend on threads.
@@ -35,6 +35,17 @@ pub(crate) fn add_product(sum: &mut Array2<f64>, a: ArrayView2<'_, f64>, b: Arra
     });
 }
 
+/// A x, `[m]`.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(crate) fn times(a: &Array2<f64>, x: &Array1<f64>) -> Array1<f64> {
+    let mut product = Array1::zeros(a.nrows());
+    let rows = product.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter();
+    rows.zip(a.axis_chunks_iter(Axis(0), BLOCK)).for_each(|(mut own, a)| own.assign(&a.dot(x)));
+    product
+}
+
 fn row_major<'a>(matrix: &'a CowArray<'_, f64, Ix2>) -> MatRef<'a, f64> {
     let numbers = matrix.as_slice().expect("standard layout");
     MatRef::from_row_major_slice(numbers, matrix.nrows(), matrix.ncols())
@@ -52,6 +63,9 @@ mod tests {
         assert_eq!(sum, array![[6.0, -3.0]]);
         let a = Array2::from_shape_fn((300, 7), |(i, j)| ((i * 5 + j * 3) % 11) as f64);
         assert_eq!(product(a.view(), a.view()), a.dot(&a.t()), "small integers are exact");
+        let x = a.column(3).to_owned();
+        assert_eq!(times(&a, &a.row(5).to_owned()), a.dot(&a.row(5)));
+        assert_eq!(times(&Array2::ones((1, 300)), &x).to_vec(), [x.sum()]);
         let none = Array2::zeros((300, 0));
         assert_eq!(product(none.view(), none.view()), Array2::<f64>::zeros((300, 300)), "nothing adds nothing");
     }

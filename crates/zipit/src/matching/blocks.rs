@@ -25,7 +25,7 @@ pub struct Member<'a> {
 
 /// Matches the features of all spaces of a family; one matching for each, d' = d.
 ///
-/// `zip`, `ward`, `average`, `permute` and `identity` say which blocks become one, with the similarity of blocks in the
+/// `zip`, `ward`, `average`, `permute` and `identity` (and `select`, as `ward`) say which blocks become one, with the similarity of blocks in the
 /// place of the correlation; a block that is merged with none keeps its own features.
 ///
 /// ```
@@ -79,16 +79,18 @@ pub fn match_blocks(method: &Method, family: &[Member<'_>], n_models: usize) -> 
         })
     };
     let dead: Vec<bool> = (0..n_models * count).map(dead).collect();
-    let clustered =
-        |clustering: &dyn Fn(&Living<'_>) -> Matching| cluster(&dead, |_| vec![], n_models, count, true, clustering);
-    let linked = |linkage| clustered(&|of| linkage::linkage(among(&similarity, of).view(), of.n_groups, linkage));
+    let clustered = |clustering: &dyn Fn(&Living<'_>) -> Result<Matching>| {
+        cluster(&dead, |_| vec![], n_models, count, true, clustering)
+    };
+    let linked = |linkage| clustered(&|of| Ok(linkage::linkage(among(&similarity, of).view(), of.n_groups, linkage)));
     let outer = match *method {
         Method::Zip { alpha, beta } => clustered(&|of| {
             let similarity = among(&similarity, of).mapv(|x| x as f32);
-            zip::zip_of(similarity.view(), of.sizes, of.n_groups, alpha, beta)
-        }),
-        Method::Ward { .. } => linked(Linkage::Ward),
-        Method::Average { .. } => linked(Linkage::Average),
+            Ok(zip::zip_of(similarity.view(), of.sizes, of.n_groups, alpha, beta))
+        })?,
+        // Whole blocks are not chosen among: the logits' gradients are known of single features.
+        Method::Ward { .. } | Method::Select => linked(Linkage::Ward)?,
+        Method::Average { .. } => linked(Linkage::Average)?,
         Method::Permute => permute::permute_onto(similarity.mapv(|x| x as f32).view(), n_models, |b| dead[b]),
         Method::Identity
         | Method::Kmeans { .. }

@@ -10,15 +10,14 @@
 //! A⁻¹ − y yᵀ/κ, where columns i and j (and rows, of A⁻¹) are then added up to one. What is taken off is kept as two narrow
 //! matrices until there is enough of it for a product of matrices.
 
+use super::metric::{Metric, RIDGE};
 use crate::cholesky::Cholesky;
 use crate::importance::PlaceSums;
-use crate::products::{add_product, product};
+use crate::products::add_product;
 use crate::watch::Watch;
 use crate::{Error, Importance, Moments, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 
-/// Ridge of C, in units of its mean diagonal: what is known of features less well than that is not known.
-const RIDGE: f64 = 1e-3;
 /// Merges whose part is taken off together.
 const BLOCK: usize = 64;
 
@@ -154,33 +153,6 @@ impl Reconstruction {
         add_product(&mut self.u, taken.view(), self.q.slice_axis(Axis(1), kept));
         add_product(&mut self.inverse, taken.view(), y);
         self.n_kept = 0;
-    }
-}
-
-/// G of some features: each model's block, and which of the features are its.
-struct Metric(Vec<(Vec<usize>, Array2<f64>)>);
-
-impl Metric {
-    fn new(place: &PlaceSums, features: &[usize]) -> Self {
-        let mut first = 0;
-        let block = |own: &Moments| {
-            let d = own.n_joint();
-            let at: Vec<usize> = (0..features.len()).filter(|&k| (first..first + d).contains(&features[k])).collect();
-            let within: Vec<usize> = at.iter().map(|&k| features[k] - first).collect();
-            first += d;
-            (at, own.second_moment().select(Axis(0), &within).select(Axis(1), &within))
-        };
-        Self(place.gradients.iter().map(block).collect())
-    }
-
-    /// qᵀ G q of every column of `directions`.
-    fn of(&self, directions: ArrayView2<'_, f64>) -> Array1<f64> {
-        let mut of = Array1::zeros(directions.ncols());
-        for (at, g) in &self.0 {
-            let own = directions.select(Axis(0), at);
-            of += &(product(g.view(), own.t()) * own).sum_axis(Axis(0));
-        }
-        of.mapv(|loss: f64| loss.max(0.0))
     }
 }
 

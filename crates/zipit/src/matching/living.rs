@@ -1,7 +1,7 @@
 //! Groups for all features by a clustering of those that vary: constants take no place of theirs.
 
 use super::Matching;
-use crate::Constants;
+use crate::{Constants, Result};
 
 /// What a clustering is asked for.
 pub(super) struct Living<'a> {
@@ -18,14 +18,17 @@ pub(super) struct Living<'a> {
 /// N·d, rounded up. The others are clustered into what remains, or unless they are `spread` over all of it into no more than
 /// their share, and where more groups remain, more left-out features have one of their own. The rest of those joins the first group that holds none but
 /// left-out ones, or feature 0's.
+///
+/// # Errors
+/// What the clustering says.
 pub(super) fn cluster(
     rests: &[bool],
     carriers: impl FnOnce(usize) -> Vec<usize>,
     n_models: usize,
     n_groups: usize,
     spread: bool,
-    clustering: impl FnOnce(&Living<'_>) -> Matching,
-) -> Matching {
+    clustering: impl FnOnce(&Living<'_>) -> Result<Matching>,
+) -> Result<Matching> {
     let n = rests.len();
     let living: Vec<usize> = (0..n).filter(|&k| !rests[k]).collect();
     let n_resting = n - living.len();
@@ -34,13 +37,19 @@ pub(super) fn cluster(
     let share = if spread { left } else { left.min((living.len() * n_groups).div_ceil(n)) };
     let mut merges = Vec::new();
     let mut caps_lifted = false;
+    let mut weights = None;
     if living.len() > share {
         let d = n / n_models;
         let sizes: Vec<usize> = (0..n_models).map(|i| living.iter().filter(|&&k| k / d == i).count()).collect();
-        let found = clustering(&Living { features: &living, sizes: &sizes, n_groups: share });
+        let found = clustering(&Living { features: &living, sizes: &sizes, n_groups: share })?;
         let joint = |k: u32| living[k as usize] as u32;
         merges.extend(found.merges.iter().map(|&(i, j)| (joint(i), joint(j))));
         caps_lifted = found.caps_lifted;
+        weights = found.weights.map(|own| {
+            let mut weights = vec![0.0; n];
+            living.iter().zip(own).for_each(|(&k, weight)| weights[k] = weight);
+            weights
+        });
     }
     let more = (0..n).filter(|k| rests[*k] && !single.contains(k)).take(left - share.min(living.len()));
     let more: Vec<usize> = more.collect();
@@ -54,7 +63,7 @@ pub(super) fn cluster(
         merges.push((home.min(k), home.max(k)));
         home = home.min(k);
     }
-    Matching::from_merges(n, merges, caps_lifted)
+    Ok(Matching { weights, ..Matching::from_merges(n, merges, caps_lifted) })
 }
 
 /// The carriers' share of the groups.
@@ -78,8 +87,8 @@ pub(super) fn cluster_features(
     n_models: usize,
     n_groups: usize,
     spread: bool,
-    clustering: impl FnOnce(&Living<'_>) -> Matching,
-) -> Matching {
+    clustering: impl FnOnce(&Living<'_>) -> Result<Matching>,
+) -> Result<Matching> {
     let rests: Vec<bool> = (0..constants.n_joint()).map(|k| constants.rests(k)).collect();
     cluster(&rests, |most| constants.carriers(most), n_models, n_groups, spread, clustering)
 }

@@ -10,16 +10,18 @@ mod layout;
 pub mod limits;
 pub mod linkage;
 mod living;
+mod metric;
 pub mod mudsc;
 pub mod optimal;
 pub mod oracle;
 pub mod permute;
+mod select;
 pub mod weight;
 pub mod zip;
 
 use self::linkage::Linkage;
 pub use self::mudsc::Solver;
-use crate::watch::Watch;
+use crate::watch::{Unwatched, Watch};
 use crate::{Error, Observed, Result};
 use living::{Living, cluster_features};
 use ndarray::{Array2, Axis, CowArray, Ix2};
@@ -53,6 +55,8 @@ pub enum Method {
         #[serde(default)]
         similarity: Similarity,
     },
+    /// One feature kept of every group, by what the others then lose in the logits (`select.rs`). Needs importance.
+    Select,
     /// k-means on the features scaled to variance one (paper, appendix): [`mod@kmeans`].
     Kmeans {
         /// Draws the first centres.
@@ -138,10 +142,7 @@ impl Similarity {
             Self::Correlation => moments.correlation().mapv(f64::from),
             Self::Covariance => moments.covariance(),
             Self::Moments => moments.second_moment(),
-            Self::Importance => {
-                let unmeasured = || Error::Request("importance was not measured: collect with --importance".into());
-                importance.ok_or_else(unmeasured)?.gram(moments)
-            }
+            Self::Importance => importance.ok_or_else(unmeasured)?.gram(moments),
         })
     }
 }
@@ -156,6 +157,7 @@ impl Method {
             Self::Identity => "identity",
             Self::Ward { .. } => "ward",
             Self::Average { .. } => "average",
+            Self::Select => "select",
             Self::Kmeans { .. } => "kmeans",
             Self::Optimal => "optimal",
             Self::Weight { .. } => "weight",
@@ -173,6 +175,7 @@ impl Method {
             Self::Zip { .. }
             | Self::Ward { .. }
             | Self::Average { .. }
+            | Self::Select
             | Self::Kmeans { .. }
             | Self::Mudsc { solver: Solver::Zip { .. }, .. } => true,
             Self::Permute
@@ -186,10 +189,13 @@ impl Method {
         }
     }
 
-    /// Whether features count in their groups by their importance.
+    /// Whether it takes the features' importance, by which they then count in their groups.
     #[must_use]
     pub fn weighs(&self) -> bool {
-        matches!(self, Self::Ward { similarity } | Self::Average { similarity } if *similarity == Similarity::Importance)
+        match self {
+            Self::Ward { similarity } | Self::Average { similarity } => *similarity == Similarity::Importance,
+            other => *other == Self::Select,
+        }
     }
 
     /// Checks the parameters.
@@ -219,6 +225,7 @@ impl Method {
             | Self::Identity
             | Self::Ward { .. }
             | Self::Average { .. }
+            | Self::Select
             | Self::Kmeans { .. }
             | Self::Optimal
             | Self::Random { .. }
@@ -228,7 +235,7 @@ impl Method {
 }
 
 /// Groups of joint features at one merge point.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Matching {
     /// Group of each joint feature, `[N·d]`, numbered in the order of each group's lowest feature.
     pub assignment: Vec<u32>,
@@ -239,6 +246,8 @@ pub struct Matching {
     pub merges: Vec<(u32, u32)>,
     /// Whether the limits on merging (caps within a model; exclusive groups at α ≤ 0) had to be lifted to reach d'.
     pub caps_lifted: bool,
+    /// What each joint feature counts in its group, `[N·d]` ≥ 0, where the method says so.
+    pub weights: Option<Vec<f32>>,
 }
 
 impl Matching {
@@ -265,7 +274,7 @@ impl Matching {
             assignment.push(lower.map_or(n_groups, |i| assignment[i as usize]));
             n_groups += u32::from(lower.is_none());
         }
-        Self { assignment, n_groups: n_groups as usize, merges, caps_lifted }
+        Self { assignment, n_groups: n_groups as usize, merges, caps_lifted, weights: None }
     }
 
     /// The matching of an assignment that numbers its groups in the order of their lowest features: every other
@@ -315,6 +324,20 @@ pub fn match_features<'a>(
     n_models: usize,
     n_groups: usize,
 ) -> Result<Matching> {
+    match_watched(method, observed, n_models, n_groups, &Unwatched)
+}
+
+/// As [`match_features`]; `select`, which takes long where features are many, can be interrupted.
+///
+/// # Errors
+/// As [`match_features`]; [`Error::Interrupted`].
+pub fn match_watched<'a>(
+    method: &Method,
+    observed: impl Into<Observed<'a>>,
+    n_models: usize,
+    n_groups: usize,
+    watch: &dyn Watch,
+) -> Result<Matching> {
     let observed = observed.into();
     let Observed { moments, constants, .. } = &observed;
     method.validate()?;
@@ -337,31 +360,36 @@ pub fn match_features<'a>(
     }
     if !method.serves_any_size() && n_groups != d {
         return Err(Error::Request(format!(
-            "method `{}` always makes d' = d = {d} groups, not {n_groups}: use `zip`, `ward`, `average` or `kmeans` to \
-             keep more or fewer features",
+            "method `{}` always makes d' = d = {d} groups, not {n_groups}: use `zip`, `ward`, `average`, `select` or `kmeans` \
+             to keep more or fewer features",
             method.name()
         )));
     }
-    let clustered = |clustering: &dyn Fn(&Living<'_>) -> Matching| {
+    let clustered = |clustering: &dyn Fn(&Living<'_>) -> Result<Matching>| {
         cluster_features(constants, n_models, n_groups, true, clustering)
     };
     let correlation = || told_apart(constants.correlation(moments), &observed, n_models);
     let linked = |similarity: Similarity, linkage| {
         let gram = inner_products(similarity, &observed, n_models)?;
-        Ok(clustered(&|of| linkage::linkage(among(&gram, of).view(), of.n_groups, linkage)))
+        clustered(&|of| Ok(linkage::linkage(among(&gram, of).view(), of.n_groups, linkage)))
     };
     Ok(match *method {
         Method::Zip { alpha, beta } => {
             let r = correlation();
-            clustered(&|of| zip::zip_of(among(&r, of).view(), of.sizes, of.n_groups, alpha, beta))
+            clustered(&|of| Ok(zip::zip_of(among(&r, of).view(), of.sizes, of.n_groups, alpha, beta)))?
         }
         Method::Permute => permute::permute_onto(pairing(&observed, n_models).view(), n_models, |k| constants.rests(k)),
         Method::Identity => identity::identity(d, n_models),
         Method::Ward { similarity } => linked(similarity, Linkage::Ward)?,
         Method::Average { similarity } => linked(similarity, Linkage::Average)?,
+        Method::Select => {
+            let gram = inner_products(Similarity::Importance, &observed, n_models)?;
+            let importance = observed.importance.ok_or_else(unmeasured)?;
+            clustered(&|of| select::select(importance, moments, of, among(&gram, of).view(), watch))?
+        }
         Method::Kmeans { seed } => {
             let r = correlation();
-            clustered(&|of| kmeans::kmeans(among(&r, of).view(), of.n_groups, seed))
+            clustered(&|of| Ok(kmeans::kmeans(among(&r, of).view(), of.n_groups, seed)))?
         }
         Method::Optimal => {
             optimal::check_request(n_models, n_joint)?;
@@ -378,23 +406,41 @@ pub fn match_features<'a>(
     })
 }
 
-/// What `ward` on importance loses with 1, 2, …, N·d groups, `[N·d]`: what the best linear reconstruction of the features
-/// from the groups' averages leaves, in the squared logits (`curve.rs`).
+/// What a method that [weighs](Method::weighs) loses with 1, 2, …, N·d groups, `[N·d]`: what the best linear reconstruction
+/// of the features from the groups' averages (`curve.rs`), or from those that are kept (`select.rs`, before swaps), leaves in
+/// the squared logits.
 ///
 /// # Errors
-/// As [`match_features`]; importance that was not measured; [`Error::Interrupted`].
-pub fn losses<'a>(observed: impl Into<Observed<'a>>, n_models: usize, watch: &dyn Watch) -> Result<Vec<f64>> {
+/// As [`match_features`]; importance that was not measured; other methods; [`Error::Interrupted`].
+pub fn losses<'a>(
+    method: &Method,
+    observed: impl Into<Observed<'a>>,
+    n_models: usize,
+    watch: &dyn Watch,
+) -> Result<Vec<f64>> {
     let observed = observed.into();
     observed.moments.validate("moments")?;
+    if !method.weighs() {
+        return Err(Error::Request(format!("method `{}` does not say what the logits lose", method.name())));
+    }
     let gram = inner_products(Similarity::Importance, &observed, n_models)?;
     let (living, n_clusters) = living::clustered(&observed.constants);
     let (Some(importance), false) = (observed.importance, living.is_empty()) else {
         return Ok(vec![0.0; n_clusters.len()]);
     };
-    let gram = gram.select(Axis(0), &living).select(Axis(1), &living);
-    let tree = linkage::linkage(gram.view(), 1, Linkage::Ward);
-    let lost = curve::losses(importance, observed.moments, &living, &tree.merges, watch)?;
+    let lost = if *method == Method::Select {
+        select::losses(importance, observed.moments, &living, watch)?
+    } else {
+        let linkage = if matches!(method, Method::Average { .. }) { Linkage::Average } else { Linkage::Ward };
+        let gram = gram.select(Axis(0), &living).select(Axis(1), &living);
+        let tree = linkage::linkage(gram.view(), 1, linkage);
+        curve::losses(importance, observed.moments, &living, &tree.merges, watch)?
+    };
     Ok(n_clusters.into_iter().map(|n| n.checked_sub(1).map_or(0.0, |at| lost[at])).collect())
+}
+
+fn unmeasured() -> Error {
+    Error::Request("importance was not measured: collect with --importance".into())
 }
 
 /// What a linkage agglomerates by.
@@ -480,7 +526,7 @@ mod tests {
         assert!(refusal(Method::Identity, 3, 3).contains("`identity`"));
         assert!(refusal(Method::First, 2, 2).contains("`first` always makes d' = d = 3 groups, not 2"));
         assert!(refusal(Method::Random { seed: 1 }, 2, 6).contains("`random`"));
-        assert!(refusal(Method::Optimal, 2, 4).contains("use `zip`, `ward`, `average` or `kmeans`"));
+        assert!(refusal(Method::Optimal, 2, 4).contains("use `zip`, `ward`, `average`, `select` or `kmeans`"));
         assert!(refusal(Method::Optimal, 3, 2).contains("2 models, not 3"));
         let ward = Method::Ward { similarity: Similarity::Correlation };
         assert!(refusal(ward, 2, 7).contains("7 groups"));
@@ -499,6 +545,7 @@ mod tests {
             (Method::Identity, r#"{"name":"identity"}"#),
             (Method::Ward { similarity }, r#"{"name":"ward","similarity":"covariance"}"#),
             (Method::Average { similarity: Similarity::Moments }, r#"{"name":"average","similarity":"moments"}"#),
+            (Method::Select, r#"{"name":"select"}"#),
             (Method::Kmeans { seed: 7 }, r#"{"name":"kmeans","seed":7}"#),
             (Method::Optimal, r#"{"name":"optimal"}"#),
             (Method::Random { seed: u64::MAX }, r#"{"name":"random","seed":18446744073709551615}"#),

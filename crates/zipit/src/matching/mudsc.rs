@@ -54,11 +54,11 @@ impl Solver {
         n_models: usize,
         n_groups: usize,
         spread: bool,
-    ) -> Matching {
+    ) -> Result<Matching> {
         match self {
-            Self::Permute => permute::permute_onto(similarity.view(), n_models, |k| constants.rests(k)),
+            Self::Permute => Ok(permute::permute_onto(similarity.view(), n_models, |k| constants.rests(k))),
             Self::Zip { alpha, beta } => cluster_features(constants, n_models, n_groups, spread, |of| {
-                zip::zip_of(among(similarity, of).view(), of.sizes, of.n_groups, alpha, beta)
+                Ok(zip::zip_of(among(similarity, of).view(), of.sizes, of.n_groups, alpha, beta))
             }),
         }
     }
@@ -147,7 +147,7 @@ pub fn mudsc<'a>(
         for (at, point) in points.iter().enumerate() {
             let correlation = solver.correlation(&observed[at]);
             let start = if constants_rest(&observed[at].constants) {
-                solver.solve(&correlation, &observed[at].constants, n_models, n_groups[at], false)
+                solver.solve(&correlation, &observed[at].constants, n_models, n_groups[at], false)?
             } else {
                 by_activations[at].clone()
             };
@@ -155,7 +155,7 @@ pub fn mudsc<'a>(
             search.correlations[at] = Some(correlation);
         }
     }
-    Ok(search.sweep(points, solver, n_groups, seed))
+    search.sweep(points, solver, n_groups, seed)
 }
 
 struct Search<'a> {
@@ -171,7 +171,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn sweep(&mut self, points: &[MergePoint], solver: Solver, n_groups: &[usize], seed: u64) -> Vec<Matching> {
+    fn sweep(&mut self, points: &[MergePoint], solver: Solver, n_groups: &[usize], seed: u64) -> Result<Vec<Matching>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut order: Vec<usize> = (0..points.len()).collect();
         let mut current: Vec<Option<Matching>> = vec![None; points.len()];
@@ -188,7 +188,7 @@ impl Search<'_> {
                     continue;
                 }
                 let similarity = self.similarity(space, at);
-                let matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at], false);
+                let matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at], false)?;
                 values[at] = mean_of_merges(&similarity, &matching);
                 if current[at].as_ref() != Some(&matching) {
                     moved = true;
@@ -208,9 +208,9 @@ impl Search<'_> {
         found.iter().zip(points).for_each(|(matching, point)| self.move_to(point.space, matching));
         for (at, matching) in found.iter_mut().enumerate().filter(|(at, _)| constants_rest(self.constants[*at])) {
             let similarity = self.similarity(points[at].space, at);
-            *matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at], true);
+            *matching = solver.solve(&similarity, self.constants[at], self.models.len(), n_groups[at], true)?;
         }
-        found
+        Ok(found)
     }
 
     /// S of the point at `at`, `[N·d, N·d]`.

@@ -81,7 +81,7 @@ pub fn zip_of(similarity: ArrayView2<'_, f32>, sizes: &[usize], n_groups: usize,
             assignment[k] = group;
         }
     }
-    Matching { assignment, n_groups, merges, caps_lifted: lifted }
+    Matching { assignment, n_groups, merges, caps_lifted: lifted, weights: None }
 }
 
 #[cfg(test)]

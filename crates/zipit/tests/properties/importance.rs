@@ -57,7 +57,7 @@ proptest! {
         // All features take part: what is constant is another matter.
         let constants = Constants::none(n);
         let observed = Observed { importance: Some(&importance), ..(&moments, &constants).into() };
-        let said = losses(observed.clone(), n_models, &Unwatched).unwrap();
+        let said = losses(&METHOD, observed.clone(), n_models, &Unwatched).unwrap();
         let mut c = moments.second_moment();
         let mean = c.diag().mean().unwrap();
         let load = if mean > 0.0 { 1e-3 * mean } else { 1.0 };
@@ -94,17 +94,35 @@ proptest! {
         let (moments, importance) = (Features { n_models: 2, z }.moments(), importance(&energies, 2));
         let constants = Constants::of(&moments);
         let observed = Observed { importance: Some(&importance), ..(&moments, &constants).into() };
-        let matching = match_features(&METHOD, observed, 2, d).unwrap();
+        let matching = match_features(&METHOD, observed.clone(), 2, d).unwrap();
         for (k, &from) in order.iter().enumerate() {
             prop_assert_eq!(matching.assignment[d + k], matching.assignment[from]);
         }
+        // One of every two is kept, unless fewer than d say all.
+        let matching = match_features(&Method::Select, observed.clone(), 2, d).unwrap();
+        prop_assert_eq!(matching.n_groups, d);
+        let rule = UnmergeRule::Covariance { ridge: 1e-9 };
+        let weights = matching.weights.as_ref().map(|own| own.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+        let nature = PointNature::default();
+        let plan = PointPlan::weighted("p", &matching, weights.as_deref(), observed, 2, &rule, nature).unwrap();
+        prop_assert!(plan.summary.reconstruction_error < 1e-4, "{}", plan.summary.reconstruction_error);
     }
+}
+
+#[test]
+fn losses_are_of_methods_that_know_the_logits() {
+    let z = Array2::from_shape_fn((9, 4), |(s, k)| ((s * 5 + k * k) % 7) as f32);
+    let moments = Features { n_models: 2, z }.moments();
+    let message = losses(&Method::Permute, &moments, 2, &Unwatched).unwrap_err().to_string();
+    assert!(message.contains("`permute` does not say what the logits lose"), "{message}");
 }
 
 #[test]
 fn nothing_matches_by_what_was_not_measured() {
     let z = Array2::from_shape_fn((9, 4), |(s, k)| ((s * 5 + k * k) % 7) as f32);
     let moments = Features { n_models: 2, z }.moments();
-    let message = match_features(&METHOD, &moments, 2, 2).unwrap_err().to_string();
-    assert!(message.contains("collect with --importance"), "{message}");
+    for method in [METHOD, Method::Select] {
+        let message = match_features(&method, &moments, 2, 2).unwrap_err().to_string();
+        assert!(message.contains("collect with --importance"), "{message}");
+    }
 }
