@@ -20,7 +20,8 @@ impl Metric {
             let at: Vec<usize> = (0..features.len()).filter(|&k| (first..first + d).contains(&features[k])).collect();
             let within: Vec<usize> = at.iter().map(|&k| features[k] - first).collect();
             first += d;
-            (at, own.second_moment().select(Axis(0), &within).select(Axis(1), &within))
+            let g = own.second_moment().select(Axis(0), &within).select(Axis(1), &within);
+            (at, g.as_standard_layout().into_owned())
         };
         Self(place.gradients.iter().map(block).collect())
     }

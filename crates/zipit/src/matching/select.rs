@@ -16,7 +16,7 @@ use crate::importance::PlaceSums;
 use crate::products::{add_product, times};
 use crate::watch::Watch;
 use crate::{Error, Importance, Moments, Result};
-use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Slice};
 
 /// Directions whose part of R is taken off together.
 const BLOCK: usize = 64;
@@ -145,7 +145,7 @@ struct Place {
     metric: Metric,
     /// λ.
     noise: Array1<f64>,
-    /// R but for ± ccᵀ of the directions in `recent`, `[n, block]`, of which `n_recent` are there.
+    /// R but for ± ccᵀ of the directions in `recent`, `[block, n]`, of which as many are there as there are `signs`.
     base: Array2<f64>,
     recent: Array2<f64>,
     signs: Vec<f64>,
@@ -168,7 +168,7 @@ impl Place {
         let variances = base.diag().to_owned();
         // Where nothing happens, nothing is lost.
         let noise = variances.mapv(|variance| if variance > 0.0 { NOISE * variance } else { 1.0 });
-        let recent = Array2::zeros((n, BLOCK));
+        let recent = Array2::zeros((BLOCK, n));
         Self { metric, noise, base, recent, signs: Vec::with_capacity(BLOCK), variances, energies }
     }
 
@@ -205,28 +205,37 @@ impl Place {
 
     /// `c = R e_k / √square`.
     fn direction(&self, k: usize, square: f64) -> Direction {
-        let own = &self.recent().row(k) * &Array1::from(self.signs.clone());
-        let c = (&self.base.row(k) + &self.recent().dot(&own)) / square.sqrt();
+        let mut c = self.base.row(k).to_owned();
+        self.add_recent(&mut c, self.recent().column(k));
+        c /= square.sqrt();
         let weighed = self.metric.times(&c);
-        let along = self.recent().t().dot(&weighed) * &Array1::from(self.signs.clone());
-        let seen = times(&self.base, &weighed) + self.recent().dot(&along);
+        let mut seen = times(&self.base, &weighed);
+        self.add_recent(&mut seen, self.recent().dot(&weighed).view());
         Direction { loss: c.dot(&weighed), c, seen }
+    }
+
+    /// x + Σ ± c (cᵀy) for what each direction has in common with y.
+    fn add_recent(&self, x: &mut Array1<f64>, common: ArrayView1<'_, f64>) {
+        for ((c, sign), common) in self.recent.rows().into_iter().zip(&self.signs).zip(common) {
+            x.scaled_add(sign * common, &c);
+        }
     }
 
     /// R ± ccᵀ.
     fn add(&mut self, Direction { c, seen, loss }: Direction, sign: f64) {
         self.energies.zip_mut_with(&(&c * &(seen * 2.0 * sign + &c * loss)), |energy, x| *energy += x);
         self.variances.zip_mut_with(&c, |variance, c| *variance += sign * c * c);
-        self.recent.column_mut(self.signs.len()).assign(&c);
+        self.recent.row_mut(self.signs.len()).assign(&c);
         self.signs.push(sign);
         if self.signs.len() == BLOCK {
-            let signed = &self.recent * &Array1::from(std::mem::take(&mut self.signs));
-            add_product(&mut self.base, signed.view(), self.recent.view());
+            let recent = self.recent.t().as_standard_layout().into_owned();
+            let signed = &recent * &Array1::from(std::mem::take(&mut self.signs));
+            add_product(&mut self.base, signed.view(), recent.view());
         }
     }
 
     fn recent(&self) -> ArrayView2<'_, f64> {
-        self.recent.slice_axis(Axis(1), Slice::from(0..self.signs.len()))
+        self.recent.slice_axis(Axis(0), Slice::from(0..self.signs.len()))
     }
 }
 
@@ -318,8 +327,8 @@ mod tests {
             // R and what is kept of it are still those of the selection.
             let fresh = Selection::new(&importance, &own, &all);
             let left = |(place, fresh): (&Place, &Place)| {
-                let signed = &place.recent() * &Array1::from(place.signs.clone());
-                let r = &place.base + &signed.dot(&place.recent().t());
+                let recent = place.recent().t().to_owned();
+                let r = &place.base + &(&recent * &Array1::from(place.signs.clone())).dot(&recent.t());
                 let energy = |k: usize| r.column(k).dot(&place.metric.times(&r.column(k).to_owned()));
                 (0..24).for_each(|k| close(place.energies[k], energy(k), fresh.energies.sum()));
                 place.metric.trace_with(&r)
