@@ -53,11 +53,13 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
 fn matches_by_importance(provenance: &Provenance) -> bool {
     let measured = |found: &Provenance| found.args.iter().any(|arg| arg == "--importance");
     let says = |args: &[String], flag: &str, words: &[&str]| {
-        let given = args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1));
-        given.is_none_or(|given| words.contains(&given.as_str()))
+        let apart = args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)).map(String::as_str);
+        let joined = || args.iter().find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('='));
+        apart.or_else(joined).is_none_or(|given| words.contains(&given))
     };
     let matched = |found: &Provenance| {
-        says(&found.args, "--method", &["ward", "average"]) && says(&found.args, "--similarity", &["importance"])
+        says(&found.args, "--method", &["ward", "average", "select"])
+            && says(&found.args, "--similarity", &["importance"])
     };
     find(provenance, "collect").is_some_and(measured) && find(provenance, "match").is_some_and(matched)
 }
@@ -102,7 +104,9 @@ mod tests {
             (&["--importance"][..], &[][..], true),
             (&["--importance"], &["--method", "ward", "--similarity", "importance"], true),
             (&["--importance"], &["--similarity", "correlation"], false),
+            (&["--importance"], &["--method", "select"], true),
             (&["--importance"], &["--method", "zip"], false),
+            (&["--importance"], &["--method=zip"], false),
             (&[], &[], false),
         ] {
             let plan = made_by("match", matched, vec![made_by("collect", collect, vec![])]);

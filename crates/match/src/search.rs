@@ -100,6 +100,7 @@ fn rank(
             rules.iter().map(lost).collect()
         };
         let found = methods.par_iter().zip(&together).map(score).collect::<anyhow::Result<Vec<_>>>();
+        ensure!(!progress.interrupted(), "interrupted, nothing was written");
         let found = found.with_context(|| format!("`{}`", problem.points[p].name))?;
         lost.iter_mut().zip(found.concat()).for_each(|(sum, lost)| *sum += lost);
         progress.advance(1);

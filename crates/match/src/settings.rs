@@ -54,7 +54,8 @@ pub enum MethodName {
     Ward,
     /// Agglomeration with average linkage
     Average,
-    /// One feature kept of every group, by what the others lose in the logits; needs `collect --importance`
+    /// One feature kept of every group, by what the others lose in the logits; whole blocks (attention heads, grouped
+    /// convolutions) are averaged, as by ward. Needs `collect --importance`; slow where features are thousands
     Select,
     /// k-means on correlations
     Kmeans,

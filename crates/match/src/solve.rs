@@ -81,7 +81,9 @@ impl Problem<'_> {
                 progress.advance(1);
                 found.with_context(|| format!("`{}`", self.points[p].name))
             };
-            solved.extend(chunk.par_iter().zip(measured).map(one).collect::<anyhow::Result<Vec<_>>>()?);
+            let found = chunk.par_iter().zip(measured).map(one).collect::<anyhow::Result<Vec<_>>>();
+            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            solved.extend(found?);
         }
         Ok(solved)
     }

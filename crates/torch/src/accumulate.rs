@@ -452,9 +452,10 @@ impl<'a> Products<'a> {
         moments.add_sums(&moved);
         let height = (STRIP / n).clamp(1, n);
         let mut strip = vec![0.0; height * n];
+        let outer = self.outer.square.f_to_device(tch::Device::Cpu)?;
         for first in (0..n).step_by(height) {
             let height = height.min(n - first);
-            let rows = self.outer.square.f_narrow(0, first as i64, height as i64)?.f_to_device(tch::Device::Cpu)?;
+            let rows = outer.f_narrow(0, first as i64, height as i64)?;
             rows.f_copy_data(&mut strip, height * n)?;
             let rows = ArrayView2::from_shape((height, n), &strip[..height * n]).expect("rows of features");
             moments.add_rows(&moved, first, rows);
@@ -483,7 +484,7 @@ impl Squares {
     /// `[n, n]`, whatever stands in it.
     fn lend(&self, n: i64, device: tch::Device) -> Result<Lent<'_>> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = free.iter().position(|square| square.size()[0] == n).map(|i| free.swap_remove(i));
+        let used = free.iter().position(|square| square.size()[0] == n).map(|i| free.remove(i));
         drop(free);
         let square = used.map_or_else(|| Tensor::f_empty([n, n], (Kind::Float, device)), Ok)?;
         Ok(Lent { square, of: self })
@@ -499,9 +500,11 @@ struct Lent<'a> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         let mut free = self.of.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle: usize = free.iter().map(Tensor::numel).sum();
-        if idle + self.square.numel() <= self.of.limit {
-            free.push(self.square.shallow_clone());
+        free.push(self.square.shallow_clone());
+        // The smallest are the cheapest to clear.
+        free.sort_by_key(|square| std::cmp::Reverse(square.numel()));
+        while free.iter().map(Tensor::numel).sum::<usize>() > self.of.limit {
+            free.pop();
         }
     }
 }
