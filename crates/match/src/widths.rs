@@ -78,8 +78,9 @@ fn within_budget(
         // Blocks keep their number and width.
         let widths = if point.blocks.is_some() { vec![point.dim] } else { widths(point.dim, n) };
         choices.push(if settings.method.weighs() {
-            let losses =
-                losses(&settings.method, &measured, n, &progress).with_context(|| format!("`{}`", point.name))?;
+            let losses = losses(&settings.method, &measured, n, &progress);
+            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            let losses = losses.with_context(|| format!("`{}`", point.name))?;
             widths.into_iter().map(|n_groups| Choice { n_groups, loss: losses[n_groups - 1] }).collect()
         } else {
             let at = |n_groups: usize| -> anyhow::Result<Choice> {
