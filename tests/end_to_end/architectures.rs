@@ -57,7 +57,8 @@ impl Python {
 impl Drop for Python {
     fn drop(&mut self) {
         self.questions = None; // it ends with its input
-        let _ = self.process.wait();
+        let ended = self.process.wait();
+        assert!(std::thread::panicking() || ended.is_ok_and(|status| status.success()), "Python ended badly");
     }
 }
 

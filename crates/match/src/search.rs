@@ -1,7 +1,7 @@
 //! `--search`: settings ranked without labels, by the energy of the features that the unmerge does not bring back.
 
 use crate::Args;
-use crate::solve::Problem;
+use crate::solve::{Problem, unless_interrupted};
 use anyhow::{Context, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -91,7 +91,7 @@ fn rank(
             None => None,
         };
         let score = |(method, together): (&Method, &Vec<Option<Matching>>)| -> anyhow::Result<Vec<f64>> {
-            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            unless_interrupted(&progress)?;
             let features = problem.align(*method, p, n_groups[p], &measured, together[p].as_ref(), &progress)?;
             let lost = |rule: &UnmergeRule| -> anyhow::Result<f64> {
                 let plan = problem.maps(&features, p, &measured, rule)?;
@@ -100,7 +100,7 @@ fn rank(
             rules.iter().map(lost).collect()
         };
         let found = methods.par_iter().zip(&together).map(score).collect::<anyhow::Result<Vec<_>>>();
-        ensure!(!progress.interrupted(), "interrupted, nothing was written");
+        unless_interrupted(&progress)?;
         let found = found.with_context(|| format!("`{}`", problem.points[p].name))?;
         lost.iter_mut().zip(found.concat()).for_each(|(sum, lost)| *sum += lost);
         progress.advance(1);

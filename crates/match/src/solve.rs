@@ -47,6 +47,13 @@ impl<'a> From<&'a Measured> for Observed<'a> {
     }
 }
 
+/// # Errors
+/// The user's interruption.
+pub fn unless_interrupted(progress: &Progress) -> anyhow::Result<()> {
+    ensure!(!progress.interrupted(), "interrupted, nothing was written");
+    Ok(())
+}
+
 /// A merge point's maps, and the groups they come from where there are groups.
 pub struct Solved {
     pub plan: PointPlan,
@@ -74,7 +81,7 @@ impl Problem<'_> {
         let jobs: Vec<usize> = (0..self.points.len()).collect();
         let mut solved = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(rayon::current_num_threads()) {
-            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            unless_interrupted(progress)?;
             let measured = self.read(settings.method, chunk.iter().copied())?;
             let one = |(&p, measured): (&usize, Measured)| {
                 let found = self.at(settings, p, n_groups[p], &measured, together[p].as_ref(), progress);
@@ -82,7 +89,7 @@ impl Problem<'_> {
                 found.with_context(|| format!("`{}`", self.points[p].name))
             };
             let found = chunk.par_iter().zip(measured).map(one).collect::<anyhow::Result<Vec<_>>>();
-            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            unless_interrupted(progress)?;
             solved.extend(found?);
         }
         Ok(solved)

@@ -1,6 +1,6 @@
 //! How many features each merge point keeps: d, `--keep`, or a file with a line per point.
 
-use crate::solve::Problem;
+use crate::solve::{Problem, unless_interrupted};
 use anyhow::{Context, ensure};
 use clap::Args;
 use rayon::prelude::*;
@@ -73,13 +73,13 @@ fn within_budget(
     let mut choices: Vec<Vec<Choice>> = Vec::with_capacity(problem.points.len());
     let blocks = problem.families(settings.method)?;
     for (p, point) in problem.points.iter().enumerate() {
-        ensure!(!progress.interrupted(), "interrupted, nothing was written");
+        unless_interrupted(&progress)?;
         let measured = problem.measured(settings.method, p)?;
         // Blocks keep their number and width.
         let widths = if point.blocks.is_some() { vec![point.dim] } else { widths(point.dim, n) };
         choices.push(if settings.method.weighs() {
             let losses = losses(&settings.method, &measured, n, &progress);
-            ensure!(!progress.interrupted(), "interrupted, nothing was written");
+            unless_interrupted(&progress)?;
             let losses = losses.with_context(|| format!("`{}`", point.name))?;
             widths.into_iter().map(|n_groups| Choice { n_groups, loss: losses[n_groups - 1] }).collect()
         } else {

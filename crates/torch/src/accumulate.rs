@@ -450,8 +450,8 @@ impl<'a> Products<'a> {
         let n = self.sum.len();
         let moved = Moved::new(&self.origin, self.count, &self.sum);
         moments.add_sums(&moved);
-        let height = (STRIP / n).clamp(1, n);
-        let mut strip = vec![0.0; height * n];
+        let height = (STRIP / n.max(1)).max(1);
+        let mut strip = vec![0.0; height.min(n) * n];
         let outer = self.outer.square.f_to_device(tch::Device::Cpu)?;
         for first in (0..n).step_by(height) {
             let height = height.min(n - first);

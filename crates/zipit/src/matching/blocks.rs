@@ -25,8 +25,8 @@ pub struct Member<'a> {
 
 /// Matches the features of all spaces of a family; one matching for each, d' = d.
 ///
-/// `zip`, `ward`, `average`, `permute` and `identity` (and `select`, as `ward`) say which blocks become one, with the similarity of blocks in the
-/// place of the correlation; a block that is merged with none keeps its own features.
+/// `zip`, `ward`, `average`, `permute` and `identity` (and `select`, as `ward`) say which blocks become one, with the
+/// similarity of blocks in the place of the correlation; a block that is merged with none keeps its own features.
 ///
 /// ```
 /// use zipit::{Moments, graph::Blocks, matching::{Method, blocks::{Member, match_blocks}}};

@@ -10,7 +10,7 @@
 //! A⁻¹ − y yᵀ/κ, where columns i and j (and rows, of A⁻¹) are then added up to one. What is taken off is kept as two narrow
 //! matrices until there is enough of it for a product of matrices.
 
-use super::metric::{Metric, RIDGE};
+use super::metric::Metric;
 use crate::cholesky::Cholesky;
 use crate::importance::PlaceSums;
 use crate::products::add_product;
@@ -18,6 +18,8 @@ use crate::watch::Watch;
 use crate::{Error, Importance, Moments, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 
+/// Ridge of C, in units of its mean diagonal: what is known of features less well than that is not known.
+const RIDGE: f64 = 1e-3;
 /// Merges whose part is taken off together.
 const BLOCK: usize = 64;
 

@@ -5,10 +5,6 @@ use crate::importance::PlaceSums;
 use crate::products::product;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-/// Ridge of the features' second moments, in units of their mean diagonal: what is known of features less well than that is
-/// not known.
-pub(super) const RIDGE: f64 = 1e-3;
-
 /// G of some features: each model's block, and which of the features are its.
 pub(super) struct Metric(Vec<(Vec<usize>, Array2<f64>)>);
 

@@ -192,10 +192,8 @@ impl Method {
     /// Whether it takes the features' importance, by which they then count in their groups.
     #[must_use]
     pub fn weighs(&self) -> bool {
-        match self {
-            Self::Ward { similarity } | Self::Average { similarity } => *similarity == Similarity::Importance,
-            other => *other == Self::Select,
-        }
+        const BY: Similarity = Similarity::Importance;
+        matches!(self, Self::Select | Self::Ward { similarity: BY } | Self::Average { similarity: BY })
     }
 
     /// Checks the parameters.
