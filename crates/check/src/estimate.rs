@@ -11,6 +11,7 @@ use zipit::graph::MergePoint;
 use zipit::memory::{self, Grams, Work};
 use zipit::merge_set::Selection;
 use zipit::prospects::identity;
+use zipit::refit::Positions;
 use zipit::refit::graft_folded;
 use zipit_artifact::model::ModelFile;
 use zipit_data::Split;
@@ -95,7 +96,10 @@ pub fn untried(
         let peak = match which {
             Which::Collect => memory::collection(&folded, &points, Grams::None, false, work)?.peak,
             Which::Match => memory::matching(&dims(&merged), Work { n_threads: stage.n_threads(), ..work }),
-            Which::Refit => memory::refit(&folded, &grafted.model.graph, images, (refit::MAX_MEMORY, false), work)?,
+            Which::Refit => {
+                let limits = (refit::MAX_MEMORY, false);
+                memory::refit(&folded, &grafted.model.graph, images, limits, Positions::default(), work)?
+            }
             Which::Recalibrate => memory::recalibration(graph, work)?,
             Which::Eval => memory::evaluation(&folded, work)?,
         };

@@ -234,7 +234,9 @@ impl<'a> Rules<'a> {
                         How::RefitRounds => " --rounds 2",
                         _ => "",
                     };
-                    format!("{on} --images {n}{flags}")
+                    // The committed results are of all positions.
+                    let positions = if rule == How::Repair { "" } else { " --positions all" };
+                    format!("{on} --images {n}{flags}{positions}")
                 }
             };
             let needs = [needs(), files.gram.clone().into_iter().collect()].concat();

@@ -9,7 +9,7 @@ use std::path::Path;
 use zipit::Model;
 use zipit::images::ImageBatches;
 use zipit::memory::{self, Work};
-use zipit::refit::{Owners, Ridge};
+use zipit::refit::{Owners, Positions, Ridge};
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
 use zipit_artifact::header::{InputRef, Provenance};
@@ -37,6 +37,9 @@ pub fn refit<'a>(
     if args.trust() == Trust::Surest {
         environment.insert("trust".to_owned(), "surest".to_owned());
     }
+    if args.positions != Positions::All && !args.repair {
+        environment.insert("positions".to_owned(), args.positions.to_string());
+    }
     let provenance = stage.provenance(inputs, environment);
     let graph = &models[0].graph;
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
@@ -53,15 +56,16 @@ pub fn refit<'a>(
     let n_threads = stage.n_threads().min(batches.n_batches());
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
     let limited = Some((limit, &scratch as &dyn Scratch));
-    let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limited, args.device)?;
+    let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limited, args.device)?
+        .with_positions(args.positions, n_images);
     let told = format!("{n_images} unlabelled {} images", set.split);
     if args.common.dry_run {
+        let memory =
+            |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds > 0), args.positions, work);
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),
-            memory::refit(&merge.models[0].graph, &merge.grafted.model.graph, n_images, (limit, args.rounds > 0), work)?
-                as f64
-                / f64::from(1 << 30),
+            memory(&merge.models[0].graph, &merge.grafted.model.graph)? as f64 / f64::from(1 << 30),
             args.out.display()
         ))?;
         return Ok(None);

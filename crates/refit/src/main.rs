@@ -9,6 +9,7 @@ mod resume;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use zipit::apply::Heads;
+use zipit::refit::Positions;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
 use zipit_stage::{Common, Format, HasCommon, PrecisionArg, SaveArgs};
@@ -49,6 +50,10 @@ struct Args {
     /// (two are worth it, and double the time; --mode sequential alone)
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "repair")]
     rounds: u32,
+    /// Over which of an image's positions layers are summed up: all, or so many, evenly spread, that there are N for every
+    /// number that an output is a sum of
+    #[arg(long, value_name = "N|all", default_value_t, conflicts_with = "repair")]
+    positions: Positions,
     /// Solve layers that write one sum one after the other, not as one (as in --mode layerwise)
     #[arg(long, conflicts_with = "repair")]
     one_by_one: bool,

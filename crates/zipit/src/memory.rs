@@ -3,7 +3,7 @@
 //! ReLU take more than is said here: `MobileNetV2` up to 1.8 times, a small vision transformer up to 1.3 times.
 
 use crate::graph::{MergePoint, Op};
-use crate::refit::{Design, gram::patch_size};
+use crate::refit::{Design, Lattice, Positions, gram::patch_size};
 use crate::{Graph, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,7 +118,7 @@ pub fn collection(
 }
 
 /// Bytes at the peak of a refit on images of a merge, `merged`, of models of `graph`, BatchNorm folded, whose activations
-/// may take `limit` bytes; `open`: layers are kept to be solved again.
+/// may take `limit` bytes, summed up at some of the `positions`; `open`: layers are kept to be solved again.
 ///
 /// # Errors
 /// A malformed graph.
@@ -127,13 +127,15 @@ pub fn refit(
     merged: &Graph,
     n_images: usize,
     (limit, open): (usize, bool),
+    positions: Positions,
     work: Work,
 ) -> Result<usize> {
     let shapes = merged.shapes()?;
     let (own, all) = (most(&live(graph)?), live(merged)?);
     let largest = most(&all);
     let layers = merged.nodes.iter().enumerate().filter_map(|(i, node)| {
-        let Design { n_groups, n_inputs: f, .. } = Design::of(&node.op)?;
+        let design = Design::of(&node.op)?;
+        let Design { n_groups, n_inputs: f, .. } = design;
         // The models are about as far as the merged network is.
         let share = |now: usize, own: usize, largest: usize| {
             now + work.n_models * (own as f64 * now as f64 / largest as f64) as usize
@@ -142,16 +144,23 @@ pub fn refit(
         let values = work.batch_size * F32 * share(all[i].at, own.at, largest.at);
         let square = n_groups * f * f;
         let made = &shapes[node.name.as_str()];
-        let summed = if let Some(products) = by_offsets(&node.op) {
+        let by_offsets = by_offsets(&node.op).map(|products| {
             let read = shapes.get(node.inputs[0].as_str()).map_or(0, |shape| shape.iter().product());
             // Some of the images of what is read and made, as they are and with a border.
             let planes = 2 * work.batch_size * F32 * (read + made.iter().product::<usize>());
             // Each product in f32 and, in LibTorch and here, in f64; at last, spread out.
             work.n_threads * ((F32 + 2 * F64) * products + planes + values) + F64 * square
-        } else {
-            let patches = work.batch_size * F32 * unfolded(&node.op, made, n_groups * f);
-            // In LibTorch, and here.
-            work.n_threads * (3 * F64 * square + F32 * square + patches + values)
+        });
+        let lattice = positions.lattice(n_images, &made[1..], design);
+        let chosen = lattice.as_ref().map_or_else(|| made[1..].to_vec(), Lattice::lengths);
+        let made: Vec<usize> = made[..1].iter().copied().chain(chosen).collect();
+        let patches = work.batch_size * F32 * unfolded(&node.op, &made, n_groups * f);
+        // The upper triangle in LibTorch, and here; of narrow layers, all of it.
+        let by_patches = work.n_threads * (2 * F64 * square + patches + values);
+        let summed = match by_offsets {
+            Some(by_offsets) if lattice.is_none() => by_offsets,
+            Some(by_offsets) => by_offsets.max(by_patches),
+            None => by_patches,
         };
         // Covariances of both, and factors, of all images beside those of the fitted ones.
         let solved = if open { 6 } else { 4 } * F64 * square;
@@ -305,7 +314,7 @@ mod tests {
         }
         assert!(of(Grams::None, 2, 16, 1).peak > least.peak && of(Grams::None, 2, 8, 2).peak > least.peak);
         let work = Work { n_models: 2, batch_size: 32, n_threads: 1 };
-        let of = |n_images, limit| refit(&graph, &graph, n_images, (limit, false), work).unwrap();
+        let of = |n_images, limit| refit(&graph, &graph, n_images, (limit, false), Positions::All, work).unwrap();
         assert!(of(1000, usize::MAX) > of(100, usize::MAX) && of(1000, 0) == of(100, 0));
         let [less, more] = [work, Work { n_models: 3, batch_size: 64, n_threads: 2 }];
         assert!(recalibration(&graph, less).unwrap() < recalibration(&graph, more).unwrap());

@@ -9,7 +9,7 @@ use zipit::apply::Heads;
 use zipit::images::ImageBatches;
 use zipit::merge_set::Selection;
 use zipit::prospects::identity;
-use zipit::refit::{Design, Ridge, graft_folded, solve};
+use zipit::refit::{Design, Positions, Ridge, graft_folded, solve};
 use zipit::watch::Unwatched;
 use zipit::{Model, StateDict};
 use zipit_artifact::model::ModelFile;
@@ -57,7 +57,8 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let mut solving = Solving::default();
     let rehearse = |batches: &dyn ImageBatches, n: usize, solving: Option<&mut Solving>| -> anyhow::Result<Run> {
         let first = First { batches, n };
-        let mut refit = Refit::new(&folded, &grafted, &first, task, None, args.device)?;
+        let refit = Refit::new(&folded, &grafted, &first, task, None, args.device)?;
+        let mut refit = refit.with_positions(Positions::default(), images.len());
         let mut run = Run { n_images: batches.n_images_in(n), ..Run::default() };
         let mut solving = solving;
         loop {

@@ -5,17 +5,18 @@ use super::blend::blend;
 use super::lanes::Lane;
 use super::lockstep::{Batch, Part};
 use super::offsets::Offsets;
-use super::products::{Cross, Moments, Origin, Products, Samples, Tally, moments};
+use super::products::{Cross, Moments, Origin, Products, Samples, Tally, Way, moments};
+use super::sampled::Sampled;
 use crate::forward::Run;
 use crate::parallel::FromFirst;
-use crate::{Device, Network, Result};
+use crate::{Network, Result};
 use std::ops::Range;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 use zipit::Graph;
 use zipit::apply::Blend;
 use zipit::graph::Node;
-use zipit::refit::{Clip, Layer, Owners, Rectified, Residuals, Site, Spread};
+use zipit::refit::{Clip, Lattice, Layer, Owners, Rectified, Residuals, Site, Spread};
 
 /// The graphs that the networks run, and how they are listened to.
 pub(super) struct Pass<'a> {
@@ -40,12 +41,45 @@ impl Part<[Tally; 2]> for Measured {
     }
 }
 
+/// How a layer's sums are taken: over which positions, and how.
+#[derive(Clone)]
+pub(super) enum Planned {
+    /// Over patches at all positions, or at some.
+    Patches(Option<Lattice>),
+    /// Without patches.
+    Offsets(Arc<Offsets>),
+}
+
+impl Planned {
+    pub fn offsets(&self) -> Option<&Arc<Offsets>> {
+        match self {
+            Self::Offsets(plan) => Some(plan),
+            Self::Patches(_) => None,
+        }
+    }
+
+    /// On some images.
+    fn sampled(&self, images: &Range<usize>) -> Option<Sampled> {
+        match self {
+            Self::Patches(Some(lattice)) => Some(Sampled::new(lattice, images)),
+            Self::Patches(None) | Self::Offsets(_) => None,
+        }
+    }
+
+    fn on<'a>(&'a self, sampled: Option<&'a Sampled>) -> Way<'a> {
+        match (self, sampled) {
+            (Self::Offsets(plan), _) => Way::Offsets(plan),
+            (Self::Patches(_), Some(sampled)) => Way::Sampled(sampled),
+            (Self::Patches(_), None) => Way::Patches,
+        }
+    }
+}
+
 /// Layers whose sums are taken together.
 pub(super) struct Group<'a> {
     pub layers: &'a [Layer],
     pub reading: Inputs,
-    /// Where a layer's sums over patches need none.
-    pub offsets: &'a [Option<Arc<Offsets>>],
+    pub ways: &'a [Planned],
     pub origins: &'a FromFirst<Vec<Origin>>,
 }
 
@@ -66,8 +100,7 @@ impl Part<Residuals> for MeasuredResiduals {
 pub(super) struct Aim<'a> {
     pub layer: &'a Layer,
     pub rectified: &'a Rectified,
-    /// Where its sums over patches need none.
-    pub offsets: Option<Arc<Offsets>>,
+    pub way: Planned,
     /// What its inputs are counted from.
     pub origin: Vec<f32>,
     /// How far from where it is cut a target is dark.
@@ -89,7 +122,7 @@ impl Pass<'_> {
     /// feature that varies little around a large mean would else be lost in rounding.
     pub fn sums(
         &self,
-        Group { layers, reading, offsets, origins }: &Group<'_>,
+        Group { layers, reading, ways, origins }: &Group<'_>,
         networks: &[Network],
         lane: Lane,
         batch: Batch<'_>,
@@ -122,24 +155,28 @@ impl Pass<'_> {
             self.advance(&mut runs, layer.head, &source(layer).name, 1)?;
         }
         let mut samples = Vec::with_capacity(layers.len());
-        for ((layer, read), offsets) in layers.iter().zip(inputs).zip(*offsets) {
-            let mut y = blend(&layer.target, &of_models(&runs, &layer.target, &source(layer).name)?, trust)?;
+        let chosen: Vec<Option<Sampled>> = ways.iter().map(|way| way.sampled(batch.images)).collect();
+        for (((layer, read), way), chosen) in layers.iter().zip(inputs).zip(*ways).zip(&chosen) {
+            let chosen = chosen.as_ref();
+            let blended = |of: &Blend, source: &str| blend(of, &at(chosen, of_models(&runs, of, source)?)?, trust);
+            let mut y = blended(&layer.target, &source(layer).name)?;
             for partner in &layer.partners {
-                y = y.f_add(&blend(&partner.target, &of_models(&runs, &partner.target, &partner.source)?, trust)?)?;
+                y = y.f_add(&blended(&partner.target, &partner.source)?)?;
             }
             if *reading == Inputs::Sequential {
                 for term in &layer.others {
-                    let wanted = blend(&term.blend, &of_models(&runs, &term.blend, &term.source)?, trust)?;
-                    y = made_up(&y, &wanted, merged.value(&term.value)?)?;
+                    let wanted = blended(&term.blend, &term.source)?;
+                    let found = at(chosen, vec![merged.value(&term.value)?.shallow_clone()])?;
+                    y = made_up(&y, &wanted, &found[0])?;
                 }
             }
-            samples.push(Samples { read, y, offsets: offsets.as_deref() });
+            samples.push(Samples { read, y, way: way.on(chosen) });
         }
         let origins =
             origins.get(batch.number == 0, batch.failure, || samples.iter().map(Samples::origin).collect())?;
         let measured = samples.iter().zip(*layers).zip(&*origins).map(|((samples, layer), origin)| {
             let part = |held: bool| {
-                let rows = self.rows(layer, batch.images, held, networks[0].device())?;
+                let rows = self.rows(layer, batch.images, held);
                 rows.map(|rows| samples.products(&rows, origin, batch.number)).transpose()
             };
             Ok(Measured([part(false)?, part(true)?]))
@@ -159,19 +196,20 @@ impl Pass<'_> {
         let (runs, merged) = resume(networks, lane);
         let trust = self.owners.map(|owners| trust(owners, networks, batch.images)).transpose()?;
         let mut measured = Vec::with_capacity(aims.len());
-        for Aim { layer, rectified, offsets, origin, dark } in aims {
-            let mut found = merged.peek(layer.node)?;
-            for partner in &layer.partners {
-                found = found.f_add(&merged.peek(partner.node)?)?;
-            }
-            for term in &rectified.beside {
-                found = found.f_add(merged.value(&term.value)?)?;
-            }
+        for Aim { layer, rectified, way, origin, dark } in aims {
+            let chosen = way.sampled(batch.images);
+            let chosen = chosen.as_ref();
+            let partners = layer.partners.iter().map(|partner| merged.peek(partner.node));
+            let beside = rectified.beside.iter().map(|term| Ok(merged.value(&term.value)?.shallow_clone()));
+            let parts = [merged.peek(layer.node)].into_iter().chain(partners).chain(beside);
+            let mut parts = at(chosen, parts.collect::<Result<_>>()?)?.into_iter();
+            let first = parts.next().expect("the layer's own");
+            let found = parts.try_fold(first, |sum, part| sum.f_add(&part))?;
             let source = &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name;
-            let mut models = of_models(&runs, &rectified.blend, source)?;
+            let mut models = at(chosen, of_models(&runs, &rectified.blend, source)?)?;
             let partners = layer.partners.iter().map(|partner| &partner.source);
             for source in partners.chain(rectified.beside.iter().map(|term| &term.source)) {
-                let beside = of_models(&runs, &rectified.blend, source)?;
+                let beside = at(chosen, of_models(&runs, &rectified.blend, source)?)?;
                 models = models.iter().zip(&beside).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
             }
             let Clip { low, high } = rectified.clip;
@@ -185,9 +223,9 @@ impl Pass<'_> {
                 let over = wanted.f_ge(high - dark)?.f_logical_and(&found.f_gt(high)?)?;
                 residual = residual.f_masked_fill(&over, 0.0)?;
             }
-            let samples = Samples { read: self.read(layer, &merged)?, y: residual, offsets: offsets.as_deref() };
+            let samples = Samples { read: self.read(layer, &merged)?, y: residual, way: way.on(chosen) };
             let part = |held: bool| {
-                let rows = self.rows(layer, batch.images, held, networks[0].device())?;
+                let rows = self.rows(layer, batch.images, held);
                 rows.map(|rows| samples.cross(&rows, origin, batch.number)).transpose()
             };
             measured.push(MeasuredResiduals([part(false)?, part(true)?]));
@@ -213,7 +251,7 @@ impl Pass<'_> {
     }
 
     /// The rows of a batch, `images` of all, to which a layer is fitted, or those that are held out; `None` for none.
-    fn rows(&self, layer: &Layer, images: &Range<usize>, held: bool, device: Device) -> Result<Option<Tensor>> {
+    fn rows(&self, layer: &Layer, images: &Range<usize>, held: bool) -> Option<Vec<i64>> {
         let fits = |image: usize| match (self.owners, layer.target.own()) {
             (Some(owners), Some(model)) => owners.fits(model, image),
             _ => true,
@@ -224,10 +262,7 @@ impl Pass<'_> {
             .filter(|&(_, image)| self.held_out[image] == held && fits(image))
             .map(|(row, _)| row as i64)
             .collect();
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Tensor::f_from_slice(&rows)?.f_to_device(device.tch())?))
+        (!rows.is_empty()).then_some(rows)
     }
 
     /// At values that take the place of one source node.
@@ -273,6 +308,14 @@ fn made_up(y: &Tensor, wanted: &Tensor, found: &Tensor) -> Result<Tensor> {
 fn of_models(runs: &[Run<'_>], blend: &Blend, name: &str) -> Result<Vec<Tensor>> {
     let of = |i: usize| Ok(runs[blend.whose().unwrap_or(i)].value(name)?.shallow_clone());
     (0..runs.len()).map(of).collect()
+}
+
+/// Values at the chosen positions, or at all.
+fn at(chosen: Option<&Sampled>, values: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    match chosen {
+        Some(chosen) => values.iter().map(|value| chosen.of(value)).collect(),
+        None => Ok(values),
+    }
 }
 
 fn resume(networks: &[Network], lane: Lane) -> (Vec<Run<'_>>, Run<'_>) {

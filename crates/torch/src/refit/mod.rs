@@ -12,6 +12,8 @@ mod measure;
 mod offsets;
 mod products;
 mod rehearsal;
+mod sampled;
+mod squares;
 
 pub(crate) use products::patches;
 pub use rehearsal::Rehearsed;
@@ -20,20 +22,20 @@ use crate::images::contents;
 use crate::parallel::FromFirst;
 use crate::{Device, Error, Result};
 use lockstep::Lockstep;
-use measure::{Aim, Group, Pass};
+use measure::{Aim, Group, Pass, Planned};
 use ndarray::ArrayD;
 use offsets::Offsets;
-use products::{Samples, Tally};
+use products::{Samples, Tally, Way};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use zipit::apply::Grafted;
 use zipit::graph::Node;
 use zipit::images::{ImageBatches, held_out, n_different};
 use zipit::refit::{
-    Design, Layer, Outcome, Owners, Rectified, Residuals, Ridge, Rounds, Site, Spread, Sums, layers, layers_together,
-    rescale, sites, solve_openly,
+    Design, Lattice, Layer, Outcome, Owners, Positions, Rectified, Residuals, Ridge, Rounds, Site, Spread, Sums,
+    layers, layers_together, rescale, sites, solve_openly,
 };
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
@@ -108,6 +110,9 @@ pub struct Refit<'a> {
     model: Model,
     work: Work,
     owners: Option<Owners>,
+    positions: Positions,
+    /// Of so many images the positions are enough.
+    n_images: usize,
     batches: &'a dyn ImageBatches,
     /// How the images differ, once they have been read, and which are held out.
     seen: Option<(Seen, Vec<bool>)>,
@@ -155,6 +160,8 @@ impl<'a> Refit<'a> {
             sources: models.iter().map(|model| model.graph.clone()).collect(),
             work,
             owners: None,
+            positions: Positions::All,
+            n_images: batches.n_images(),
             batches,
             seen: None,
             done: 0,
@@ -185,6 +192,14 @@ impl<'a> Refit<'a> {
         }
         self.owners = Some(owners);
         Ok(self)
+    }
+
+    /// Sums are taken over some of every image's positions, where those of `n_images` are enough: the number of images,
+    /// unless a longer refit is rehearsed on some of its own.
+    #[must_use]
+    pub fn with_positions(mut self, positions: Positions, n_images: usize) -> Self {
+        (self.positions, self.n_images) = (positions, n_images);
+        self
     }
 
     /// Reads all images, to hold some of them out by what they show: equal ones are fitted together or held out together.
@@ -386,11 +401,11 @@ impl<'a> Refit<'a> {
         open: &[(usize, &'l Rectified, Rounds)],
         watch: &dyn Watch,
     ) -> Result<Vec<Residuals>> {
-        let offsets = self.offsets(layers)?;
+        let ways = self.ways(layers)?;
         let aim = |(at, rectified, rounds): &(usize, &'l Rectified, Rounds)| Aim {
             layer: &layers[*at],
             rectified,
-            offsets: offsets[*at].clone(),
+            way: ways[*at].clone(),
             origin: rounds.origin(),
             dark: rounds.dark(),
         };
@@ -402,31 +417,39 @@ impl<'a> Refit<'a> {
 
     /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.
     fn sums(&self, layers: &[Layer], inputs: Inputs, watch: &dyn Watch) -> Result<Vec<[Sums; 2]>> {
-        let (offsets, origins) = (self.offsets(layers)?, FromFirst::new());
-        let zeros = layers.iter().zip(&offsets).filter_map(|(layer, offsets)| {
+        let (ways, origins) = (self.ways(layers)?, FromFirst::new());
+        let zeros = layers.iter().zip(&ways).filter_map(|(layer, way)| {
             let design = Design::of_all(&self.nodes(layer))?;
-            Some([(); 2].map(|()| Tally::zeros(design, offsets.as_ref())))
+            Some([(); 2].map(|()| Tally::zeros(design, way.offsets())))
         });
         let pass = self.pass();
-        let group = Group { layers, reading: inputs, offsets: &offsets, origins: &origins };
+        let group = Group { layers, reading: inputs, ways: &ways, origins: &origins };
         let tallies =
             self.run.pass(zeros.collect(), watch, |networks, lane, batch| pass.sums(&group, networks, lane, batch))?;
         Ok(tallies.into_iter().map(|tallies| tallies.map(Tally::into_sums)).collect())
     }
 
-    /// How sums over patches are taken without them, where that is cheaper.
-    fn offsets(&self, layers: &[Layer]) -> Result<Vec<Option<Arc<Offsets>>>> {
+    /// How sums are taken: over patches at as many positions as are needed, or without patches where that is cheaper.
+    fn ways(&self, layers: &[Layer]) -> Result<Vec<Planned>> {
         let graph = &self.model.graph;
         let shapes = graph.shapes()?;
         let size = |value: &str| <[usize; 3]>::try_from(shapes.get(value)?.as_slice()).ok();
-        let plan = |layer: &Layer| {
-            let nodes: Vec<&Node> = layer.nodes().map(|at| &graph.nodes[at]).collect();
+        let by_offsets = |nodes: &[&Node], step: usize| {
             let read = nodes.iter().map(|node| size(&node.inputs[0])).collect::<Option<Vec<_>>>()?;
             let [_, height, width] = size(&nodes[0].name)?;
             let ops: Vec<_> = nodes.iter().map(|node| &node.op).collect();
-            Offsets::new(&ops, &read, [height, width]).map(Arc::new)
+            Offsets::new(&ops, &read, [height, width], step).map(Arc::new)
         };
-        Ok(layers.iter().map(plan).collect())
+        let way = |layer: &Layer| {
+            let nodes = self.nodes(layer);
+            let positions = shapes.get(nodes[0].name.as_str()).map_or(&[][..], |shape| &shape[1..]);
+            let of_owner = |owners: &Owners| Some(owners.n_images()[layer.target.own()?]);
+            let n_images = self.owners.as_ref().and_then(of_owner).unwrap_or(self.n_images);
+            let lattice = Design::of_all(&nodes).and_then(|design| self.positions.lattice(n_images, positions, design));
+            let step = lattice.as_ref().map_or(1, Lattice::step);
+            by_offsets(&nodes.iter().collect::<Vec<_>>(), step).map_or(Planned::Patches(lattice), Planned::Offsets)
+        };
+        Ok(layers.iter().map(way).collect())
     }
 
     /// Those of a layer, in the order of the graph.
@@ -479,8 +502,9 @@ pub fn sums_of_batch(node: &Node, x: &Tensor, y: &Tensor, by_offsets: bool) -> R
     let plan = Offsets::of(&[&node.op], &[size(x)], [height, width]).filter(|_| by_offsets).map(Arc::new);
     let Some(design) = Design::of(&node.op).filter(|_| plan.is_some() || !by_offsets) else { return Ok(None) };
     let read = vec![(node, x.shallow_clone())];
-    let samples = Samples { read, y: y.shallow_clone(), offsets: plan.as_deref() };
-    let rows = Tensor::f_arange(x.size()[0], (Kind::Int64, x.device()))?;
+    let way = plan.as_deref().map_or(Way::Patches, Way::Offsets);
+    let samples = Samples { read, y: y.shallow_clone(), way };
+    let rows: Vec<i64> = (0..x.size()[0]).collect();
     let mut tally = Tally::zeros(design, plan.as_ref());
     tally.add(samples.products(&rows, &samples.origin()?, 0)?);
     Ok(Some(tally.into_sums()))

@@ -99,13 +99,13 @@ pub struct Offsets {
 
 impl Offsets {
     /// Of convolutions that read values of these shapes and write one of H'×W'. `None` for other ops, and where patches
-    /// are cheaper.
+    /// at every `step`-th position are cheaper.
     #[must_use]
-    pub fn new(ops: &[&Op], read: &[[usize; 3]], out: [usize; 2]) -> Option<Self> {
+    pub fn new(ops: &[&Op], read: &[[usize; 3]], out: [usize; 2], step: usize) -> Option<Self> {
         let plan = Self::of(ops, read, out)?;
         // With one tap, what is read is what is summed.
         let several = plan.reads.iter().any(|read| read.n_taps > 1);
-        (several && plan.cost() < plan.cost_of_patches()).then_some(plan)
+        (several && plan.cost() < plan.cost_of_patches(step)).then_some(plan)
     }
 
     /// The same whatever it costs.
@@ -239,9 +239,9 @@ impl Offsets {
         products.chain(taps).sum()
     }
 
-    fn cost_of_patches(&self) -> f64 {
+    fn cost_of_patches(&self, step: usize) -> f64 {
         let f = self.unknowns as f64;
-        let positions = (self.groups * self.out[0] * self.out[1]) as f64;
+        let positions = (self.groups * (self.out[0] / step) * (self.out[1] / step)) as f64;
         CALL + positions * f * (f / 2.0 + self.outputs as f64 + COPY)
     }
 

@@ -1,6 +1,8 @@
 //! Sums over one batch of a layer's inputs and targets.
 
 use super::offsets::{Offsets, SAMPLES, numbers};
+use super::sampled::Sampled;
+use super::squares::{NARROW, Numbers, Squares, Strip};
 use crate::accumulate::samples;
 use crate::ops::{features_first, features_last};
 use crate::{Error, Result};
@@ -9,23 +11,38 @@ use tch::{Kind, Tensor};
 use zipit::graph::{Node, Op, Window};
 use zipit::refit::{Design, Sums, names};
 
+/// Sums of [`SAMPLES`] that are made in one call, where samples are narrow.
+const PARTS: i64 = 16;
+
 /// What a batch's images give at a layer, or at several that are solved as one: what each reads, `[B, C, H, W]` or
 /// `[B, F]`, and the target of all.
 pub(super) struct Samples<'a> {
     pub read: Vec<(&'a Node, Tensor)>,
+    /// At the chosen positions, where not all are.
     pub y: Tensor,
-    /// Where sums over patches need none.
-    pub offsets: Option<&'a Offsets>,
+    pub way: Way<'a>,
+}
+
+/// How sums over a batch's images are taken.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'a> {
+    /// Of what every output is a sum of, which is a convolution's patch.
+    Patches,
+    /// The same at some positions.
+    Sampled(&'a Sampled),
+    /// Of the images at every offset, without patches.
+    Offsets(&'a Offsets),
 }
 
 /// What sums are counted from: x₀ `[G, F]` and y₀ `[G, O]`.
 pub(super) type Origin = [Vec<f32>; 2];
 
-/// Sums of one batch, as [`Sums::add`] takes them, or as [`Offsets`] makes them.
+/// Sums of one batch: of patches x, y, yx and yy, as [`Sums::add`] takes them, and xx; or as [`Offsets`] makes them.
 pub(super) struct Products {
     count: u64,
     origin: Origin,
     sums: Vec<Vec<f64>>,
+    squares: Vec<Strip>,
 }
 
 /// Sums of all batches so far: those of patches are at once what they will be.
@@ -46,8 +63,14 @@ impl Tally {
         match self {
             Self::Patches(sums) => {
                 let [x, y] = &part.origin;
-                let [a, b, c, d, e] = &part.sums[..] else { unreachable!("five sums") };
-                sums.add(part.count, [x, y], [a, b, c, d, e].map(Vec::as_slice));
+                let [a, b, c, d] = &part.sums[..] else { unreachable!("four sums") };
+                sums.add(part.count, [x, y], [a, b, c, d].map(Vec::as_slice));
+                for Strip { group, first, numbers, .. } in &part.squares {
+                    match numbers {
+                        Numbers::F32(rows) => sums.add_squares(*group, *first, rows),
+                        Numbers::F64(rows) => sums.add_squares(*group, *first, rows),
+                    }
+                }
             }
             Self::Offsets(_, _, Some(all)) => {
                 all.count += part.count;
@@ -63,10 +86,13 @@ impl Tally {
         match self {
             Self::Patches(sums) => sums,
             Self::Offsets(_, design, None) => Sums::zeros(design),
-            Self::Offsets(plan, design, Some(Products { count, origin: [x, y], sums: all })) => {
+            Self::Offsets(plan, design, Some(Products { count, origin: [x, y], sums: all, .. })) => {
                 let mut sums = Sums::zeros(design);
-                let spread_out = plan.spread_out(&all, count as f64, &x);
-                sums.add(count, [&x, &y], spread_out.each_ref().map(Vec::as_slice));
+                let [of_x, of_y, xx, yx, yy] = plan.spread_out(&all, count as f64, &x);
+                sums.add(count, [&x, &y], [of_x, of_y, yx, yy].each_ref().map(Vec::as_slice));
+                for (group, square) in xx.chunks_exact(design.n_inputs.pow(2)).enumerate() {
+                    sums.add_squares(group, 0, square);
+                }
                 sums
             }
         }
@@ -80,25 +106,31 @@ impl Samples<'_> {
 
     /// The means of this batch.
     pub fn origin(&self) -> Result<Origin> {
-        if let Some(offsets) = self.offsets {
+        if let Way::Offsets(offsets) = self.way {
             return offsets.origin(&self.values(), &self.y);
         }
-        let (x, y) = self.spread_out(None)?;
+        let (x, y) = self.spread_out(&(0..self.y.size()[0]).collect::<Vec<_>>())?;
         let mean = |t: Tensor| numbers(&t.f_mean_dim(1, true, Kind::Float)?.f_nan_to_num(0.0, 0.0, 0.0)?);
         Ok([mean(x)?, mean(y)?])
     }
 
-    /// `[G, S, F]` and `[G, S, O]`, of some of the images or all.
-    fn spread_out(&self, rows: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let of = |tensor: &Tensor| rows.map_or_else(|| Ok(tensor.shallow_clone()), |rows| selected(tensor, rows));
-        let each = self.read.iter().map(|(node, x)| inputs(&node.op, &of(x)?)).collect::<Result<Vec<_>>>()?;
+    /// `[G, S, F]` and `[G, S, O]`, of some of the images.
+    fn spread_out(&self, rows: &[i64]) -> Result<(Tensor, Tensor)> {
+        let read = |(node, x): &(&Node, Tensor)| match (self.way, &node.op) {
+            (Way::Sampled(sampled), Op::Conv2d { window, groups, .. }) => {
+                flat(&sampled.patches(x, window, rows)?, *groups as i64)
+            }
+            (Way::Sampled(sampled), op) => inputs(op, &selected(&sampled.of(x)?, rows)?),
+            (Way::Patches | Way::Offsets(_), op) => inputs(op, &selected(x, rows)?),
+        };
+        let each = self.read.iter().map(read).collect::<Result<Vec<_>>>()?;
         let design = Design::of(&self.read[0].0.op).expect("a layer with parameters");
         let x = if let [one] = &each[..] { one.shallow_clone() } else { Tensor::f_cat(&each, 2)? };
-        Ok((x, targets(&design, &of(&self.y)?)?))
+        Ok((x, targets(&design, &selected(&self.y, rows)?)?))
     }
 
     /// What the layers read and their target, of some of the images; and how many positions these have.
-    fn of(&self, rows: &Tensor) -> Result<(Vec<Tensor>, Tensor, u64)> {
+    fn of(&self, rows: &[i64]) -> Result<(Vec<Tensor>, Tensor, u64)> {
         let read = self.read.iter().map(|(_, x)| selected(x, rows)).collect::<Result<Vec<_>>>()?;
         let y = selected(&self.y, rows)?;
         let positions: i64 = y.size().iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, n)| n).product();
@@ -113,44 +145,41 @@ impl Samples<'_> {
     ///
     /// # Errors
     /// Numbers that are not finite.
-    pub fn products(&self, rows: &Tensor, origin: &Origin, batch: usize) -> Result<Products> {
-        let (count, sums) = match self.offsets {
-            Some(offsets) => {
+    pub fn products(&self, rows: &[i64], origin: &Origin, batch: usize) -> Result<Products> {
+        let products = match self.way {
+            Way::Offsets(offsets) => {
                 let (read, y, count) = self.of(rows)?;
-                (count, offsets.sums(&read, &y, origin.each_ref().map(Vec::as_slice))?)
+                let sums = offsets.sums(&read, &y, origin.each_ref().map(Vec::as_slice))?;
+                Products { count, origin: origin.clone(), sums, squares: vec![] }
             }
-            None => self.of_patches(rows, origin)?,
+            Way::Patches | Way::Sampled(_) => self.of_patches(rows, origin)?,
         };
-        finite(&sums, &self.name(), batch)?;
-        Ok(Products { count, origin: origin.clone(), sums })
+        finite(&products.sums, &self.name(), batch)?;
+        products.squares.iter().try_for_each(|strip| finite(&[strip.diagonal()], &self.name(), batch))?;
+        Ok(products)
     }
 
-    fn of_patches(&self, rows: &Tensor, origin: &Origin) -> Result<(u64, Vec<Vec<f64>>)> {
-        let (x, y) = self.spread_out(Some(rows))?;
+    fn of_patches(&self, rows: &[i64], origin: &Origin) -> Result<Products> {
+        let (x, y) = self.spread_out(rows)?;
         let (g, n, f) = x.size3()?;
         let o = y.size()[2];
         let like = |numbers: &[f32], t: &Tensor| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(numbers)?.f_reshape([g, 1, -1])?.f_to_device(t.device())?)
         };
         let (x0, y0) = (like(&origin[0], &x)?, like(&origin[1], &y)?);
-        let shapes: [&[i64]; 5] = [&[g, f], &[g, o], &[g, f, f], &[g, o, f], &[g, o]];
-        let sums = summed(n, shapes, x.device(), |from, length| {
-            let x = x.f_narrow(1, from, length)?.f_sub(&x0)?;
-            let y = y.f_narrow(1, from, length)?.f_sub(&y0)?;
-            let xx = if g == 1 {
-                symmetric(&x.f_squeeze_dim(0)?, f)?.f_unsqueeze(0)?
-            } else {
-                x.f_transpose(1, 2)?.f_matmul(&x)?
-            };
+        let mut squares = Squares::new(g, n, f, x.device())?;
+        let shapes: [&[i64]; 4] = [&[g, f], &[g, o], &[g, o, f], &[g, o]];
+        let sums = summed([&x, &y], shapes, |x, y| {
+            let (x, y) = (x.f_sub(&x0)?, y.f_sub(&y0)?);
+            squares.add(&x)?;
             Ok([
                 x.f_sum_dim_intlist(1, false, Kind::Float)?,
                 y.f_sum_dim_intlist(1, false, Kind::Float)?,
-                xx,
                 y.f_transpose(1, 2)?.f_matmul(&x)?,
                 y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
             ])
         })?;
-        Ok((n as u64, sums.into()))
+        Ok(Products { count: n as u64, origin: origin.clone(), sums: sums.into(), squares: squares.strips()? })
     }
 }
 
@@ -165,28 +194,27 @@ impl Samples<'_> {
     ///
     /// # Errors
     /// Numbers that are not finite.
-    pub fn cross(&self, rows: &Tensor, origin: &[f32], batch: usize) -> Result<Cross> {
-        let (count, sums) = match self.offsets {
-            Some(offsets) => {
+    pub fn cross(&self, rows: &[i64], origin: &[f32], batch: usize) -> Result<Cross> {
+        let (count, sums) = match self.way {
+            Way::Offsets(offsets) => {
                 let (read, r, count) = self.of(rows)?;
                 let sums = offsets.cross(&read, &r, origin)?;
                 (count, offsets.cross_spread_out(&sums, origin))
             }
-            None => self.cross_of_patches(rows, origin)?,
+            Way::Patches | Way::Sampled(_) => self.cross_of_patches(rows, origin)?,
         };
         finite(&sums, &self.name(), batch)?;
         Ok(Cross { count, sums })
     }
 
-    fn cross_of_patches(&self, rows: &Tensor, origin: &[f32]) -> Result<(u64, [Vec<f64>; 3])> {
-        let (x, r) = self.spread_out(Some(rows))?;
+    fn cross_of_patches(&self, rows: &[i64], origin: &[f32]) -> Result<(u64, [Vec<f64>; 3])> {
+        let (x, r) = self.spread_out(rows)?;
         let (g, n, f) = x.size3()?;
         let o = r.size()[2];
         let x0 = Tensor::f_from_slice(origin)?.f_reshape([g, 1, f])?.f_to_device(x.device())?;
         let shapes: [&[i64]; 3] = [&[g, o], &[g, o, f], &[g, o]];
-        let sums = summed(n, shapes, x.device(), |from, length| {
-            let x = x.f_narrow(1, from, length)?.f_sub(&x0)?;
-            let r = r.f_narrow(1, from, length)?;
+        let sums = summed([&x, &r], shapes, |x, r| {
+            let x = x.f_sub(&x0)?;
             Ok([
                 r.f_sum_dim_intlist(1, false, Kind::Float)?,
                 r.f_transpose(1, 2)?.f_matmul(&x)?,
@@ -198,25 +226,41 @@ impl Samples<'_> {
 }
 
 /// Some of the images. Features are last in memory, and stay so: LibTorch would put them first.
-fn selected(tensor: &Tensor, rows: &Tensor) -> Result<Tensor> {
-    Ok(features_first(&features_last(tensor)?.f_index_select(0, rows)?)?)
+fn selected(tensor: &Tensor, rows: &[i64]) -> Result<Tensor> {
+    if rows.len() as i64 == tensor.size()[0] {
+        return Ok(tensor.shallow_clone());
+    }
+    let rows = Tensor::f_from_slice(rows)?.f_to_device(tensor.device())?;
+    Ok(features_first(&features_last(tensor)?.f_index_select(0, &rows)?)?)
 }
 
-/// Sums of n samples in f64, of what some of them, from one on so many, sum up to in f32.
+/// Sums in f64 over samples x `[G, n, F]` and y `[G, n, O]`, of what some of them sum up to in f32, [`SAMPLES`] at most.
+/// Where these are narrow, many such sums are made in one call, `[parts, samples, F]`.
 fn summed<const K: usize>(
-    n: i64,
+    [x, y]: [&Tensor; 2],
     shapes: [&[i64]; K],
-    device: tch::Device,
-    part: impl Fn(i64, i64) -> Result<[Tensor; K]>,
+    mut part: impl FnMut(&Tensor, &Tensor) -> Result<[Tensor; K]>,
 ) -> Result<[Vec<f64>; K]> {
+    let (g, n, f) = x.size3()?;
     let mut sums = Vec::with_capacity(K);
     for shape in shapes {
-        sums.push(Tensor::f_zeros(shape, (Kind::Double, device))?);
+        sums.push(Tensor::f_zeros(shape, (Kind::Double, x.device()))?);
     }
-    for from in (0..n).step_by(SAMPLES as usize) {
-        for (sum, part) in sums.iter_mut().zip(&part(from, SAMPLES.min(n - from))?) {
-            let _ = sum.f_add_(part)?;
+    let at_once = if g == 1 && f <= NARROW { PARTS * SAMPLES } else { SAMPLES };
+    let mut from = 0;
+    while from < n {
+        let left = n - from;
+        let length = if left < SAMPLES { left } else { at_once.min(left / SAMPLES * SAMPLES) };
+        let split = |t: &Tensor| -> Result<Tensor> {
+            let some = t.f_narrow(1, from, length)?;
+            let width = t.size()[2];
+            Ok(if g == 1 { some.f_reshape([-1, SAMPLES.min(length), width])? } else { some })
+        };
+        for (sum, part) in sums.iter_mut().zip(part(&split(x)?, &split(y)?)?) {
+            let part = if g == 1 { part.f_sum_dim_intlist(0, true, Kind::Double)? } else { part };
+            let _ = sum.f_add_(&part)?;
         }
+        from += length;
     }
     let sums: Vec<Vec<f64>> = sums.iter().map(numbers).collect::<Result<_>>()?;
     Ok(sums.try_into().expect("as many as there are shapes"))
@@ -267,19 +311,6 @@ pub(super) fn moments(value: &Tensor, models: &[Tensor], name: &str, batch: usiz
     Ok(Moments { count: value.size()[0] as u64, sums })
 }
 
-/// `XᵀX` of X `[S, F]`, the upper triangle.
-fn symmetric(x: &Tensor, f: i64) -> Result<Tensor> {
-    let transposed = x.f_tr()?;
-    let product = Tensor::f_zeros([f, f], (Kind::Float, x.device()))?;
-    let strip = (f / 8).max(64);
-    for from in (0..f).step_by(strip as usize) {
-        let height = strip.min(f - from);
-        let block = product.f_narrow(0, from, height)?.f_narrow(1, from, f - from)?;
-        let _ = transposed.f_narrow(0, from, height)?.f_mm_out(&block, &x.f_narrow(1, from, f - from)?)?;
-    }
-    Ok(product)
-}
-
 /// What each output of a layer is a sum of, `[G, S, F]`: patches for a convolution.
 fn inputs(op: &Op, x: &Tensor) -> Result<Tensor> {
     match op {
@@ -294,6 +325,11 @@ fn inputs(op: &Op, x: &Tensor) -> Result<Tensor> {
 
 /// `[G, S, kH·kW·I/G]` of `[B, I, H, W]`, S = B·H'·W'.
 pub(crate) fn patches(x: &Tensor, window: &Window, groups: i64) -> Result<Tensor> {
+    flat(&windows(x, window)?, groups)
+}
+
+/// What a window sees at every position of `[B, I, H, W]`: a view, `[B, H', W', kH, kW, I]`.
+pub(super) fn windows(x: &Tensor, window: &Window) -> Result<Tensor> {
     let [ph, pw] = window.padding.map(|p| p as i64);
     let mut padded = x.f_permute([0, 2, 3, 1])?;
     if ph + pw > 0 {
@@ -305,12 +341,17 @@ pub(crate) fn patches(x: &Tensor, window: &Window, groups: i64) -> Result<Tensor
     let (span_h, span_w) = ((kh - 1) * dh + 1, (kw - 1) * dw + 1);
     let seen = padded.f_unfold(1, span_h, sh)?.f_unfold(2, span_w, sw)?;
     let seen = seen.f_slice(4, 0, span_h, dh)?.f_slice(5, 0, span_w, dw)?;
-    let (c, positions) = (x.size()[1], kh * kw);
-    let last = seen.f_permute([0, 1, 2, 4, 5, 3])?;
+    Ok(seen.f_permute([0, 1, 2, 4, 5, 3])?)
+}
+
+/// `[G, S, kH·kW·I/G]` of `[B, H', W', kH, kW, I]`.
+fn flat(windows: &Tensor, groups: i64) -> Result<Tensor> {
+    let [_, _, _, kh, kw, c] = windows.size()[..] else { unreachable!("windows") };
+    let positions = kh * kw;
     if groups == 1 {
-        return Ok(last.f_reshape([1, -1, positions * c])?);
+        return Ok(windows.f_reshape([1, -1, positions * c])?);
     }
-    let split = last.f_reshape([-1, positions, groups, c / groups])?;
+    let split = windows.f_reshape([-1, positions, groups, c / groups])?;
     Ok(split.f_permute([2, 0, 1, 3])?.f_reshape([groups, -1, positions * c / groups])?)
 }
 
@@ -324,8 +365,9 @@ fn targets(design: &Design, y: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Design, Node, Offsets, Op, Products, Samples, Tensor, Window};
+    use super::{Design, Node, Numbers, Offsets, Op, Products, Sampled, Samples, Strip, Tensor, Way, Window};
     use tch::Kind;
+    use zipit::refit::Positions;
 
     fn conv(channels: [usize; 2], groups: usize, window: Window) -> Node {
         let [in_channels, out_channels] = channels;
@@ -348,19 +390,39 @@ mod tests {
         let plan = Offsets::of(&ops, &shapes, [height, width]).unwrap();
         let read = || nodes.iter().zip(read).map(|(node, x)| (node, x.shallow_clone())).collect();
         let [patches, offsets] =
-            [None, Some(&plan)].map(|offsets| Samples { read: read(), y: y.shallow_clone(), offsets });
+            [Way::Patches, Way::Offsets(&plan)].map(|way| Samples { read: read(), y: y.shallow_clone(), way });
         let origin = offsets.origin().unwrap();
-        let rows = Tensor::from_slice(&[0_i64, 2]);
+        let rows = [0, 2];
         let design = Design::of_all(nodes).unwrap();
         [patches, offsets].map(|samples| {
-            let Products { count, origin: [x, _], sums } = samples.products(&rows, &origin, 0).unwrap();
-            let sums = match samples.offsets {
-                None => sums,
-                Some(plan) => plan.spread_out(&sums, count as f64, &x).into(),
+            let products = samples.products(&rows, &origin, 0).unwrap();
+            let sums = match samples.way {
+                Way::Patches | Way::Sampled(_) => five(&products, design),
+                Way::Offsets(plan) => {
+                    plan.spread_out(&products.sums, products.count as f64, &products.origin[0]).into()
+                }
             };
             assert_eq!(sums[2].len(), design.n_groups * design.n_inputs.pow(2));
             (sums, samples.cross(&rows, &origin[0], 0).unwrap().sums.into())
         })
+    }
+
+    /// x, y, xx, yx, yy; squares in full, with an empty lower triangle.
+    fn five(products: &Products, design: Design) -> Sums {
+        let [x, y, yx, yy] = &products.sums[..] else { unreachable!() };
+        let f = design.n_inputs;
+        let mut xx = vec![0.0; design.n_groups * f * f];
+        for Strip { group, first, width, numbers } in &products.squares {
+            let rows: Vec<f64> = match numbers {
+                Numbers::F32(rows) => rows.iter().map(|&x| f64::from(x)).collect(),
+                Numbers::F64(rows) => rows.clone(),
+            };
+            for (row, sums) in rows.chunks_exact(*width).enumerate() {
+                let to = &mut xx[group * f * f + (first + row) * f..][..f];
+                to[*first..].iter_mut().zip(sums).for_each(|(sum, part)| *sum += part);
+            }
+        }
+        vec![x.clone(), y.clone(), xx, yx.clone(), yy.clone()]
     }
 
     fn convolved(op: &Op, x: &Tensor) -> Tensor {
@@ -446,18 +508,94 @@ mod tests {
         }
     }
 
+    /// At some positions, the sums are those of all patches there: strides, groups, several layers, tokens, wide and narrow.
+    #[test]
+    fn sums_at_some_positions_are_those_of_the_samples_there() {
+        tch::manual_seed(3);
+        let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, tch::Device::Cpu)) + 0.5;
+        let side_by_side = [conv([3, 4], 1, Window::square(1, 1, 0)), conv([2, 4], 1, Window::square(3, 2, 1))];
+        let linear = Node {
+            op: Op::Linear { in_features: 6, out_features: 3, bias: true },
+            ..conv([1, 1], 1, Window::square(1, 1, 0))
+        };
+        let cases: [(&[Node], Vec<Tensor>); 5] = [
+            (&[conv([3, 4], 1, Window::square(3, 1, 1))], vec![random(&[5, 3, 8, 11])]),
+            (&[conv([4, 6], 2, Window::square(3, 2, 1))], vec![random(&[5, 4, 16, 15])]),
+            (&[conv([40, 4], 1, Window::square(3, 1, 1))], vec![random(&[5, 40, 9, 9])]),
+            (&side_by_side, vec![random(&[5, 3, 8, 8]), random(&[5, 2, 16, 16])]),
+            (&[linear], vec![random(&[5, 6, 33])]),
+        ];
+        for (nodes, read) in cases {
+            let design = Design::of_all(nodes).unwrap();
+            let y = match &nodes[0].op {
+                Op::Linear { .. } => random(&[5, 3, 33]),
+                op => Tensor::randn_like(&convolved(op, &read[0])),
+            };
+            let sizes: Vec<usize> = y.size()[2..].iter().map(|&n| n as usize).collect();
+            let lattice = Positions::PerUnknown(1).lattice(1_000_000, &sizes, design).unwrap();
+            let images = 7..12;
+            let sampled = Sampled::new(&lattice, &images);
+            let at = |way, y: &Tensor| Samples {
+                read: nodes.iter().zip(&read).map(|(n, x)| (n, x.shallow_clone())).collect(),
+                y: y.shallow_clone(),
+                way,
+            };
+            let rows = [0, 2, 3];
+            let some = at(Way::Sampled(&sampled), &sampled.of(&y).unwrap());
+            let origin = some.origin().unwrap();
+            let found = some.products(&rows, &origin, 0).unwrap();
+            let cross = some.cross(&rows, &origin[0], 0).unwrap();
+            // All samples, of which those of the lattice are taken one by one.
+            let (x, y) = at(Way::Patches, &y).spread_out(&[0, 1, 2, 3, 4]).unwrap();
+            let positions: usize = sizes.iter().product();
+            let chosen = rows.iter().flat_map(|&row| {
+                let first = lattice.first(7 + row as usize);
+                let columns = sizes.get(1).copied().unwrap_or(1);
+                let along = |axis: usize| match (first.get(axis), sizes.get(axis)) {
+                    (Some(&first), Some(&size)) => {
+                        (first..size).step_by(lattice.step()).take(lattice.lengths()[axis]).collect()
+                    }
+                    _ => vec![0],
+                };
+                let of_row = along(1);
+                along(0).into_iter().flat_map(move |r| {
+                    of_row.clone().into_iter().map(move |c| (row as usize * positions + r * columns + c) as i64)
+                })
+            });
+            let chosen = Tensor::from_slice(&chosen.collect::<Vec<i64>>());
+            let pick = |t: &Tensor, from: &[f32]| {
+                let from = Tensor::from_slice(from).reshape([t.size()[0], 1, -1]);
+                (t.index_select(1, &chosen) - from).to_kind(Kind::Double)
+            };
+            let (x, y, r) = (pick(&x, &origin[0]), pick(&y, &origin[1]), pick(&y, &vec![0.0; origin[1].len()]));
+            let sum = |t: Tensor| -> Vec<f64> {
+                t.sum_dim_intlist(1, false, Kind::Double).flatten(0, -1).try_into().unwrap()
+            };
+            let product =
+                |a: &Tensor, b: &Tensor| -> Vec<f64> { a.transpose(1, 2).matmul(b).flatten(0, -1).try_into().unwrap() };
+            let expected =
+                vec![sum(x.shallow_clone()), sum(y.shallow_clone()), product(&x, &x), product(&y, &x), sum(y.square())];
+            let off = apart(&expected, &five(&found, design), design.n_inputs);
+            assert!(off < 2e-6, "{nodes:?}: {off}");
+            assert_eq!(found.count as i64, x.size()[1]);
+            let expected = vec![sum(r.shallow_clone()), product(&r, &x), sum(r.square())];
+            let off = apart(&expected, &cross.sums.into(), design.n_inputs);
+            assert!(off < 2e-6, "{nodes:?}: {off}");
+        }
+    }
+
     /// Where patches are as cheap, they stay; and what is no convolution has none.
     #[test]
     fn the_cheaper_way_is_taken() {
         let plan = |node: &Node, size: usize| {
             let Op::Conv2d { in_channels, window, .. } = &node.op else { unreachable!() };
-            Offsets::new(&[&node.op], &[[*in_channels, size, size]], window.output([size, size]).unwrap())
+            Offsets::new(&[&node.op], &[[*in_channels, size, size]], window.output([size, size]).unwrap(), 1)
         };
         let of = |channels, groups, window, size| plan(&conv(channels, groups, window), size).is_some();
         assert!(of([16, 16], 1, Window::square(3, 1, 1), 32) && of([64, 64], 1, Window::square(3, 2, 1), 56));
         assert!(of([512, 512], 32, Window::square(3, 1, 1), 14) && of([256, 256], 1, Window::square(3, 2, 1), 28));
         assert!(!of([3, 64], 1, Window::square(7, 2, 3), 224) && !of([64, 64], 1, Window::square(1, 1, 0), 56));
         let linear = Op::Linear { in_features: 4, out_features: 4, bias: true };
-        assert!(Offsets::new(&[&linear], &[[4, 1, 1]], [1, 1]).is_none());
+        assert!(Offsets::new(&[&linear], &[[4, 1, 1]], [1, 1], 1).is_none());
     }
 }

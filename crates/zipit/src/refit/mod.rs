@@ -10,6 +10,7 @@
 //! - [`Layer`]: which layers there are, what each one's target is, and who makes up for whose errors;
 //! - [`Design`]: a layer's weights as the unknowns of a least-squares problem;
 //! - [`Owners`]: which model is believed on which image, where not all are on all;
+//! - [`Positions`]: which samples are enough;
 //! - [`Sums`]: what is measured of x̃ and ỹ, and the solution;
 //! - [`Rounds`]: the layer solved again for what its activation lets through;
 //! - [`Gram`]: the same from second moments that were collected once, without images;
@@ -22,15 +23,19 @@ mod design;
 pub mod gram;
 mod layers;
 mod owners;
+mod positions;
 mod repair;
 mod rounds;
+mod search;
 mod solution;
 mod sums;
+mod system;
 
 pub use design::{Design, give_bias};
 pub use gram::Gram;
 pub use layers::{Clip, Layer, Partner, Rectified, Term, layers, layers_together};
 pub use owners::{FOREIGN, Owners};
+pub use positions::{Lattice, Positions};
 pub use repair::{Rescaled, Site, Spread, rescale, sites};
 pub use rounds::{Residuals, Rounds};
 pub use solution::{Ridge, Solution, Systems, names, solve, solve_openly};

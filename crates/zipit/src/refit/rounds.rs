@@ -6,7 +6,8 @@
 //! 2015, for one network). The inputs stay, so the factor does, and a round costs one pass over the images.
 
 use super::design::{Design, store_all, unknowns_of_all};
-use super::solution::{System, Systems, names};
+use super::solution::{Systems, names};
+use super::system::System;
 use crate::graph::Node;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, ArrayView2, Axis};

@@ -42,18 +42,18 @@ impl Sums {
     }
 
     /// Adds what `n` samples of every group sum up to, counted from an origin x₀ `[G, F]`, y₀ `[G, O]` that is the same for
-    /// all samples: Σx `[G, F]`, Σy `[G, O]`, Σxxᵀ `[G, F, F]` (the upper
-    /// triangles), Σyxᵀ `[G, O, F]`, Σy² `[G, O]`, each in standard order.
+    /// all samples: Σx `[G, F]`, Σy `[G, O]`, Σyxᵀ `[G, O, F]`, Σy² `[G, O]`, each in standard order. The same samples' Σxxᵀ is
+    /// added by [`add_squares`](Self::add_squares).
     ///
     /// # Panics
     /// When a slice is of another length, or the origin another one than before.
-    pub fn add(&mut self, n: u64, [x0, y0]: [&[f32]; 2], [x, y, xx, yx, yy]: [&[f64]; 5]) {
+    pub fn add(&mut self, n: u64, [x0, y0]: [&[f32]; 2], [x, y, yx, yy]: [&[f64]; 4]) {
         let vector = |sum: &mut Array1<f64>, part: &[f64]| {
             sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
         };
         let Design { n_groups, n_inputs: f, n_outputs: o } = self.design;
-        let lengths = [x, y, xx, yx, yy].map(<[f64]>::len);
-        assert_eq!(lengths, [f, o, f * f, o * f, o].map(|n| n * n_groups), "sums of another layer");
+        let lengths = [x, y, yx, yy].map(<[f64]>::len);
+        assert_eq!(lengths, [f, o, o * f, o].map(|n| n * n_groups), "sums of another layer");
         for (g, part) in self.parts.iter_mut().enumerate() {
             part.counted_from(
                 [&x0[g * f..][..f], &y0[g * o..][..o]].map(|v| v.iter().map(|&v| f64::from(v)).collect()),
@@ -64,11 +64,22 @@ impl Sums {
             vector(&mut part.yy, &yy[g * o..][..o]);
             let yx = ArrayView2::from_shape((o, f), &yx[g * o * f..][..o * f]).expect("as many as [O, F]");
             part.yx += &yx;
-            for (i, mut row) in part.xx.rows_mut().into_iter().enumerate() {
-                let from = &xx[g * f * f + i * f..][..f];
-                let row = row.as_slice_mut().expect("standard layout");
-                row[i..].iter_mut().zip(&from[i..]).for_each(|(sum, &part)| *sum += part);
-            }
+        }
+    }
+
+    /// Adds rows of a group's Σxxᵀ, from the `first` on, each from column `first` on: of the upper triangle, what is left of
+    /// the diagonal does not count.
+    ///
+    /// # Panics
+    /// When these are no rows of such a length, or more than there are.
+    pub fn add_squares<T: Copy + Into<f64>>(&mut self, group: usize, first: usize, rows: &[T]) {
+        let width = self.design.n_inputs - first;
+        assert!(rows.len().is_multiple_of(width), "squares of another layer");
+        let xx = &mut self.parts[group].xx;
+        for (at, from) in rows.chunks_exact(width).enumerate() {
+            let mut row = xx.row_mut(first + at);
+            let row = &mut row.as_slice_mut().expect("standard layout")[first + at..];
+            row.iter_mut().zip(&from[at..]).for_each(|(sum, &part)| *sum += part.into());
         }
     }
 
