@@ -3,7 +3,11 @@
 use crate::Result;
 use crate::ops::{features_first, features_last};
 use tch::{Kind, Tensor};
-use zipit::apply::{Blend, Blended, Piece};
+use zipit::apply::{Blend, Blended, Groups, Piece};
+
+/// Averages of more features than this are taken member by member: d reads a position, where a product with M takes d·d'
+/// multiply-adds.
+const MANY: usize = 128;
 
 /// What a blend makes of the models' values at one place, `[B, C, …]` each: the same with the merged features. Features
 /// stay last in memory. With `trust`, `[B]` of each model, averages count each model so much on every image
@@ -46,19 +50,31 @@ fn part(piece: &Piece, only: Option<usize>, values: &[Tensor], trust: Option<&[T
     // Σᵢ tᵢ(Mᵢyⁱ) and Σᵢ tᵢ(Mᵢ1): the latter of all models, so that summands of one model each add up to the average.
     let (mut sum, mut counted): (Option<Tensor>, Option<Tensor>) = (None, None);
     for (i, value) in values.iter().enumerate() {
-        let merge = merge_of(piece, i, value)?;
-        if let Some(trust) = trust {
-            let share = merge.f_sum_dim_intlist(1, false, Kind::Float)?.f_unsqueeze(0)?;
-            add(&mut counted, trust[i].f_unsqueeze(1)?.f_mm(&share)?)?;
-        }
-        if only.is_some_and(|only| only != i) {
-            continue;
-        }
+        let counts = only.is_none_or(|only| only == i);
+        let members = match &piece.made {
+            Blended::Groups(groups) if piece.dim > MANY && trust.is_none() => Some(groups),
+            _ => None,
+        };
         let flat = value.f_reshape([-1, dim * repeat])?;
-        let mut product = if repeat == 1 {
-            flat.f_mm(&merge.f_tr()?)?
+        let mut product = if let Some(groups) = members {
+            if !counts {
+                continue;
+            }
+            averages(piece, groups, i, &flat)?
         } else {
-            merge.f_matmul(&flat.f_reshape([-1, dim, repeat])?)?
+            let merge = merge_of(piece, i, value)?;
+            if let Some(trust) = trust {
+                let share = merge.f_sum_dim_intlist(1, false, Kind::Float)?.f_unsqueeze(0)?;
+                add(&mut counted, trust[i].f_unsqueeze(1)?.f_mm(&share)?)?;
+            }
+            if !counts {
+                continue;
+            }
+            if repeat == 1 {
+                flat.f_mm(&merge.f_tr()?)?
+            } else {
+                merge.f_matmul(&flat.f_reshape([-1, dim, repeat])?)?
+            }
         };
         if let Some(trust) = trust {
             product = product.f_reshape([n_images, -1])?.f_mul(&trust[i].f_unsqueeze(1)?)?;
@@ -69,6 +85,34 @@ fn part(piece: &Piece, only: Option<usize>, values: &[Tensor], trust: Option<&[T
     let Some(counted) = counted else { return Ok(sum.f_reshape(shape)?) };
     let average = sum.f_reshape([n_images, -1, width, repeat])?.f_div(&counted.f_reshape([n_images, 1, width, 1])?)?;
     Ok(average.f_reshape(shape)?)
+}
+
+/// Mᵢ on values `[n, d·repeat]` of one model, `[n, d'·repeat]`: the groups' first members, then their second ones of those that
+/// have more, and so on.
+fn averages(piece: &Piece, groups: &Groups, i: usize, flat: &Tensor) -> Result<Tensor> {
+    let mut members = vec![vec![]; piece.width];
+    let counting = (0..piece.dim).filter(|k| groups.share[i * piece.dim + k] != 0.0);
+    counting.for_each(|k| members[groups.of[i * piece.dim + k] as usize].push(k));
+    let mut order: Vec<usize> = (0..piece.width).collect();
+    order.sort_by_key(|&group| std::cmp::Reverse(members[group].len()));
+    let device = flat.device();
+    let repeated = |each: &[usize]| {
+        let all = each.iter().flat_map(|&at| (0..piece.repeat).map(move |r| (at * piece.repeat + r) as i64));
+        Tensor::f_from_slice(&all.collect::<Vec<_>>())
+    };
+    let sum = Tensor::f_zeros([flat.size()[0], (piece.width * piece.repeat) as i64], (Kind::Float, device))?;
+    let most = order.first().map_or(0, |&group| members[group].len());
+    for round in 0..most {
+        let own: Vec<usize> = order.iter().map_while(|&group| members[group].get(round).copied()).collect();
+        let share = own.iter().flat_map(|&k| vec![groups.share[i * piece.dim + k]; piece.repeat]);
+        let share = Tensor::f_from_slice(&share.collect::<Vec<_>>())?.f_to_device(device)?;
+        let read = flat.f_index(&[None, Some(repeated(&own)?.f_to_device(device)?)])?;
+        let mut to = sum.f_narrow(1, 0, (own.len() * piece.repeat) as i64)?;
+        let _ = to.f_addcmul_(&read, &share)?;
+    }
+    let mut place = vec![0; piece.width];
+    order.iter().enumerate().for_each(|(at, &group)| place[group] = at);
+    Ok(sum.f_index(&[None, Some(repeated(&place)?.f_to_device(device)?)])?)
 }
 
 fn add(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {
@@ -96,4 +140,31 @@ fn merge_of(piece: &Piece, i: usize, like: &Tensor) -> Result<Tensor> {
     }
     let merge = Tensor::f_from_slice(&dense)?.f_reshape([piece.width as i64, piece.dim as i64])?;
     Ok(merge.f_to_device(like.device())?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Groups of one model, of both, of many features and of none of a model's; a member that does not count.
+    #[test]
+    fn averages_by_members_are_products_with_m() {
+        tch::manual_seed(1);
+        for repeat in [1, 3] {
+            let groups = Groups {
+                of: vec![2, 0, 2, 2, 1, 3, 1, 0, 3, 3, 3, 2],
+                share: vec![0.25, 0.5, 0.25, 0.25, 0.5, 0.0, 0.5, 0.5, 1.0, 0.0, 0.0, 0.25],
+            };
+            let piece = Piece { dim: 6, width: 4, repeat, made: Blended::Groups(groups.clone().into()) };
+            for i in 0..2 {
+                let value = Tensor::randn([7, 6 * repeat as i64], (Kind::Float, tch::Device::Cpu));
+                let merge = merge_of(&piece, i, &value).unwrap();
+                let expected = merge.matmul(&value.reshape([7, 6, repeat as i64])).reshape([7, -1]);
+                let found = averages(&piece, &groups, i, &value).unwrap();
+                let off: f64 = (found - expected).abs().max().try_into().unwrap();
+                assert!(off < 1e-6, "{repeat}, model {i}: {off}");
+            }
+        }
+    }
 }

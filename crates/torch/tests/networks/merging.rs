@@ -12,7 +12,7 @@ use zipit::graph::{Op, Segment, Window};
 use zipit::images::ImageBatches;
 use zipit::matching::Method;
 use zipit::plan::{Plan, PlanSettings, PointPlan, PointSummary};
-use zipit::refit::{Gram, Outcome, Ridge, Solution, graft_folded, gram::patch_size};
+use zipit::refit::{Gram, Outcome, Positions, Ridge, Solution, graft_folded, gram::patch_size};
 use zipit::scratch::Scratch;
 use zipit::unmerge::UnmergeRule;
 use zipit::watch::{Unwatched, Watch};
@@ -121,12 +121,18 @@ pub struct Merge {
     /// BatchNorm folded.
     pub models: Vec<Model>,
     pub grafted: Grafted,
+    pub positions: Positions,
 }
 
 impl Merge {
     pub fn new(models: &[&Model], plan: Plan) -> Self {
         let (models, grafted) = graft_folded(models, &plan, Heads::Separate).unwrap();
-        Self { plan, models, grafted }
+        Self { plan, models, grafted, positions: Positions::All }
+    }
+
+    /// Some positions of every image, as few as may be.
+    pub fn at_some_positions(self) -> Self {
+        Self { positions: Positions::PerUnknown(1), ..self }
     }
 
     pub fn models(&self) -> Vec<&Model> {
@@ -140,7 +146,8 @@ impl Merge {
         task: Task,
         limit: Option<(usize, &'a dyn Scratch)>,
     ) -> Result<Refit<'a>> {
-        Refit::new(&self.models(), &self.grafted, batches, task, limit, Device::Cpu)
+        let refit = Refit::new(&self.models(), &self.grafted, batches, task, limit, Device::Cpu)?;
+        Ok(refit.with_positions(self.positions, batches.n_images()))
     }
 
     /// The network after all layers are done.

@@ -66,7 +66,11 @@ impl Positions {
     pub fn lattice(self, n_images: usize, sizes: &[usize], design: Design) -> Option<Lattice> {
         let Self::PerUnknown(enough) = self else { return None };
         let wanted = f64::from(enough) * design.n_inputs as f64;
-        let largest = if sizes.len() == 1 { LARGEST_STEP * LARGEST_STEP } else { LARGEST_STEP };
+        let largest = match sizes.len() {
+            0 => 1,
+            1 => LARGEST_STEP * LARGEST_STEP,
+            _ => LARGEST_STEP,
+        };
         let of = |step: usize| Lattice { step, sizes: sizes.to_vec() };
         let fits = |lattice: &Lattice| lattice.sizes.iter().all(|&size| size >= lattice.step);
         let leaves = |lattice: &Lattice| lattice.lengths().iter().fold(n_images as f64, |n, &length| n * length as f64);

@@ -1,10 +1,10 @@
 //! How strongly a layer is held at W*: the power of ten that predicts the held-out images best.
 //!
 //! Every power that is tried takes a factorisation of Cov(x), F³/6 multiply-adds, and 2·O·F² for what it predicts. Where
-//! there are many outputs, only the first power's error is found in full. The others' are found by how the predictions of
-//! a few random sums of outputs, Σₒ ±yₒ, differ from the first power's: the expectation over signs of what such sums are
-//! off is what all outputs are off (Hutchinson's estimator of a trace). In the same way the slope at the first power says
-//! on which of its sides to look.
+//! there are many outputs, larger powers than the first are compared by a few random sums of outputs, Σₒ ±yₒ: the
+//! expectation over signs of what such sums are off is what all outputs are off (Hutchinson's estimator of a trace), and
+//! what two powers differ by is told as well as it is large. In the same way the slope at the first power says on which of
+//! its sides to look.
 
 use super::system::{Central, Pair};
 use crate::Result;
@@ -12,6 +12,7 @@ use crate::cholesky::Cholesky;
 use ndarray::{Array1, Array2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::cell::OnceCell;
 
 /// The powers of ten that are tried.
 const FIRST_TRIED: i32 = -6;
@@ -31,8 +32,7 @@ type Factors = Vec<Option<Cholesky>>;
 /// The power of ten, and what its solution of the fitted images is off on the held-out ones; infinite where none has a
 /// solution. What is fitted is left factorised with it.
 pub(super) fn choose(pairs: &mut [Pair], prior: &Array2<f64>) -> (i32, f64) {
-    let priors: Vec<[Array2<f64>; 2]> = pairs.iter().map(|[fit, _]| fit.prior(prior)).collect();
-    let tried = Tried { pairs, priors: &priors };
+    let tried = Tried { pairs, prior, priors: OnceCell::new() };
     let (decade, error, factors) =
         if pairs.iter().all(|[fit, _]| fit.rows.len() > MANY) { tried.by_sums() } else { tried.in_full() };
     for ([fit, _], factor) in pairs.iter_mut().zip(factors) {
@@ -43,8 +43,9 @@ pub(super) fn choose(pairs: &mut [Pair], prior: &Array2<f64>) -> (i32, f64) {
 
 struct Tried<'a> {
     pairs: &'a [Pair],
+    prior: &'a Array2<f64>,
     /// W* of each, and what is through it.
-    priors: &'a [[Array2<f64>; 2]],
+    priors: OnceCell<Vec<[Array2<f64>; 2]>>,
 }
 
 impl Tried<'_> {
@@ -54,7 +55,8 @@ impl Tried<'_> {
 
     /// What a power's solutions are off.
     fn error(&self, decade: i32, factors: &Factors) -> f64 {
-        let each = self.pairs.iter().zip(self.priors).zip(factors);
+        let priors = self.priors.get_or_init(|| self.pairs.iter().map(|[fit, _]| fit.prior(self.prior)).collect());
+        let each = self.pairs.iter().zip(priors).zip(factors);
         each.map(|(([fit, held], [prior, through]), factor)| {
             let (w, b, _) = fit.central.solve(prior, through, factor.as_ref(), ridge(decade));
             held.central.error(&w, &b)
@@ -62,38 +64,39 @@ impl Tried<'_> {
         .sum()
     }
 
+    fn score(&self, decade: i32) -> Result<(f64, Factors)> {
+        let factors = self.factors(decade)?;
+        Ok((self.error(decade, &factors), factors))
+    }
+
     fn in_full(&self) -> (i32, f64, Factors) {
-        let score = |decade: i32| {
-            let factors = self.factors(decade)?;
-            Ok((self.error(decade, &factors), factors))
-        };
+        let score = |decade| self.score(decade);
         descend(attempt(score, FIRST_DECADE), &[-1, 1], score)
     }
 
     fn by_sums(&self) -> (i32, f64, Factors) {
         let Ok(factors) = self.factors(FIRST_DECADE) else { return self.in_full() };
-        let each = self.pairs.iter().zip(self.priors).zip(&factors);
-        let starts: Vec<Start> = each.map(|((pair, prior), factor)| Start::new(pair, prior, factor.as_ref())).collect();
-        let sum = |of: fn(&Start) -> f64| starts.iter().map(of).sum::<f64>();
-        let (error, slope) = (sum(|start| start.error), sum(|start| start.slope));
+        let each = self.pairs.iter().zip(&factors);
+        let starts: Vec<Start> =
+            each.map(|(pair, factor)| Start::new(pair, &pair[0].own(self.prior), factor.as_ref())).collect();
+        if starts.iter().map(|start| start.slope).sum::<f64>() > 0.0 {
+            // What is left may be a small part of the first power's error: sums do not tell it from none.
+            let first = self.error(FIRST_DECADE, &factors);
+            return descend((first, factors), &[-1], |decade| self.score(decade));
+        }
         let score = |decade: i32| {
             let factors = self.factors(decade)?;
             let each = self.pairs.iter().zip(&starts).zip(&factors);
-            let more = each.map(|(([_, held], start), factor)| start.more(&held.central, factor.as_ref())).sum::<f64>();
-            Ok(((error + more).max(0.0), factors))
+            Ok((each.map(|(([_, held], start), factor)| start.more(&held.central, factor.as_ref())).sum(), factors))
         };
-        let sides: &[i32] = if slope > 0.0 { &[-1] } else { &[1] };
-        let (decade, found, factors) = descend((error, factors), sides, score);
-        let error = if decade == FIRST_DECADE { found } else { self.error(decade, &factors) };
-        (decade, error, factors)
+        let (decade, _, factors) = descend((0.0, factors), &[1], score);
+        (decade, self.error(decade, &factors), factors)
     }
 }
 
-/// A group at the first power of ten, and sums of its outputs with random signs.
+/// Sums of a group's outputs with random signs, at the first power of ten.
 struct Start {
-    /// What its solution is off on the held-out images.
-    error: f64,
-    /// How that grows with the logarithm of the ridge, by the sums.
+    /// How what they are off grows with the logarithm of the ridge.
     slope: f64,
     /// The sums of W* and of Cov(y, x) − W*·Cov(x), `[K, F]`, and of the means of y `[K]`; the fitted means of x.
     prior: Array2<f64>,
@@ -102,33 +105,26 @@ struct Start {
     x: Array1<f64>,
     /// The same of the held-out images' Cov(y, x) and means of y.
     held: (Array2<f64>, Array1<f64>),
-    /// What depends on the ridge of what the sums are off, at the first power.
+    /// What depends on the ridge of what the sums are off.
     off: f64,
 }
 
 impl Start {
-    fn new([fit, held]: &Pair, [prior, through]: &[Array2<f64>; 2], factor: Option<&Cholesky>) -> Self {
+    fn new([fit, held]: &Pair, prior: &Array2<f64>, factor: Option<&Cholesky>) -> Self {
         let (fit, held) = (&fit.central, &held.central);
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let signs = Array2::from_shape_simple_fn((N_SUMS, prior.nrows()), || if rng.random() { 1.0 } else { -1.0 });
-        let first = ridge(FIRST_DECADE);
-        let (w, b, _) = fit.solve(prior, through, factor, first);
-        let held_through = held.through(&w);
-        let mut start = Self {
-            error: held.error_through(&w, &b, &held_through),
-            slope: 0.0,
-            prior: signs.dot(prior),
-            missing: signs.dot(&(&fit.yx - through)),
-            y: signs.dot(&fit.y),
-            x: fit.x.clone(),
-            held: (signs.dot(&held.yx), signs.dot(&held.y)),
-            off: 0.0,
-        };
-        let (w, through) = (signs.dot(&w), signs.dot(&held_through));
+        let prior = signs.dot(prior);
+        let missing = signs.dot(&fit.yx) - fit.through(&prior);
+        let held_sums = (signs.dot(&held.yx), signs.dot(&held.y));
+        let (y, x) = (signs.dot(&fit.y), fit.x.clone());
+        let mut start = Self { slope: 0.0, prior, missing, y, x, held: held_sums, off: 0.0 };
+        let w = start.solution(factor);
+        let through = held.through(&w);
         start.off = start.off_at(&w, &through, &held.x);
         if let Some(factor) = factor {
             // dW/dlnλ = −load·(W − W*)·(Cov(x) + load)⁻¹, and b follows.
-            let mut moved = (&w - &start.prior) * (-first * fit.scale);
+            let mut moved = (&w - &start.prior) * (-ridge(FIRST_DECADE) * fit.scale);
             factor.solve_rows(&mut moved);
             let aside = w.dot(&held.x) + start.bias(&w) - &start.held.1;
             let shift = moved.dot(&(&held.x - &fit.x));
@@ -137,14 +133,19 @@ impl Start {
         start
     }
 
-    /// How much more than the first power another one's solution is off.
-    fn more(&self, held: &Central, factor: Option<&Cholesky>) -> f64 {
+    fn solution(&self, factor: Option<&Cholesky>) -> Array2<f64> {
         let mut w = self.prior.clone();
         if let Some(factor) = factor {
             let mut off = self.missing.clone();
             factor.solve_rows(&mut off);
             w += &off;
         }
+        w
+    }
+
+    /// How much more than the first power another one's solution is off.
+    fn more(&self, held: &Central, factor: Option<&Cholesky>) -> f64 {
+        let w = self.solution(factor);
         (self.off_at(&w, &held.through(&w), &held.x) - self.off) / N_SUMS as f64
     }
 
@@ -225,8 +226,7 @@ mod tests {
         for (seed, (n, noise)) in [(2000, 0.0), (200, 0.01), (200, 1.0), (40, 0.3), (30, 3.0)].into_iter().enumerate() {
             let [fitted, held_out] = [sums(n, noise, seed as u64), sums(100, noise, seed as u64 + 100)];
             let pairs = pairs(&fitted, &held_out);
-            let priors: Vec<_> = pairs.iter().map(|[fit, _]| fit.prior(&prior)).collect();
-            let tried = Tried { pairs: &pairs, priors: &priors };
+            let tried = Tried { pairs: &pairs, prior: &prior, priors: OnceCell::new() };
             let [(full, best, _), (decade, found, factors)] = [tried.in_full(), tried.by_sums()];
             assert!(
                 (decade - full).abs() <= 1 && found <= 1.02 * best,
@@ -246,7 +246,7 @@ mod tests {
         let [fitted, held_out] = [sums(60, 1.0, 1), sums(100, 1.0, 2)];
         let pairs = pairs(&fitted, &held_out);
         let [fit, held] = &pairs[0];
-        let prior = fit.prior(&Array2::from_elem((N_OUTPUTS, N_INPUTS), 0.1));
+        let prior = Array2::from_elem((N_OUTPUTS, N_INPUTS), 0.1);
         let factor = |ridge: f64| fit.central.factor(ridge).unwrap();
         let first = ridge(FIRST_DECADE);
         let start = Start::new(&pairs[0], &prior, factor(first).as_ref());

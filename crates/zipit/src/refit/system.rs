@@ -149,7 +149,7 @@ impl System {
     }
 
     /// The rows of its outputs.
-    fn own(&self, of: &Array2<f64>) -> Array2<f64> {
+    pub fn own(&self, of: &Array2<f64>) -> Array2<f64> {
         of.select(Axis(0), &self.rows)
     }
 
