@@ -146,7 +146,7 @@ fn moments_solve_what_images_solve() {
         }
         for ridge in ["1", "1e-2"] {
             let refit = |rest: &str| place.ok("refit", &format!("{plan}.bin {MODELS} --ridge {ridge} {rest} --force"));
-            refit("--mode layerwise --data data -o layerwise.safetensors");
+            refit("--mode layerwise --data data --positions all -o layerwise.safetensors");
             refit("--mode gram --stats joint.h5 -o gram.safetensors");
             refit("--mode gram --stats own.h5 -o own.safetensors");
             let off = difference(&place, "gram.safetensors", "layerwise.safetensors");

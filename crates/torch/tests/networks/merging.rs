@@ -130,9 +130,9 @@ impl Merge {
         Self { plan, models, grafted, positions: Positions::All }
     }
 
-    /// Some positions of every image, as few as may be.
-    pub fn at_some_positions(self) -> Self {
-        Self { positions: Positions::PerUnknown(1), ..self }
+    /// Some positions of every image, so many samples for each unknown.
+    pub fn at_some_positions(self, n: u32) -> Self {
+        Self { positions: Positions::PerUnknown(n), ..self }
     }
 
     pub fn models(&self) -> Vec<&Model> {
