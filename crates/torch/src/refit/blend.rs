@@ -51,24 +51,24 @@ fn part(piece: &Piece, only: Option<usize>, values: &[Tensor], trust: Option<&[T
     let (mut sum, mut counted): (Option<Tensor>, Option<Tensor>) = (None, None);
     for (i, value) in values.iter().enumerate() {
         let counts = only.is_none_or(|only| only == i);
+        if !counts && trust.is_none() {
+            continue;
+        }
         let members = match &piece.made {
             Blended::Groups(groups) if piece.dim > MANY && trust.is_none() => Some(groups),
             _ => None,
         };
         let flat = value.f_reshape([-1, dim * repeat])?;
         let mut product = if let Some(groups) = members {
-            if !counts {
-                continue;
-            }
             averages(piece, groups, i, &flat)?
         } else {
             let merge = merge_of(piece, i, value)?;
             if let Some(trust) = trust {
                 let share = merge.f_sum_dim_intlist(1, false, Kind::Float)?.f_unsqueeze(0)?;
                 add(&mut counted, trust[i].f_unsqueeze(1)?.f_mm(&share)?)?;
-            }
-            if !counts {
-                continue;
+                if !counts {
+                    continue;
+                }
             }
             if repeat == 1 {
                 flat.f_mm(&merge.f_tr()?)?
@@ -87,8 +87,8 @@ fn part(piece: &Piece, only: Option<usize>, values: &[Tensor], trust: Option<&[T
     Ok(average.f_reshape(shape)?)
 }
 
-/// Mᵢ on values `[n, d·repeat]` of one model, `[n, d'·repeat]`: the groups' first members, then their second ones of those that
-/// have more, and so on.
+/// Mᵢ on values `[n, d·repeat]` of one model, `[n, d'·repeat]`: the groups' first members, then the second ones of those
+/// that have more, and so on.
 fn averages(piece: &Piece, groups: &Groups, i: usize, flat: &Tensor) -> Result<Tensor> {
     let mut members = vec![vec![]; piece.width];
     let counting = (0..piece.dim).filter(|k| groups.share[i * piece.dim + k] != 0.0);

@@ -10,12 +10,13 @@ mod lanes;
 mod lockstep;
 mod measure;
 mod offsets;
+mod patches;
 mod products;
 mod rehearsal;
 mod sampled;
 mod squares;
 
-pub(crate) use products::patches;
+pub(crate) use patches::patches;
 pub use rehearsal::Rehearsed;
 
 use crate::images::contents;

@@ -1,6 +1,6 @@
 //! Some of every image's positions.
 
-use super::products::windows;
+use super::patches::windows;
 use crate::Result;
 use crate::ops::{features_first, features_last};
 use std::ops::Range;
