@@ -136,6 +136,11 @@ fn flags_that_do_not_go_together() {
             ("refit", &with("--mode gram"), &["--mode gram needs --stats", "collect --gram"]),
             ("refit", &with("--mode gram --stats joint.h5 --data data"), &["takes no images"]),
             ("refit", &with("--mode gram --stats joint.h5 --images 5"), &["takes no images"]),
+            (
+                "refit",
+                &with("--mode gram --stats joint.h5 --positions 8"),
+                &["--positions", "cannot be used with", "--stats"],
+            ),
             ("refit", &with("--data data --stats joint.h5"), &["--stats belongs to --mode gram"]),
             ("refit", &with("--mode layerwise --data data --stats joint.h5"), &["--stats belongs to --mode gram"]),
             ("refit", &with("--mode gram --holdout holdout.h5"), &["--stats"]),

@@ -37,8 +37,8 @@ pub fn refit<'a>(
     if args.trust() == Trust::Surest {
         environment.insert("trust".to_owned(), "surest".to_owned());
     }
-    if args.positions != Positions::All && !args.repair {
-        environment.insert("positions".to_owned(), args.positions.to_string());
+    if args.positions() != Positions::All && !args.repair {
+        environment.insert("positions".to_owned(), args.positions().to_string());
     }
     let provenance = stage.provenance(inputs, environment);
     let graph = &models[0].graph;
@@ -57,11 +57,11 @@ pub fn refit<'a>(
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
     let limited = Some((limit, &scratch as &dyn Scratch));
     let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limited, args.device)?
-        .with_positions(args.positions, n_images);
+        .with_positions(args.positions(), n_images);
     let told = format!("{n_images} unlabelled {} images", set.split);
     if args.common.dry_run {
         let memory =
-            |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds > 0), args.positions, work);
+            |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds > 0), args.positions(), work);
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),

@@ -51,9 +51,9 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "repair")]
     rounds: u32,
     /// Over which of an image's positions layers are summed up: all, or so many, evenly spread, that there are N for every
-    /// number that an output is a sum of
-    #[arg(long, value_name = "N|all", default_value_t, conflicts_with = "repair")]
-    positions: Positions,
+    /// number that an output is a sum of, and 32768 in any case [default: 64]
+    #[arg(long, value_name = "N|all", conflicts_with_all = ["repair", "stats"])]
+    positions: Option<Positions>,
     /// Solve layers that write one sum one after the other, not as one (as in --mode layerwise)
     #[arg(long, conflicts_with = "repair")]
     one_by_one: bool,
@@ -106,6 +106,10 @@ enum Trust {
 }
 
 impl Args {
+    fn positions(&self) -> Positions {
+        self.positions.unwrap_or_default()
+    }
+
     /// Which model is believed.
     fn trust(&self) -> Trust {
         let measures_images = !self.repair && self.mode != Mode::Gram;

@@ -106,13 +106,13 @@ fn averages(piece: &Piece, groups: &Groups, i: usize, flat: &Tensor) -> Result<T
         let own: Vec<usize> = order.iter().map_while(|&group| members[group].get(round).copied()).collect();
         let share = own.iter().flat_map(|&k| vec![groups.share[i * piece.dim + k]; piece.repeat]);
         let share = Tensor::f_from_slice(&share.collect::<Vec<_>>())?.f_to_device(device)?;
-        let read = flat.f_index(&[None, Some(repeated(&own)?.f_to_device(device)?)])?;
+        let read = flat.f_index_select(1, &repeated(&own)?.f_to_device(device)?)?;
         let mut to = sum.f_narrow(1, 0, (own.len() * piece.repeat) as i64)?;
         let _ = to.f_addcmul_(&read, &share)?;
     }
     let mut place = vec![0; piece.width];
     order.iter().enumerate().for_each(|(at, &group)| place[group] = at);
-    Ok(sum.f_index(&[None, Some(repeated(&place)?.f_to_device(device)?)])?)
+    Ok(sum.f_index_select(1, &repeated(&place)?.f_to_device(device)?)?)
 }
 
 fn add(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {

@@ -158,18 +158,7 @@ impl Pass<'_> {
         let chosen: Vec<Option<Sampled>> = ways.iter().map(|way| way.sampled(batch.images)).collect();
         for (((layer, read), way), chosen) in layers.iter().zip(inputs).zip(*ways).zip(&chosen) {
             let chosen = chosen.as_ref();
-            let blended = |of: &Blend, source: &str| blend(of, &at(chosen, of_models(&runs, of, source)?)?, trust);
-            let mut y = blended(&layer.target, &source(layer).name)?;
-            for partner in &layer.partners {
-                y = y.f_add(&blended(&partner.target, &partner.source)?)?;
-            }
-            if *reading == Inputs::Sequential {
-                for term in &layer.others {
-                    let wanted = blended(&term.blend, &term.source)?;
-                    let found = at(chosen, vec![merged.value(&term.value)?.shallow_clone()])?;
-                    y = made_up(&y, &wanted, &found[0])?;
-                }
-            }
+            let y = self.target(layer, *reading, (&runs, &merged), chosen, trust)?;
             samples.push(Samples { read, y, way: way.on(chosen) });
         }
         let origins =
@@ -231,6 +220,51 @@ impl Pass<'_> {
             measured.push(MeasuredResiduals([part(false)?, part(true)?]));
         }
         Ok((pause(runs, merged), measured))
+    }
+
+    /// What a layer should make.
+    fn target(
+        &self,
+        layer: &Layer,
+        reading: Inputs,
+        (runs, merged): (&[Run<'_>], &Run<'_>),
+        chosen: Option<&Sampled>,
+        trust: Option<&[Tensor]>,
+    ) -> Result<Tensor> {
+        let own = &layer.target;
+        let models = |of: &Blend, source: &str| at(chosen, of_models(runs, of, source)?);
+        let mut all = models(own, &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name)?;
+        let mut apart = vec![];
+        let mut gone = vec![];
+        let partners = layer.partners.iter().map(|partner| (&partner.target, &partner.source, None));
+        let others = layer.others.iter().filter(|_| reading == Inputs::Sequential);
+        for (of, source, value) in
+            partners.chain(others.map(|term| (&term.blend, &term.source, Some(term.value.as_str()))))
+        {
+            let found = match value {
+                Some(value) => at(chosen, vec![merged.value(value)?.shallow_clone()])?.pop(),
+                None => None,
+            };
+            let values = models(of, source)?;
+            // What is blended alike is added up first: a blend takes longer than a sum.
+            if own.own().is_none() && of == own && values[0].size() == all[0].size() {
+                all = all.iter().zip(&values).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
+                gone.extend(found);
+            } else {
+                apart.push((blend(of, &values, trust)?, found));
+            }
+        }
+        let mut y = blend(own, &all, trust)?;
+        for found in gone {
+            y = y.f_sub(&found)?;
+        }
+        for (wanted, found) in apart {
+            y = match found {
+                Some(found) => made_up(&y, &wanted, &found)?,
+                None => y.f_add(&wanted)?,
+            };
+        }
+        Ok(y)
     }
 
     /// What a layer's nodes read in the merged network.

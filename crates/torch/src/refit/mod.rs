@@ -13,6 +13,7 @@ mod offsets;
 mod patches;
 mod products;
 mod rehearsal;
+mod running;
 mod sampled;
 mod squares;
 

@@ -9,17 +9,17 @@
 //! Inputs are counted from one number x₀ per channel, so that the border's zeros are −x₀: what that adds to the sums is
 //! made of the sums over images at every position.
 
+use super::running::{Running, SAMPLES, numbers};
 use crate::Result;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 use zipit::graph::Op;
 
-/// Samples that are summed in f32 before they are added in f64, of patches too: the longer a sum in f32, the more of it is
-/// rounding, on processors with short vectors above all.
-pub(super) const SAMPLES: i64 = 256;
-/// Numbers that such sums of one kind may take before they are added.
+/// Numbers that sums of [`SAMPLES`] may take before they are added, where many are made in one call.
 const NUMBERS: i64 = 1 << 18;
+/// Of products of so many numbers each is made by itself.
+const WIDE: i64 = 1 << 14;
 // What sums cost, in multiply-adds, so that the cheaper way was never more than a tenth slower on twenty layers of known
 // networks (`make bench` has some of them).
 /// A product of matrices, beside its own, per image.
@@ -271,7 +271,7 @@ impl Offsets {
     ///
     /// # Errors
     /// Tensors of other shapes.
-    pub fn sums(&self, read: &[Tensor], y: &Tensor, [x0, y0]: [&[f32]; 2]) -> Result<Vec<Vec<f64>>> {
+    pub fn sums(&self, read: &[Tensor], y: &Tensor, [x0, y0]: [&[f32]; 2]) -> Result<Vec<Vec<f32>>> {
         let y0 = Tensor::f_from_slice(y0)?.f_to_device(y.device())?;
         let planes = self.planes(read, x0)?;
         let mut sums = self.correlated(&planes)?;
@@ -426,7 +426,7 @@ impl Offsets {
 
     /// A plane's sums over images, `[rows, columns, n]`.
     fn over_images(&self, plane: &Tensor) -> Result<Tensor> {
-        Ok(self.images(plane)?.f_sum_dim_intlist(0, false, Kind::Float)?.f_to_kind(Kind::Double)?)
+        Ok(self.images(plane)?.f_sum_dim_intlist(0, false, Kind::Float)?)
     }
 
     /// Every product, `[G, a, b]`.
@@ -469,17 +469,23 @@ impl Offsets {
         }
         let with: Vec<_> = self.taps.iter().map(|tap| (&all, &planes[tap.plane], self.flat(tap.at))).collect();
         let mut sums = self.summed(&with, self.margin..all.size()[0] - self.margin)?;
-        sums.push(own.f_sum_dim_intlist(0, false, Kind::Float)?.f_to_kind(Kind::Double)?);
+        sums.push(own.f_sum_dim_intlist(0, false, Kind::Float)?);
         let squares = own.f_square()?.f_sum_dim_intlist(&[0, 2][..], false, Kind::Float)?;
         sums.push(squares.f_sum_dim_intlist(0, false, Kind::Double)?);
         Ok(sums)
     }
 
-    /// Σ over rows n of a(n)·b(n + offset)ᵀ, `[G, a, b]`, in f64.
+    /// Σ over rows n of a(n)·b(n + offset)ᵀ, `[G, a, b]`, in f32 or f64.
     fn summed(&self, of: &[(&Tensor, &Tensor, i64)], rows: Range<i64>) -> Result<Vec<Tensor>> {
         let g = self.groups as i64;
         let sum = |&(a, b, offset): &(&Tensor, &Tensor, i64)| {
             let size = [g, a.size()[1] / g, b.size()[1] / g];
+            if g == 1 && size[1] * size[2] >= WIDE {
+                let mut sum = Running::zeros(size[1], size[2], a.device())?;
+                let n = rows.end - rows.start;
+                sum.add(&a.f_narrow(0, rows.start, n)?, &b.f_narrow(0, rows.start + offset, n)?)?;
+                return Ok(sum.sum()?.f_unsqueeze(0)?);
+            }
             let mut sum = Tensor::f_zeros(size, (Kind::Double, a.device()))?;
             // Narrow products cost their calls: many are made in one.
             let at_once = if g == 1 { SAMPLES * (NUMBERS / (size[1] * size[2])).max(1) } else { SAMPLES };
@@ -566,12 +572,4 @@ impl Areas {
 
 fn length(range: &Range<i64>) -> f64 {
     (range.end - range.start) as f64
-}
-
-pub(super) fn numbers<T: tch::kind::Element + Default + Clone>(tensor: &Tensor) -> Result<Vec<T>> {
-    let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
-    let mut values = vec![T::default(); tensor.numel()];
-    let n = values.len();
-    tensor.f_copy_data(&mut values, n)?;
-    Ok(values)
 }

@@ -1,13 +1,15 @@
 //! Sums over one batch of a layer's inputs and targets.
 
-use super::offsets::{Offsets, SAMPLES, numbers};
+use super::offsets::Offsets;
 use super::patches::{flat, patches};
+use super::running::{SAMPLES, numbers};
 use super::sampled::Sampled;
-use super::squares::{NARROW, Numbers, Squares, Strip};
+use super::squares::{NARROW, Squares, Strip};
 use crate::accumulate::samples;
 use crate::ops::{features_first, features_last};
 use crate::{Error, Result};
 use std::sync::Arc;
+use tch::kind::Element;
 use tch::{Kind, Tensor};
 use zipit::graph::{Node, Op};
 use zipit::refit::{Design, Sums, names};
@@ -38,24 +40,27 @@ pub(super) enum Way<'a> {
 /// What sums are counted from: x₀ `[G, F]` and y₀ `[G, O]`.
 pub(super) type Origin = [Vec<f32>; 2];
 
-/// Sums of one batch: of patches x, y, yx and yy, as [`Sums::add`] takes them, and xx; or as [`Offsets`] makes them.
+/// Sums of one batch: of patches x, y, yx and yy, as [`Sums::add`] takes them, and xx; or as [`Offsets`] makes them. What
+/// a batch sums up to is no more exact than f32.
 pub(super) struct Products {
     count: u64,
     origin: Origin,
-    sums: Vec<Vec<f64>>,
+    sums: Vec<Vec<f32>>,
     squares: Vec<Strip>,
 }
 
 /// Sums of all batches so far: those of patches are at once what they will be.
 pub(super) enum Tally {
     Patches(Sums),
-    Offsets(Arc<Offsets>, Design, Option<Products>),
+    Offsets { plan: Arc<Offsets>, design: Design, count: u64, origin: Origin, sums: Vec<Vec<f64>> },
 }
 
 impl Tally {
     pub fn zeros(design: Design, offsets: Option<&Arc<Offsets>>) -> Self {
         match offsets {
-            Some(plan) => Self::Offsets(Arc::clone(plan), design, None),
+            Some(plan) => {
+                Self::Offsets { plan: Arc::clone(plan), design, count: 0, origin: Origin::default(), sums: vec![] }
+            }
             None => Self::Patches(Sums::zeros(design)),
         }
     }
@@ -67,29 +72,28 @@ impl Tally {
                 let [a, b, c, d] = &part.sums[..] else { unreachable!("four sums") };
                 sums.add(part.count, [x, y], [a, b, c, d].map(Vec::as_slice));
                 for Strip { group, first, numbers, .. } in &part.squares {
-                    match numbers {
-                        Numbers::F32(rows) => sums.add_squares(*group, *first, rows),
-                        Numbers::F64(rows) => sums.add_squares(*group, *first, rows),
-                    }
+                    sums.add_squares(*group, *first, numbers);
                 }
             }
-            Self::Offsets(_, _, Some(all)) => {
-                all.count += part.count;
-                for (sum, part) in all.sums.iter_mut().zip(&part.sums) {
-                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            Self::Offsets { count, origin, sums, .. } => {
+                sums.resize_with(part.sums.len(), Vec::new);
+                for (sum, part) in sums.iter_mut().zip(&part.sums) {
+                    sum.resize(part.len(), 0.0);
+                    sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += f64::from(part));
                 }
+                (*count, *origin) = (*count + part.count, part.origin);
             }
-            Self::Offsets(_, _, none) => *none = Some(part),
         }
     }
 
     pub fn into_sums(self) -> Sums {
         match self {
             Self::Patches(sums) => sums,
-            Self::Offsets(_, design, None) => Sums::zeros(design),
-            Self::Offsets(plan, design, Some(Products { count, origin: [x, y], sums: all, .. })) => {
+            Self::Offsets { design, count: 0, .. } => Sums::zeros(design),
+            Self::Offsets { plan, design, count, origin: [x, y], sums: all } => {
                 let mut sums = Sums::zeros(design);
                 let [of_x, of_y, xx, yx, yy] = plan.spread_out(&all, count as f64, &x);
+                drop(all);
                 sums.add(count, [&x, &y], [of_x, of_y, yx, yy].each_ref().map(Vec::as_slice));
                 for (group, square) in xx.chunks_exact(design.n_inputs.pow(2)).enumerate() {
                     sums.add_squares(group, 0, square);
@@ -168,7 +172,7 @@ impl Samples<'_> {
             Ok(Tensor::f_from_slice(numbers)?.f_reshape([g, 1, -1])?.f_to_device(t.device())?)
         };
         let (x0, y0) = (like(&origin[0], &x)?, like(&origin[1], &y)?);
-        let mut squares = Squares::new(g, n, f, x.device())?;
+        let mut squares = Squares::new(g, f, x.device())?;
         let shapes: [&[i64]; 4] = [&[g, f], &[g, o], &[g, o, f], &[g, o]];
         let sums = summed([&x, &y], shapes, |x, y| {
             let (x, y) = (x.f_sub(&x0)?, y.f_sub(&y0)?);
@@ -237,11 +241,11 @@ fn selected(tensor: &Tensor, rows: &[i64]) -> Result<Tensor> {
 
 /// Sums in f64 over samples x `[G, n, F]` and y `[G, n, O]`, of what some of them sum up to in f32, [`SAMPLES`] at most.
 /// Where these are narrow, many such sums are made in one call, `[parts, samples, F]`.
-fn summed<const K: usize>(
+fn summed<T: Element + Default + Clone, const K: usize>(
     [x, y]: [&Tensor; 2],
     shapes: [&[i64]; K],
     mut part: impl FnMut(&Tensor, &Tensor) -> Result<[Tensor; K]>,
-) -> Result<[Vec<f64>; K]> {
+) -> Result<[Vec<T>; K]> {
     let (g, n, f) = x.size3()?;
     let mut sums = Vec::with_capacity(K);
     for shape in shapes {
@@ -263,14 +267,14 @@ fn summed<const K: usize>(
         }
         from += length;
     }
-    let sums: Vec<Vec<f64>> = sums.iter().map(numbers).collect::<Result<_>>()?;
-    Ok(sums.try_into().expect("as many as there are shapes"))
+    let sums: Vec<Vec<T>> = sums.iter().map(numbers).collect::<Result<_>>()?;
+    Ok(sums.try_into().ok().expect("as many as there are shapes"))
 }
 
 /// # Errors
 /// Sums that are not finite.
-fn finite(sums: &[Vec<f64>], name: &str, batch: usize) -> Result<()> {
-    if sums.iter().flatten().all(|s| s.is_finite()) {
+fn finite<T: Copy + Into<f64>>(sums: &[Vec<T>], name: &str, batch: usize) -> Result<()> {
+    if sums.iter().flatten().all(|&sum| sum.into().is_finite()) {
         return Ok(());
     }
     Err(Error::NotFinite(format!(
@@ -334,7 +338,7 @@ fn targets(design: &Design, y: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Design, Node, Numbers, Offsets, Op, Products, Sampled, Samples, Strip, Tensor, Way};
+    use super::{Design, Node, Offsets, Op, Products, Sampled, Samples, Strip, Tensor, Way};
     use tch::Kind;
     use zipit::graph::Window;
     use zipit::refit::Positions;
@@ -369,7 +373,9 @@ mod tests {
             let sums = match samples.way {
                 Way::Patches | Way::Sampled(_) => five(&products, design),
                 Way::Offsets(plan) => {
-                    plan.spread_out(&products.sums, products.count as f64, &products.origin[0]).into()
+                    let wide = |sums: &Vec<f32>| sums.iter().map(|&x| f64::from(x)).collect();
+                    let sums: Sums = products.sums.iter().map(wide).collect();
+                    plan.spread_out(&sums, products.count as f64, &products.origin[0]).into()
                 }
             };
             assert_eq!(sums[2].len(), design.n_groups * design.n_inputs.pow(2));
@@ -383,16 +389,13 @@ mod tests {
         let f = design.n_inputs;
         let mut xx = vec![0.0; design.n_groups * f * f];
         for Strip { group, first, width, numbers } in &products.squares {
-            let rows: Vec<f64> = match numbers {
-                Numbers::F32(rows) => rows.iter().map(|&x| f64::from(x)).collect(),
-                Numbers::F64(rows) => rows.clone(),
-            };
-            for (row, sums) in rows.chunks_exact(*width).enumerate() {
+            for (row, sums) in numbers.chunks_exact(*width).enumerate() {
                 let to = &mut xx[group * f * f + (first + row) * f..][..f];
-                to[*first..].iter_mut().zip(sums).for_each(|(sum, part)| *sum += part);
+                to[*first..].iter_mut().zip(sums).for_each(|(sum, &part)| *sum += f64::from(part));
             }
         }
-        vec![x.clone(), y.clone(), xx, yx.clone(), yy.clone()]
+        let wide = |sums: &Vec<f32>| sums.iter().map(|&x| f64::from(x)).collect();
+        vec![wide(x), wide(y), xx, wide(yx), wide(yy)]
     }
 
     fn convolved(op: &Op, x: &Tensor) -> Tensor {
@@ -502,7 +505,7 @@ mod tests {
                 op => Tensor::randn_like(&convolved(op, &read[0])),
             };
             let sizes: Vec<usize> = y.size()[2..].iter().map(|&n| n as usize).collect();
-            let lattice = Positions::PerUnknown(1).lattice(1_000_000, &sizes, design).unwrap();
+            let lattice = Positions::Enough { per_unknown: 1, in_all: 0 }.lattice(1_000_000, &sizes, design).unwrap();
             let images = 7..12;
             let sampled = Sampled::new(&lattice, &images);
             let at = |way, y: &Tensor| Samples {

@@ -132,7 +132,7 @@ impl Merge {
 
     /// Some positions of every image, so many samples for each unknown.
     pub fn at_some_positions(self, n: u32) -> Self {
-        Self { positions: Positions::PerUnknown(n), ..self }
+        Self { positions: Positions::Enough { per_unknown: n, in_all: 0 }, ..self }
     }
 
     pub fn models(&self) -> Vec<&Model> {

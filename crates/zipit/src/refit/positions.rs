@@ -10,6 +10,8 @@ use std::str::FromStr;
 const LARGEST_STEP: usize = 4;
 /// Samples for each unknown unless told otherwise.
 const ENOUGH: u32 = 64;
+/// Samples of a layer in any case: where outputs are sums of few numbers, as in a depthwise convolution, more cost nothing.
+const FEWEST: u32 = 32_768;
 
 /// Which of a layer's positions its sums are taken over.
 ///
@@ -20,22 +22,26 @@ const ENOUGH: u32 = 64;
 /// use zipit::refit::{Design, Positions};
 /// let design = |n_inputs| Design { n_groups: 1, n_inputs, n_outputs: 256 };
 /// let step = |positions: Positions, n_inputs| positions.lattice(256, &[56, 56], design(n_inputs)).map(|l| l.step());
-/// let enough = Positions::PerUnknown(32);
-/// assert_eq!([64, 1152, 4608, 30_000].map(|n| step(enough, n)), [Some(4), Some(4), Some(2), None]);
+/// let enough = Positions::Enough { per_unknown: 32, in_all: 100_000 };
+/// assert_eq!([9, 64, 4608, 30_000].map(|n| step(enough, n)), [Some(2), Some(2), Some(2), None]);
 /// assert_eq!(step(Positions::All, 64), None);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Positions {
     /// All.
     All,
-    /// So many of every image's, evenly spread, that there are at least so many samples for each number that an output is
-    /// a sum of; at least one of sixteen.
-    PerUnknown(u32),
+    /// So many of every image's, evenly spread, that there are enough samples; at least one of sixteen.
+    Enough {
+        /// For each number that an output is a sum of.
+        per_unknown: u32,
+        /// However few these are.
+        in_all: u32,
+    },
 }
 
 impl Default for Positions {
     fn default() -> Self {
-        Self::PerUnknown(ENOUGH)
+        Self::Enough { per_unknown: ENOUGH, in_all: FEWEST }
     }
 }
 
@@ -43,7 +49,7 @@ impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("all"),
-            Self::PerUnknown(n) => n.fmt(f),
+            Self::Enough { per_unknown, .. } => per_unknown.fmt(f),
         }
     }
 }
@@ -54,7 +60,7 @@ impl FromStr for Positions {
     fn from_str(given: &str) -> Result<Self, String> {
         match (given, given.parse()) {
             ("all", _) => Ok(Self::All),
-            (_, Ok(n)) if n > 0 => Ok(Self::PerUnknown(n)),
+            (_, Ok(per_unknown)) if per_unknown > 0 => Ok(Self::Enough { per_unknown, in_all: FEWEST }),
             _ => Err("a whole number from 1, or all".into()),
         }
     }
@@ -64,8 +70,8 @@ impl Positions {
     /// The sparsest lattice that leaves enough of the positions `sizes` of so many images; `None` for all of them.
     #[must_use]
     pub fn lattice(self, n_images: usize, sizes: &[usize], design: Design) -> Option<Lattice> {
-        let Self::PerUnknown(enough) = self else { return None };
-        let wanted = f64::from(enough) * design.n_inputs as f64;
+        let Self::Enough { per_unknown, in_all } = self else { return None };
+        let wanted = f64::from(in_all).max(f64::from(per_unknown) * design.n_inputs as f64);
         let largest = match sizes.len() {
             0 => 1,
             1 => LARGEST_STEP * LARGEST_STEP,
@@ -122,10 +128,14 @@ mod tests {
 
     const DESIGN: Design = Design { n_groups: 1, n_inputs: 10, n_outputs: 1 };
 
+    fn of([per_unknown, in_all]: [u32; 2]) -> Positions {
+        Positions::Enough { per_unknown, in_all }
+    }
+
     #[test]
     fn as_few_are_chosen_as_are_enough() {
         let step = |enough, n_images, sizes: &[usize]| {
-            Positions::PerUnknown(enough).lattice(n_images, sizes, DESIGN).map_or(1, |lattice| lattice.step())
+            of([enough, 0]).lattice(n_images, sizes, DESIGN).map_or(1, |lattice| lattice.step())
         };
         // 10 images of 8×8: 640, 160, 40 (two of 8 in steps of three), 40.
         assert_eq!([5, 4, 16, 17, 1000].map(|n| step(n, 10, &[8, 8])), [2, 4, 2, 1, 1]);
@@ -133,11 +143,13 @@ mod tests {
         assert_eq!(step(1, 1_000_000, &[197]), 16);
         assert_eq!(step(1, 1_000_000, &[1, 1]), 1);
         assert_eq!(step(1, 1_000_000, &[]), 1);
+        let at_least = |in_all| of([4, in_all]).lattice(10, &[8, 8], DESIGN).map_or(1, |lattice| lattice.step());
+        assert_eq!([40, 41, 160, 161].map(at_least), [4, 2, 2, 1]);
     }
 
     #[test]
     fn what_is_said_is_what_is_read() {
-        for positions in [Positions::All, Positions::PerUnknown(7), Positions::default()] {
+        for positions in [Positions::All, Positions::default(), "7".parse().unwrap()] {
             assert_eq!(positions.to_string().parse(), Ok(positions));
         }
         for wrong in ["0", "-1", "some", "", "1.5"] {
@@ -149,7 +161,7 @@ mod tests {
     #[test]
     fn every_position_has_its_turn() {
         for sizes in [[8, 12], [7, 14]] {
-            let lattice = Positions::PerUnknown(1).lattice(10_000, &sizes, DESIGN).unwrap();
+            let lattice = of([1, 0]).lattice(10_000, &sizes, DESIGN).unwrap();
             let mut seen: BTreeMap<[usize; 2], usize> = BTreeMap::new();
             for image in 0..4000 {
                 let [first, lengths] = [lattice.first(image), lattice.lengths()];

@@ -3,7 +3,7 @@
 use super::design::{Design, store_all, unknowns_of_all};
 use super::search::{FIRST_DECADE, LAST_DECADE, choose};
 use super::sums::Sums;
-use super::system::{Pair, System, pairs};
+use super::system::{Pair, System, pairs, share};
 use crate::graph::Node;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array2, Axis};
@@ -32,7 +32,8 @@ pub struct Solution {
     pub before: f64,
     /// Of the solution, on the images it was fitted to.
     pub after: f64,
-    /// Of the solution of the other images on the held-out ones; `None` where λ was given.
+    /// Of the solution of the other images on the held-out ones, of some of the outputs where these are many; `None` where
+    /// λ was given.
     pub held_out: Option<f64>,
     /// How often it was solved again for what the activation lets through.
     #[serde(default, skip_serializing_if = "is_none")]
@@ -162,10 +163,9 @@ pub fn solve_openly(
     let energy: f64 = all.iter().map(|system| system.central.energy).sum();
     let (mut decade, mut held_out) = (None, None);
     if let Some(pairs) = apart.as_mut().filter(|_| ridge == Ridge::HeldOut) {
-        let energy: f64 = pairs.iter().map(|[_, held]| held.central.energy).sum();
-        let (chosen, error) = choose(pairs, &prior);
+        let (chosen, off) = choose(pairs, &prior);
         decade = Some(chosen);
-        held_out = error.is_finite().then(|| share(error, energy));
+        held_out = off.is_finite().then_some(off);
     }
     let apart = apart.filter(|_| open);
     let mut solutions = |ridge: f64| -> Result<Vec<_>> {
@@ -211,8 +211,4 @@ pub fn solve_openly(
 #[must_use]
 pub fn names<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
     nodes.into_iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(" + ")
-}
-
-fn share(error: f64, energy: f64) -> f64 {
-    if energy > 0.0 { error / energy } else { 0.0 }
 }

@@ -1,7 +1,7 @@
 //! What is measured of a layer's inputs and targets.
 
 use super::design::Design;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, Axis};
 
 /// Raw moments of a layer's input x and target y over images and positions, in f64, so that they add.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,12 +47,12 @@ impl Sums {
     ///
     /// # Panics
     /// When a slice is of another length, or the origin another one than before.
-    pub fn add(&mut self, n: u64, [x0, y0]: [&[f32]; 2], [x, y, yx, yy]: [&[f64]; 4]) {
-        let vector = |sum: &mut Array1<f64>, part: &[f64]| {
-            sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
+    pub fn add<T: Copy + Into<f64>>(&mut self, n: u64, [x0, y0]: [&[f32]; 2], [x, y, yx, yy]: [&[T]; 4]) {
+        let vector = |sum: &mut Array1<f64>, part: &[T]| {
+            sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part.into());
         };
         let Design { n_groups, n_inputs: f, n_outputs: o } = self.design;
-        let lengths = [x, y, yx, yy].map(<[f64]>::len);
+        let lengths = [x, y, yx, yy].map(<[T]>::len);
         assert_eq!(lengths, [f, o, o * f, o].map(|n| n * n_groups), "sums of another layer");
         for (g, part) in self.parts.iter_mut().enumerate() {
             part.counted_from(
@@ -62,8 +62,7 @@ impl Sums {
             vector(&mut part.x, &x[g * f..][..f]);
             vector(&mut part.y, &y[g * o..][..o]);
             vector(&mut part.yy, &yy[g * o..][..o]);
-            let yx = ArrayView2::from_shape((o, f), &yx[g * o * f..][..o * f]).expect("as many as [O, F]");
-            part.yx += &yx;
+            part.yx.iter_mut().zip(&yx[g * o * f..][..o * f]).for_each(|(sum, &part)| *sum += part.into());
         }
     }
 

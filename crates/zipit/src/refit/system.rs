@@ -7,6 +7,7 @@ use crate::products::product;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, Axis, Zip};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Rows and columns of a matrix that are gone through at once, so that its transpose is read from the cache.
 const TILE: usize = 64;
@@ -17,11 +18,13 @@ pub(super) struct Central {
     pub x: Array1<f64>,
     pub y: Array1<f64>,
     /// Cov(x), full.
-    xx: Array2<f64>,
+    xx: Arc<Array2<f64>>,
     /// Cov(y, x).
     pub yx: Array2<f64>,
     /// Σ Var(y).
     pub energy: f64,
+    /// Var(y), as measured.
+    variances: Array1<f64>,
     /// Mean variance of x.
     pub scale: f64,
     /// Inputs that do not vary.
@@ -46,7 +49,7 @@ impl Central {
         });
         let mut yx = &sums.yx / count;
         Zip::from(yx.rows_mut()).and(&y).for_each(|mut row, &y| row.scaled_add(-y, &x));
-        let energy = Zip::from(&sums.yy).and(&y).fold(0.0, |sum, yy, y| sum + not_negative(yy / count - y * y));
+        let variances = Zip::from(&sums.yy).and(&y).map_collect(|yy, y| not_negative(yy / count - y * y));
         let [x, y] = [&sums.origin[0] + &x, &sums.origin[1] + &y];
         // What a constant input seems to vary is rounding, and can be less than nothing.
         let is_constant = |&i: &usize| xx[[i, i]] <= DEAD * (xx[[i, i]] + x[i] * x[i]);
@@ -56,9 +59,17 @@ impl Central {
             xx.column_mut(i).fill(0.0);
         }
         let scale = xx.diag().mean().unwrap_or(0.0);
-        let mut central = Self { x, y, xx, yx, energy, scale, constant };
+        let mut central = Self { x, y, xx: xx.into(), yx, energy: variances.sum(), variances, scale, constant };
         central.clear_constant();
         central
+    }
+
+    /// Some of its outputs.
+    fn restricted(&self, to: &[usize]) -> Self {
+        let Self { x, y, xx, yx, variances, scale, constant, .. } = self;
+        let (y, variances) = (y.select(Axis(0), to), variances.select(Axis(0), to));
+        let (x, xx, yx, constant) = (x.clone(), Arc::clone(xx), yx.select(Axis(0), to), constant.clone());
+        Self { x, y, xx, yx, energy: variances.sum(), variances, scale: *scale, constant }
     }
 
     /// Targets do not covary with what is constant.
@@ -101,7 +112,7 @@ impl Central {
                 "the inputs' covariance is not positive definite at ridge {ridge:e}: raise the ridge or use more images"
             ))
         };
-        Cholesky::new(self.xx.clone(), ridge * self.scale).ok_or_else(singular).map(Some)
+        Cholesky::new(Array2::clone(&self.xx), ridge * self.scale).ok_or_else(singular).map(Some)
     }
 
     /// The solution around `prior`, with Cov(x) factorised, and what is `through` the prior; and what is through the
@@ -164,13 +175,22 @@ impl System {
         sums.parts.iter().filter_map(Self::of).collect()
     }
 
+    /// At most so many of its outputs, evenly chosen, not factorised.
+    pub fn some_outputs(&self, most: usize) -> Self {
+        let step = self.rows.len().div_ceil(most).max(1);
+        let to: Vec<usize> = (0..self.rows.len()).step_by(step).collect();
+        let rows = to.iter().map(|&at| self.rows[at]).collect();
+        let central = self.central.restricted(&to);
+        Self { rows, count: self.count, origin: self.origin.clone(), central, factor: None }
+    }
+
     pub fn factorise(&mut self, ridge: f64) -> Result<()> {
         self.factor = self.central.factor(ridge)?;
         Ok(())
     }
 
     pub fn keep_factor_alone(&mut self) {
-        self.central.xx = Array2::zeros((0, 0));
+        self.central.xx = Arc::default();
     }
 
     /// ΔW and Δb of the present targets, held at none.
@@ -196,4 +216,9 @@ pub(super) fn pairs(fitted: &Sums, held_out: &Sums) -> Vec<Pair> {
 /// Rounding can leave less than nothing; what is no number stays none.
 fn not_negative(x: f64) -> f64 {
     if x < 0.0 { 0.0 } else { x }
+}
+
+/// Of the targets' variance.
+pub(super) fn share(error: f64, energy: f64) -> f64 {
+    if energy > 0.0 { error / energy } else { 0.0 }
 }
