@@ -50,7 +50,7 @@ fn a_permuted_copy_of_resnet20() {
         Arch::ResNet20,
         0.5,
         28,
-        &["", "--mode layerwise", "--repair", "--ridge 1e-3", "--trust surest", "--rounds 2"],
+        &["", "--mode layerwise", "--repair", "--ridge 1e-3", "--trust surest", "--rounds 0"],
         TOLERANCE,
     );
 }
@@ -197,8 +197,8 @@ fn weights(layers: &[Value]) -> Vec<Value> {
 fn reports_name_every_layer_and_nothing_is_done_twice() {
     let place = collected(&tiny_graph(), 200);
     for (name, flags) in [
-        ("sequential", "--data data"),
-        ("rounds", "--data data --rounds 2"),
+        ("sequential", "--data data --rounds 0"),
+        ("rounds", "--data data"),
         ("layerwise", "--mode layerwise --data data --weights 1,3"),
         ("gram", "--mode gram --stats joint.h5 --ridge 0.1"),
         ("own", "--mode gram --stats own.h5 --weights 1,3"),
@@ -257,8 +257,14 @@ fn little_memory_takes_a_file_and_changes_nothing() {
         place.ok("refit", &format!("{refit} --max-memory 0 -o {name}_aside.safetensors"));
         assert!(place.bytes(&format!("{name}.safetensors")) == place.bytes(&format!("{name}_aside.safetensors")));
     }
-    let said = place.ok("refit", &format!("plan.bin {MODELS} --data data -o dry.safetensors --dry-run"));
-    assert!(said.contains("would solve 20 layers on") && said.contains("dry.safetensors"), "{said}");
+    // In rounds the first layer is solved, too: what it makes of the images is exact, what comes through behind it is not.
+    for (flags, layers) in [("", 21), ("--rounds 0", 20)] {
+        let said = place.ok("refit", &format!("plan.bin {MODELS} --data data {flags} -o dry.safetensors --dry-run"));
+        assert!(
+            said.contains(&format!("would solve {layers} layers on")) && said.contains("dry.safetensors"),
+            "{said}"
+        );
+    }
     assert!(!place.path("dry.safetensors").exists());
 }
 

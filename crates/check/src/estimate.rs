@@ -97,7 +97,7 @@ pub fn untried(
             Which::Collect => memory::collection(&folded, &points, Grams::None, false, work)?.peak,
             Which::Match => memory::matching(&dims(&merged), Work { n_threads: stage.n_threads(), ..work }),
             Which::Refit => {
-                let limits = (refit::MAX_MEMORY, false);
+                let limits = (refit::MAX_MEMORY, true);
                 memory::refit(&folded, &grafted.model.graph, images, limits, Positions::default(), work)?
             }
             Which::Recalibrate => memory::recalibration(graph, work)?,

@@ -230,9 +230,9 @@ impl<'a> Rules<'a> {
                     let flags = match rule {
                         How::Layerwise => " --mode layerwise",
                         How::Repair => " --repair",
-                        How::RefitOneByOne => " --one-by-one",
+                        How::RefitOneByOne => " --one-by-one --rounds 0",
                         How::RefitRounds => " --rounds 2",
-                        _ => "",
+                        _ => " --rounds 0",
                     };
                     // The committed results are of all positions.
                     let positions = if rule == How::Repair { "" } else { " --positions all" };

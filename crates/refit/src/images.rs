@@ -51,7 +51,7 @@ pub fn refit<'a>(
     let task = match (args.repair, args.mode) {
         (true, _) => Task::Scale,
         (false, Mode::Layerwise) => weights(Inputs::Layerwise, 0),
-        (false, Mode::Sequential | Mode::Gram) => weights(Inputs::Sequential, args.rounds),
+        (false, Mode::Sequential | Mode::Gram) => weights(Inputs::Sequential, args.rounds()),
     };
     let n_threads = stage.n_threads().min(batches.n_batches());
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
@@ -60,8 +60,9 @@ pub fn refit<'a>(
         .with_positions(args.positions(), n_images);
     let told = format!("{n_images} unlabelled {} images", set.split);
     if args.common.dry_run {
-        let memory =
-            |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds > 0), args.positions(), work);
+        let memory = |graph, merged| {
+            memory::refit(graph, merged, n_images, (limit, args.rounds() > 0 && !args.repair), args.positions(), work)
+        };
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),

@@ -88,7 +88,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
         Mode::Sequential | Mode::Layerwise if args.stats.is_some() => {
             usage("--stats belongs to --mode gram; the other modes take images (--data)")
         }
-        Mode::Gram | Mode::Layerwise if args.rounds > 0 => {
+        Mode::Gram | Mode::Layerwise if args.rounds() > 0 => {
             usage("--rounds belongs to --mode sequential: the others do not run the network that is solved")
         }
         Mode::Gram if args.trust() != Trust::All => {

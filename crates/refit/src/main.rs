@@ -47,9 +47,9 @@ struct Args {
     #[arg(long, value_name = "λ")]
     ridge: Option<f64>,
     /// How often a layer in front of a ReLU is solved again for what the ReLU lets through, at most: held-out images judge
-    /// (two are worth it, and double the time; --mode sequential alone)
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "repair")]
-    rounds: u32,
+    /// [default: 2, which double the time; 0 for --mode layerwise and gram, which do not run the network that is solved]
+    #[arg(long, value_name = "N", conflicts_with = "repair")]
+    rounds: Option<u32>,
     /// Over which of an image's positions layers are summed up: all, or so many, evenly spread, that there are N for every
     /// number that an output is a sum of, and 32768 in any case [default: 64]
     #[arg(long, value_name = "N|all", conflicts_with_all = ["repair", "stats"])]
@@ -87,6 +87,9 @@ struct Args {
     common: Common,
 }
 
+/// More gain nothing on held-out images.
+const ROUNDS: u32 = 2;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// The merged network's own activations, so that errors of earlier layers are made up for
@@ -106,6 +109,11 @@ enum Trust {
 }
 
 impl Args {
+    /// How often layers are solved again, at most.
+    fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.mode == Mode::Sequential { ROUNDS } else { 0 })
+    }
+
     fn positions(&self) -> Positions {
         self.positions.unwrap_or_default()
     }

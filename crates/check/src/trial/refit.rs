@@ -20,6 +20,8 @@ use zipit_torch::{batch_size, n_workers};
 
 /// Images that `refit` takes, as in the README.
 pub const IMAGES: usize = 2000;
+/// How often it solves layers again, at most, unless it is told otherwise.
+const ROUNDS: u32 = 2;
 /// Multiply-adds of the largest layer that is solved.
 const SOLVED: f64 = 7e9;
 /// Seconds of a rehearsal that is followed by one of so many batches (half of them if it is longer) and, if that was short,
@@ -27,7 +29,7 @@ const SOLVED: f64 = 7e9;
 const SHORT: f64 = 3.0;
 /// Of one that is too long for that.
 const LONG: f64 = 8.0;
-const ROUNDS: usize = 6;
+const BATCHES: usize = 6;
 /// What activations take in memory of what they are: the allocator has holes. Measured.
 const SCATTERED: f64 = 1.2;
 /// Bytes per image that it holds beside, and as many at most: between nothing and twice as many, from run to run; and not
@@ -35,9 +37,9 @@ const SCATTERED: f64 = 1.2;
 const HELD: f64 = 35e3;
 const MOST_HELD: f64 = 70e6;
 const HELD_SHARE: f64 = 0.25;
-/// How much longer it takes to choose the ridge by held-out images than to solve with a given one: several powers of ten
-/// are tried, which by its multiply-adds takes 3.3 times (many outputs) to 4.3 times.
-const CHOOSING: f64 = 3.8;
+/// How much longer it takes to choose the ridge by held-out images, and to solve in rounds, than to solve with a given one:
+/// two or three powers of ten are tried. By multiply-adds.
+const CHOOSING: f64 = 4.5;
 /// Bytes of activations that `refit` keeps in memory unless it is told otherwise.
 pub const MAX_MEMORY: usize = 8 << 30;
 
@@ -50,7 +52,7 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
     let batches = images.batches(&models[0].preprocess, size);
     let n_workers = n_workers(args.device, batches.n_batches());
-    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: 0, together: true };
+    let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: ROUNDS, together: true };
     let folded: Vec<&Model> = folded.iter().collect();
     let fixed = Time::now(stage);
 
@@ -80,16 +82,16 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     // A run has costs of its own, and the first ones prepare kernels: what an image takes is what more images take more.
     let few = rehearse(&*images.batches(&models[0].preprocess, 1), n_workers, None)?;
     let one = rehearse(&*batches, n_workers, Some(&mut solving))?;
-    let whole_rounds = batches.n_batches() / n_workers;
+    let all = batches.n_batches() / n_workers;
     let alone = one.took.alone();
-    let mut rounds = if alone < SHORT { ROUNDS } else { ROUNDS / 2 }.min(whole_rounds);
-    let (run, per_image) = if alone < LONG && rounds > 1 {
+    let mut each = if alone < SHORT { BATCHES } else { BATCHES / 2 }.min(all);
+    let (run, per_image) = if alone < LONG && each > 1 {
         loop {
-            let long = rehearse(&*batches, rounds * n_workers, None)?;
-            if rounds == whole_rounds || long.took.alone() - one.took.alone() > ENOUGH {
+            let long = rehearse(&*batches, each * n_workers, None)?;
+            if each == all || long.took.alone() - one.took.alone() > ENOUGH {
                 break (long, one.until(&long));
             }
-            rounds = (3 * rounds).min(whole_rounds);
+            each = (3 * each).min(all);
         }
     } else {
         (one, few.until(&one))

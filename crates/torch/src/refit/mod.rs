@@ -36,8 +36,8 @@ use zipit::apply::Grafted;
 use zipit::graph::Node;
 use zipit::images::{ImageBatches, held_out, n_different};
 use zipit::refit::{
-    Design, Lattice, Layer, Outcome, Owners, Positions, Rectified, Residuals, Ridge, Rounds, Site, Spread, Sums,
-    layers, layers_together, rescale, sites, solve_openly,
+    Design, Lattice, Layer, Outcome, Owners, Positions, Residuals, Ridge, Rounds, Site, Spread, Sums, layers,
+    layers_together, rescale, sites, solve_openly,
 };
 use zipit::scratch::Scratch;
 use zipit::watch::Watch;
@@ -371,13 +371,21 @@ impl<'a> Refit<'a> {
             solutions.push(solution);
             open.extend(again.zip(systems).map(|(rectified, systems)| (at, rectified, Rounds::new(systems))));
         }
+        let ways = if open.is_empty() { vec![] } else { self.ways(layers)? };
         for _ in 0..rounds {
             if open.is_empty() {
                 break;
             }
             self.run.replace(&self.model)?;
             let started = Instant::now();
-            let residuals = self.residuals(layers, &open, watch)?;
+            let aims = open.iter().map(|(at, rectified, rounds)| Aim {
+                layer: &layers[*at],
+                rectified,
+                way: ways[*at].clone(),
+                origin: rounds.origin(),
+                dark: rounds.dark(),
+            });
+            let residuals = self.residuals(&aims.collect::<Vec<_>>(), watch)?;
             measured += started.elapsed();
             let mut rest = Vec::with_capacity(open.len());
             for ((at, rectified, mut rounds), residuals) in open.into_iter().zip(residuals) {
@@ -397,24 +405,11 @@ impl<'a> Refit<'a> {
     }
 
     /// How far what comes through behind layers is from what should.
-    fn residuals<'l>(
-        &self,
-        layers: &'l [Layer],
-        open: &[(usize, &'l Rectified, Rounds)],
-        watch: &dyn Watch,
-    ) -> Result<Vec<Residuals>> {
-        let ways = self.ways(layers)?;
-        let aim = |(at, rectified, rounds): &(usize, &'l Rectified, Rounds)| Aim {
-            layer: &layers[*at],
-            rectified,
-            way: ways[*at].clone(),
-            origin: rounds.origin(),
-            dark: rounds.dark(),
-        };
-        let aims: Vec<Aim<'_>> = open.iter().map(aim).collect();
-        let zeros = open.iter().map(|(_, _, rounds)| Residuals::zeros(rounds.design())).collect();
-        let pass = self.pass();
-        self.run.pass(zeros, &Silent(watch), |networks, lane, batch| pass.residuals(&aims, networks, lane, batch))
+    fn residuals(&self, aims: &[Aim<'_>], watch: &dyn Watch) -> Result<Vec<Residuals>> {
+        let zeros =
+            |aim: &Aim<'_>| Residuals::zeros(Design::of_all(&self.nodes(aim.layer)).expect("a layer with parameters"));
+        let (zeros, pass) = (aims.iter().map(zeros).collect(), self.pass());
+        self.run.pass(zeros, &Silent(watch), |networks, lane, batch| pass.residuals(aims, networks, lane, batch))
     }
 
     /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.

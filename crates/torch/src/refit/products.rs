@@ -4,7 +4,7 @@ use super::offsets::Offsets;
 use super::patches::{flat, patches};
 use super::running::{SAMPLES, numbers};
 use super::sampled::Sampled;
-use super::squares::{NARROW, Squares, Strip};
+use super::squares::{Crossed, NARROW, Squares, Strip};
 use crate::accumulate::samples;
 use crate::ops::{features_first, features_last};
 use crate::{Error, Result};
@@ -172,19 +172,15 @@ impl Samples<'_> {
             Ok(Tensor::f_from_slice(numbers)?.f_reshape([g, 1, -1])?.f_to_device(t.device())?)
         };
         let (x0, y0) = (like(&origin[0], &x)?, like(&origin[1], &y)?);
-        let mut squares = Squares::new(g, f, x.device())?;
-        let shapes: [&[i64]; 4] = [&[g, f], &[g, o], &[g, o, f], &[g, o]];
-        let sums = summed([&x, &y], shapes, |x, y| {
+        let (mut squares, mut crossed) = (Squares::new(g, f, x.device())?, Crossed::new(g, o, f, x.device())?);
+        let [of_x, of_y, yy] = summed([&x, &y], [f, o, o], |x, y| {
             let (x, y) = (x.f_sub(&x0)?, y.f_sub(&y0)?);
             squares.add(&x)?;
-            Ok([
-                x.f_sum_dim_intlist(1, false, Kind::Float)?,
-                y.f_sum_dim_intlist(1, false, Kind::Float)?,
-                y.f_transpose(1, 2)?.f_matmul(&x)?,
-                y.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
-            ])
+            crossed.add(&y, &x)?;
+            Ok([sum(&x)?, sum(&y)?, sum(&y.f_square()?)?])
         })?;
-        Ok(Products { count: n as u64, origin: origin.clone(), sums: sums.into(), squares: squares.strips()? })
+        let sums = vec![of_x, of_y, crossed.numbers()?, yy];
+        Ok(Products { count: n as u64, origin: origin.clone(), sums, squares: squares.strips()? })
     }
 }
 
@@ -217,16 +213,12 @@ impl Samples<'_> {
         let (g, n, f) = x.size3()?;
         let o = r.size()[2];
         let x0 = Tensor::f_from_slice(origin)?.f_reshape([g, 1, f])?.f_to_device(x.device())?;
-        let shapes: [&[i64]; 3] = [&[g, o], &[g, o, f], &[g, o]];
-        let sums = summed([&x, &r], shapes, |x, r| {
-            let x = x.f_sub(&x0)?;
-            Ok([
-                r.f_sum_dim_intlist(1, false, Kind::Float)?,
-                r.f_transpose(1, 2)?.f_matmul(&x)?,
-                r.f_square()?.f_sum_dim_intlist(1, false, Kind::Float)?,
-            ])
+        let mut crossed = Crossed::new(g, o, f, x.device())?;
+        let [of_r, rr] = summed([&x, &r], [o, o], |x, r| {
+            crossed.add(r, &x.f_sub(&x0)?)?;
+            Ok([sum(r)?, sum(&r.f_square()?)?])
         })?;
-        Ok((n as u64, sums))
+        Ok((n as u64, [of_r, crossed.numbers()?, rr]))
     }
 }
 
@@ -239,17 +231,22 @@ fn selected(tensor: &Tensor, rows: &[i64]) -> Result<Tensor> {
     Ok(features_first(&features_last(tensor)?.f_index_select(0, &rows)?)?)
 }
 
-/// Sums in f64 over samples x `[G, n, F]` and y `[G, n, O]`, of what some of them sum up to in f32, [`SAMPLES`] at most.
-/// Where these are narrow, many such sums are made in one call, `[parts, samples, F]`.
+/// Over samples.
+fn sum(of: &Tensor) -> Result<Tensor> {
+    Ok(of.f_sum_dim_intlist(1, false, Kind::Float)?)
+}
+
+/// Sums in f64, `[G, ·]` of so many numbers each, over samples x `[G, n, F]` and y `[G, n, O]`, of what some of them sum up
+/// to in f32, [`SAMPLES`] at most. Where these are narrow, many such sums are made in one call, `[parts, samples, F]`.
 fn summed<T: Element + Default + Clone, const K: usize>(
     [x, y]: [&Tensor; 2],
-    shapes: [&[i64]; K],
+    widths: [i64; K],
     mut part: impl FnMut(&Tensor, &Tensor) -> Result<[Tensor; K]>,
 ) -> Result<[Vec<T>; K]> {
     let (g, n, f) = x.size3()?;
     let mut sums = Vec::with_capacity(K);
-    for shape in shapes {
-        sums.push(Tensor::f_zeros(shape, (Kind::Double, x.device()))?);
+    for width in widths {
+        sums.push(Tensor::f_zeros([g, width], (Kind::Double, x.device()))?);
     }
     let at_once = if g == 1 && f <= NARROW { PARTS * SAMPLES } else { SAMPLES };
     let mut from = 0;

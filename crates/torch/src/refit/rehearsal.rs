@@ -1,10 +1,11 @@
 //! A refit without its solutions, to see what it takes.
 
+use super::measure::{Aim, Planned};
 use super::{Refit, Silent, Work};
 use crate::Result;
 use std::time::Instant;
 use zipit::graph::Node;
-use zipit::refit::Sums;
+use zipit::refit::{Design, Layer, Sums};
 use zipit::watch::Watch;
 
 /// A layer, or several that are solved as one, that was run and summed up, but not solved.
@@ -17,7 +18,8 @@ pub struct Rehearsed {
 }
 
 impl Refit<'_> {
-    /// As [`step`](Self::step), but the layers stay as the merge made them; nothing after the last, nor of scales.
+    /// As [`step`](Self::step), but the layers stay as the merge made them, and go through all their rounds; nothing after
+    /// the last, nor of scales.
     ///
     /// # Errors
     /// As [`step`](Self::step).
@@ -28,9 +30,19 @@ impl Refit<'_> {
         }
         let started = Instant::now();
         self.look(&Silent(watch))?;
-        let Work::Layers(layers, inputs, ..) = &self.work else { return Ok(vec![]) };
+        let Work::Layers(layers, inputs, _, rounds) = &self.work else { return Ok(vec![]) };
         let layers = &layers[now.clone()];
         let sums = self.sums(layers, *inputs, watch)?;
+        let aim = |((layer, way), [sums, _]): ((_, Planned), &[Sums; 2])| {
+            let layer: &Layer = layer;
+            let Design { n_groups, n_inputs, .. } = sums.design;
+            let rectified = layer.rectified.as_ref()?;
+            Some(Aim { layer, rectified, way, origin: vec![0.0; n_groups * n_inputs], dark: 0.0 })
+        };
+        let aims: Vec<Aim<'_>> = layers.iter().zip(self.ways(layers)?).zip(&sums).filter_map(aim).collect();
+        for _ in 0..if aims.is_empty() { 0 } else { *rounds } {
+            self.residuals(&aims, watch)?;
+        }
         let measured = started.elapsed();
         let rehearsed =
             layers.iter().zip(sums).map(|(layer, sums)| Rehearsed { nodes: self.nodes(layer), sums }).collect();

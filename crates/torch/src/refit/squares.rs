@@ -1,7 +1,8 @@
-//! Sums of products of every two numbers that a layer's outputs are sums of.
+//! Sums of products of every two numbers that a layer's outputs are sums of, and of these with its targets.
 
 use super::running::{Running, numbers};
 use crate::Result;
+use tch::kind::Element;
 use tch::{Kind, Tensor};
 
 /// Samples of so few numbers are narrow: many sums are made of them in one call, of whole squares.
@@ -66,6 +67,44 @@ impl Squares {
         match self {
             Self::Whole(sums) => (0..sums.size()[0]).map(|g| strip(g as usize, 0, &sums.f_get(g)?)).collect(),
             Self::Upper(sums) => sums.into_iter().map(|(from, sum)| strip(0, from as usize, &sum.sum()?)).collect(),
+        }
+    }
+}
+
+/// Σyxᵀ of samples that come in parts, `[G, O, F]`.
+pub(super) enum Crossed {
+    /// Of narrow samples and of several groups.
+    Whole(Tensor),
+    /// Of one group.
+    Wide(Running),
+}
+
+impl Crossed {
+    pub fn new(g: i64, o: i64, f: i64, device: tch::Device) -> Result<Self> {
+        if g > 1 || f <= NARROW {
+            return Ok(Self::Whole(Tensor::f_zeros([g, o, f], (Kind::Double, device))?));
+        }
+        Ok(Self::Wide(Running::zeros(o, f, device)?))
+    }
+
+    /// Of x `[parts, samples, F]` and y `[parts, samples, O]` of one group, or `[G, samples, F]` and `[G, samples, O]`.
+    pub fn add(&mut self, y: &Tensor, x: &Tensor) -> Result<()> {
+        match self {
+            Self::Whole(sum) => {
+                let products = y.f_transpose(1, 2)?.f_bmm(x)?;
+                let all =
+                    if sum.size()[0] == 1 { products.f_sum_dim_intlist(0, true, Kind::Double)? } else { products };
+                let _ = sum.f_add_(&all)?;
+                Ok(())
+            }
+            Self::Wide(sum) => sum.add(&y.f_flatten(0, 1)?, &x.f_flatten(0, 1)?),
+        }
+    }
+
+    pub fn numbers<T: Element + Default + Clone>(self) -> Result<Vec<T>> {
+        match self {
+            Self::Whole(sum) => numbers(&sum),
+            Self::Wide(sum) => numbers(&sum.sum()?),
         }
     }
 }
