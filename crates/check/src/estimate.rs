@@ -94,7 +94,7 @@ pub fn untried(
         };
         let work = of_batches(if which == Which::Recalibrate { batch_norm::BATCH } else { usual }, images);
         let peak = match which {
-            Which::Collect => memory::collection(&folded, &points, Grams::None, false, work)?.peak,
+            Which::Collect => memory::collection(&folded, &points, Grams::None, true, work)?.peak,
             Which::Match => memory::matching(&dims(&merged), Work { n_threads: stage.n_threads(), ..work }),
             Which::Refit => {
                 let limits = (refit::MAX_MEMORY, true);

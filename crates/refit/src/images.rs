@@ -37,8 +37,12 @@ pub fn refit<'a>(
     if args.trust() == Trust::Surest {
         environment.insert("trust".to_owned(), "surest".to_owned());
     }
-    if args.positions() != Positions::All && !args.repair {
-        environment.insert("positions".to_owned(), args.positions().to_string());
+    // Defaults that were others, under which an earlier file was made.
+    if let (Positions::Enough { per_unknown, in_all }, false) = (args.positions(), args.repair) {
+        environment.insert("positions".to_owned(), format!("{per_unknown}, {in_all} in all"));
+    }
+    if args.rounds() > 0 && !args.repair {
+        environment.insert("rounds".to_owned(), args.rounds().to_string());
     }
     let provenance = stage.provenance(inputs, environment);
     let graph = &models[0].graph;

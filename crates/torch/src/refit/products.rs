@@ -457,6 +457,17 @@ mod tests {
         }
     }
 
+    /// Products of so many channels that each is made by itself.
+    #[test]
+    fn wide_sums_by_offsets_are_those_of_the_patches() {
+        tch::manual_seed(4);
+        let node = conv([130, 140], 1, Window::square(2, 1, 1));
+        let x = Tensor::randn([3, 130, 12, 11], (Kind::Float, tch::Device::Cpu)) + 0.5;
+        let [(expected, expected_cross), (found, found_cross)] = both(std::slice::from_ref(&node), &[x], 0.5);
+        let off = apart(&expected, &found, 520).max(apart(&expected_cross, &found_cross, 520));
+        assert!(off < 2e-6, "{off}");
+    }
+
     /// A block's last convolution and its shortcut; both with strides, of other channels and sizes.
     #[test]
     fn layers_side_by_side_are_summed_up_by_offsets() {

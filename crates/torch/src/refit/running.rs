@@ -58,3 +58,26 @@ pub(super) fn numbers<T: tch::kind::Element + Default + Clone>(tensor: &Tensor) 
     tensor.f_copy_data(&mut values, n)?;
     Ok(values)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// One call or several, of fewer samples than are added in f32 and of more, exactly: of whole numbers.
+    #[test]
+    fn sums_are_those_of_all_samples() {
+        tch::manual_seed(1);
+        for n in [1, SAMPLES, PARTS * SAMPLES, 2 * PARTS * SAMPLES + 3 * SAMPLES + 5] {
+            let [a, b] = [3, 5].map(|width| Tensor::randint_low(-4, 5, [n, width], (Kind::Float, Device::Cpu)));
+            let expected: Vec<f64> = numbers(&a.tr().to_kind(Kind::Double).mm(&b.to_kind(Kind::Double))).unwrap();
+            for first in [n, n / 3] {
+                let mut sum = Running::zeros(3, 5, Device::Cpu).unwrap();
+                for (from, length) in [(0, first), (first, n - first)] {
+                    sum.add(&a.narrow(0, from, length), &b.narrow(0, from, length)).unwrap();
+                }
+                assert_eq!(numbers::<f64>(&sum.sum().unwrap()).unwrap(), expected, "{n} samples, {first} first");
+            }
+        }
+    }
+}

@@ -24,8 +24,8 @@ const FEW: f64 = 4.0;
 /// A ridge below the first is chosen if it leaves no more than this share of the next larger one's error. On images that
 /// are nearly among the fitted ones (frames of a film), the error falls with the ridge for ever, but hardly.
 const WORTH_IT: f64 = 0.9;
-/// By so many slopes the error can fall where the ridge falls to a tenth: what a direction that varies by e is off, in
-/// units of what W* is, is (λ/(λ + e))², and its slope grows no faster than 1/λ.
+/// By so many slopes the error can fall where the ridge falls to a tenth, if W* is what is off: in a direction that varies
+/// by e it is (λ/(λ + e))² of what W* is off, and the slope grows no faster than 1/λ.
 const TO_A_TENTH: f64 = 9.0;
 /// Random sums of outputs, where there are more than [`MANY`].
 const N_SUMS: usize = 32;
@@ -135,10 +135,12 @@ impl<'a> Tried<'a> {
             let (error, slope) = each.fold((0.0, 0.0), |(error, slope), [a, b]| (error + a, slope + b));
             Ok(Attempt { error, slope, factors })
         };
+        let energy = |pairs: &[Pair]| pairs.iter().map(|[_, held]| held.central.energy).sum::<f64>();
+        let judged = share(energy(&self.judged), energy(self.pairs));
         // What is left below may be a small part of the first power's error: sums do not tell it from none.
         let in_full = |decade: i32, mut tried: Attempt| {
             if tried.error.is_finite() {
-                tried.error = self.error(decade, &tried.factors);
+                (tried.error, tried.slope) = (self.error(decade, &tried.factors), tried.slope * judged);
             }
             tried
         };

@@ -177,8 +177,8 @@ impl System {
 
     /// At most so many of its outputs, evenly chosen, not factorised.
     pub fn some_outputs(&self, most: usize) -> Self {
-        let step = self.rows.len().div_ceil(most).max(1);
-        let to: Vec<usize> = (0..self.rows.len()).step_by(step).collect();
+        let n = self.rows.len();
+        let to: Vec<usize> = (0..n.min(most)).map(|at| at * n / n.min(most)).collect();
         let rows = to.iter().map(|&at| self.rows[at]).collect();
         let central = self.central.restricted(&to);
         Self { rows, count: self.count, origin: self.origin.clone(), central, factor: None }
