@@ -41,7 +41,7 @@ pub fn refit<'a>(
     if let (Positions::Enough { per_unknown, in_all }, false) = (args.positions(), args.repair) {
         environment.insert("positions".to_owned(), format!("{per_unknown}, {in_all} in all"));
     }
-    if args.rounds() > 0 && !args.repair {
+    if args.rounds() > 0 {
         environment.insert("rounds".to_owned(), args.rounds().to_string());
     }
     let provenance = stage.provenance(inputs, environment);
@@ -64,9 +64,8 @@ pub fn refit<'a>(
         .with_positions(args.positions(), n_images);
     let told = format!("{n_images} unlabelled {} images", set.split);
     if args.common.dry_run {
-        let memory = |graph, merged| {
-            memory::refit(graph, merged, n_images, (limit, args.rounds() > 0 && !args.repair), args.positions(), work)
-        };
+        let memory =
+            |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds() > 0), args.positions(), work);
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),

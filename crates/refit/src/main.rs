@@ -9,7 +9,7 @@ mod resume;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use zipit::apply::Heads;
-use zipit::refit::Positions;
+use zipit::refit::{Positions, ROUNDS};
 use zipit_stage::images::ImageArgs;
 use zipit_stage::merging::MergeArgs;
 use zipit_stage::{Common, Format, HasCommon, PrecisionArg, SaveArgs};
@@ -87,9 +87,6 @@ struct Args {
     common: Common,
 }
 
-/// More gain nothing on held-out images.
-const ROUNDS: u32 = 2;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// The merged network's own activations, so that errors of earlier layers are made up for
@@ -111,7 +108,7 @@ enum Trust {
 impl Args {
     /// How often layers are solved again, at most.
     fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.mode == Mode::Sequential { ROUNDS } else { 0 })
+        self.rounds.unwrap_or(if self.mode == Mode::Sequential && !self.repair { ROUNDS } else { 0 })
     }
 
     fn positions(&self) -> Positions {

@@ -6,6 +6,7 @@
 //! added in f64, in batch order. o is found from the batch alone. Results are therefore the same, bit for bit, for any
 //! number of threads and in any split into shards of whole batches, but not for another batch size.
 
+use crate::convert;
 use crate::forward::{Run, Statistics};
 use crate::ops::features_last;
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
@@ -125,7 +126,11 @@ pub fn measure(
         }
         for (at, Seen { value, extent, .. }) in seen.iter().enumerate() {
             let end = |which: usize| -> Result<Vec<f32>> {
-                Ok(runs.iter().map(|(_, ranges)| floats(&ranges[at][which])).collect::<Result<Vec<_>>>()?.concat())
+                Ok(runs
+                    .iter()
+                    .map(|(_, ranges)| convert::numbers(&ranges[at][which]))
+                    .collect::<Result<Vec<_>>>()?
+                    .concat())
             };
             let found = Extent { low: end(0)?, high: end(1)? };
             found.validate(value).map_err(|e| Error::NotFinite(format!("batch {batch}: {e}; check the weights")))?;
@@ -432,8 +437,9 @@ impl<'a> Products<'a> {
                 let _ = transposed.f_mm_out(&rows.f_narrow(1, j * d, d)?, y)?;
             }
         }
-        let diagonal = floats(&outer.square.f_diagonal(0, 0, 1)?.f_contiguous()?)?;
-        let products = Self { count: n_samples as u64, origin: floats(&origin)?, sum: floats(&sum)?, outer };
+        let diagonal: Vec<f32> = convert::numbers(&outer.square.f_diagonal(0, 0, 1)?.f_contiguous()?)?;
+        let products =
+            Self { count: n_samples as u64, origin: convert::numbers(&origin)?, sum: convert::numbers(&sum)?, outer };
         // |Σz_i z_j|² ≤ Σz_i² · Σz_j²: a finite diagonal means finite products.
         match products.sum.iter().zip(diagonal).position(|(s, square)| !s.is_finite() || !square.is_finite()) {
             None => Ok(products),
@@ -532,14 +538,6 @@ pub(crate) fn samples(value: &Tensor) -> Result<Tensor> {
     Ok(features_last(value)?.f_reshape([-1, c])?)
 }
 
-fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
-    let tensor = tensor.f_to_device(tch::Device::Cpu)?;
-    let mut values = vec![0.0; tensor.numel()];
-    let n = values.len();
-    tensor.f_copy_data(&mut values, n)?;
-    Ok(values)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -549,9 +547,9 @@ mod tests {
     fn ranges_of_every_shape() {
         for (n_samples, c) in [(1, 1), (1, 64), (3, 16), (65, 16), (64, 32), (131, 7), (100, 48), (40, 5)] {
             let x = Tensor::f_randn([n_samples, c], (Kind::Float, tch::Device::Cpu)).unwrap();
-            let values = floats(&x).unwrap();
+            let values = convert::numbers(&x).unwrap();
             let column = |j: usize| values.iter().copied().skip(j).step_by(c as usize);
-            let [low, high] = range(&x).unwrap().map(|end| floats(&end).unwrap());
+            let [low, high] = range(&x).unwrap().map(|end| convert::numbers(&end).unwrap());
             let columns = || (0..c as usize).map(column);
             let lowest: Vec<f32> = columns().map(|column| column.fold(f32::INFINITY, f32::min)).collect();
             let highest: Vec<f32> = columns().map(|column| column.fold(f32::NEG_INFINITY, f32::max)).collect();
@@ -559,8 +557,12 @@ mod tests {
         }
         let mut unsound = Tensor::f_zeros([70, 16], (Kind::Float, tch::Device::Cpu)).unwrap();
         let _ = unsound.f_narrow(0, 33, 1).unwrap().f_fill_(f64::NAN).unwrap();
-        assert!(range(&unsound).unwrap().iter().all(|end| floats(end).unwrap().iter().all(|x| x.is_nan())));
+        assert!(
+            range(&unsound).unwrap().iter().all(|end| convert::numbers::<f32>(end).unwrap().iter().all(|x| x.is_nan()))
+        );
         unsound = unsound.f_zeros_like().unwrap();
-        assert!(range(&unsound).unwrap().iter().all(|end| floats(end).unwrap().iter().all(|&x| x == 0.0)));
+        assert!(
+            range(&unsound).unwrap().iter().all(|end| convert::numbers::<f32>(end).unwrap().iter().all(|&x| x == 0.0))
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{Device, Error, Result};
 use ndarray::{Array, ArrayBase, ArrayD, Data, Dimension, IxDyn};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Copies an array of any shape and strides to `device`.
 ///
@@ -21,17 +21,22 @@ where
     Ok(flat.f_reshape(shape)?.f_to_device(device.tch())?)
 }
 
+/// A tensor's numbers, in standard order.
+pub(crate) fn numbers<T: tch::kind::Element + Default + Clone>(tensor: &Tensor) -> Result<Vec<T>> {
+    let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(T::KIND)?.f_contiguous()?;
+    let mut values = vec![T::default(); tensor.numel()];
+    let n = values.len();
+    tensor.f_copy_data(&mut values, n)?;
+    Ok(values)
+}
+
 /// Copies a tensor of any layout and device into an array.
 ///
 /// # Errors
 /// [`Error::LibTorch`] when the tensor is not dense numbers.
 pub fn to_array(tensor: &Tensor) -> Result<ArrayD<f32>> {
     let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-    let dense = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
-    let mut values = vec![0.0_f32; dense.numel()];
-    let n_values = values.len();
-    dense.f_copy_data(&mut values, n_values)?;
-    Array::from_shape_vec(IxDyn(&shape), values).map_err(|e| Error::LibTorch(e.to_string()))
+    Array::from_shape_vec(IxDyn(&shape), numbers(&tensor.f_detach()?)?).map_err(|e| Error::LibTorch(e.to_string()))
 }
 
 /// The same `[B, C, H, W]` values with the channels of a position side by side in memory; other values unchanged.

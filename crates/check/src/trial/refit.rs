@@ -9,7 +9,7 @@ use zipit::apply::Heads;
 use zipit::images::ImageBatches;
 use zipit::merge_set::Selection;
 use zipit::prospects::identity;
-use zipit::refit::{Design, Positions, Ridge, graft_folded, solve};
+use zipit::refit::{Design, Positions, ROUNDS, Ridge, graft_folded, solve};
 use zipit::watch::Unwatched;
 use zipit::{Model, StateDict};
 use zipit_artifact::model::ModelFile;
@@ -20,8 +20,6 @@ use zipit_torch::{batch_size, n_workers};
 
 /// Images that `refit` takes, as in the README.
 pub const IMAGES: usize = 2000;
-/// How often it solves layers again, at most, unless it is told otherwise.
-const ROUNDS: u32 = 2;
 /// Multiply-adds of the largest layer that is solved.
 const SOLVED: f64 = 7e9;
 /// Seconds of a rehearsal that is followed by one of so many batches (half of them if it is longer) and, if that was short,

@@ -9,8 +9,9 @@
 //! Inputs are counted from one number x₀ per channel, so that the border's zeros are −x₀: what that adds to the sums is
 //! made of the sums over images at every position.
 
-use super::running::{Running, SAMPLES, numbers};
+use super::running::{Running, SAMPLES};
 use crate::Result;
+use crate::convert::numbers;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};

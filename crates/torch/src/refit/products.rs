@@ -2,10 +2,11 @@
 
 use super::offsets::Offsets;
 use super::patches::{flat, patches};
-use super::running::{SAMPLES, numbers};
+use super::running::SAMPLES;
 use super::sampled::Sampled;
 use super::squares::{Crossed, NARROW, Squares, Strip};
 use crate::accumulate::samples;
+use crate::convert::numbers;
 use crate::ops::{features_first, features_last};
 use crate::{Error, Result};
 use std::sync::Arc;

@@ -50,19 +50,11 @@ impl Running {
     }
 }
 
-/// A tensor's numbers, in standard order.
-pub(super) fn numbers<T: tch::kind::Element + Default + Clone>(tensor: &Tensor) -> Result<Vec<T>> {
-    let tensor = tensor.f_to_device(Device::Cpu)?.f_to_kind(T::KIND)?.f_contiguous()?;
-    let mut values = vec![T::default(); tensor.numel()];
-    let n = values.len();
-    tensor.f_copy_data(&mut values, n)?;
-    Ok(values)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::convert::numbers;
 
     /// One call or several, of fewer samples than are added in f32 and of more, exactly: of whole numbers.
     #[test]

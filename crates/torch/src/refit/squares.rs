@@ -1,7 +1,8 @@
 //! Sums of products of every two numbers that a layer's outputs are sums of, and of these with its targets.
 
-use super::running::{Running, numbers};
+use super::running::Running;
 use crate::Result;
+use crate::convert::numbers;
 use tch::kind::Element;
 use tch::{Kind, Tensor};
 
@@ -43,12 +44,7 @@ impl Squares {
     /// Of x `[parts, samples, F]` of one group, or `[G, samples, F]`.
     pub fn add(&mut self, x: &Tensor) -> Result<()> {
         match self {
-            Self::Whole(sum) => {
-                let products = x.f_transpose(1, 2)?.f_bmm(x)?;
-                let all =
-                    if sum.size()[0] == 1 { products.f_sum_dim_intlist(0, true, Kind::Double)? } else { products };
-                let _ = sum.f_add_(&all)?;
-            }
+            Self::Whole(sum) => add_products(sum, x, x)?,
             Self::Upper(sums) => {
                 let x = x.f_flatten(0, 1)?;
                 let f = x.size()[1];
@@ -90,13 +86,7 @@ impl Crossed {
     /// Of x `[parts, samples, F]` and y `[parts, samples, O]` of one group, or `[G, samples, F]` and `[G, samples, O]`.
     pub fn add(&mut self, y: &Tensor, x: &Tensor) -> Result<()> {
         match self {
-            Self::Whole(sum) => {
-                let products = y.f_transpose(1, 2)?.f_bmm(x)?;
-                let all =
-                    if sum.size()[0] == 1 { products.f_sum_dim_intlist(0, true, Kind::Double)? } else { products };
-                let _ = sum.f_add_(&all)?;
-                Ok(())
-            }
+            Self::Whole(sum) => add_products(sum, y, x),
             Self::Wide(sum) => sum.add(&y.f_flatten(0, 1)?, &x.f_flatten(0, 1)?),
         }
     }
@@ -107,6 +97,14 @@ impl Crossed {
             Self::Wide(sum) => numbers(&sum.sum()?),
         }
     }
+}
+
+/// Adds the products aᵀb of every part, or of every group where there are several.
+fn add_products(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+    let products = a.f_transpose(1, 2)?.f_bmm(b)?;
+    let all = if sum.size()[0] == 1 { products.f_sum_dim_intlist(0, true, Kind::Double)? } else { products };
+    let _ = sum.f_add_(&all)?;
+    Ok(())
 }
 
 /// The first row of each strip and its height.

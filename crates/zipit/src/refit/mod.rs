@@ -37,7 +37,7 @@ pub use layers::{Clip, Layer, Partner, Rectified, Term, layers, layers_together}
 pub use owners::{FOREIGN, Owners};
 pub use positions::{Lattice, Positions};
 pub use repair::{Rescaled, Site, Spread, rescale, sites};
-pub use rounds::{Residuals, Rounds};
+pub use rounds::{ROUNDS, Residuals, Rounds};
 pub use solution::{Ridge, Solution, Systems, names, solve, solve_openly};
 pub use sums::Sums;
 

@@ -12,6 +12,8 @@ use crate::graph::Node;
 use crate::{Error, Result, StateDict};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
+/// How often a layer is solved again, at most, unless told otherwise.
+pub const ROUNDS: u32 = 2;
 /// Up to this share of the target's standard deviation above (or below) where it is cut, a target is dark.
 const DARK: f64 = 1e-3;
 /// A round is kept if it leaves no more than this share of the held-out residual.

@@ -50,12 +50,16 @@ struct Attempt {
 pub(super) fn choose(pairs: &mut [Pair], prior: &Array2<f64>) -> (i32, f64) {
     let tried = Tried::new(pairs, prior);
     let energy: f64 = tried.judged.iter().map(|[_, held]| held.central.energy).sum();
-    let (decade, best) =
-        if pairs.iter().all(|[fit, _]| fit.rows.len() > MANY) { tried.by_sums() } else { tried.in_full() };
+    let (decade, best) = if many(pairs) { tried.by_sums() } else { tried.in_full() };
     for ([fit, _], factor) in pairs.iter_mut().zip(best.factors) {
         fit.factor = factor;
     }
     (decade, if best.error.is_finite() { share(best.error, energy) } else { best.error })
+}
+
+/// Whether there are many outputs in each.
+fn many(pairs: &[Pair]) -> bool {
+    pairs.iter().all(|[fit, _]| fit.rows.len() > MANY)
 }
 
 struct Tried<'a> {
@@ -69,8 +73,7 @@ struct Tried<'a> {
 
 impl<'a> Tried<'a> {
     fn new(pairs: &'a [Pair], prior: &'a Array2<f64>) -> Self {
-        let fewest = pairs.iter().map(|[fit, _]| fit.rows.len()).min().unwrap_or(0);
-        Self::judging(if fewest > MANY { MANY } else { usize::MAX }, pairs, prior)
+        Self::judging(if many(pairs) { MANY } else { usize::MAX }, pairs, prior)
     }
 
     /// By so many outputs of each.
@@ -83,10 +86,13 @@ impl<'a> Tried<'a> {
         self.pairs.iter().map(|[fit, _]| fit.central.factor(ridge(decade))).collect()
     }
 
+    fn priors(&self) -> &[[Array2<f64>; 2]] {
+        self.priors.get_or_init(|| self.judged.iter().map(|[fit, _]| fit.prior(self.prior)).collect())
+    }
+
     /// W and b of the outputs that are judged.
     fn solutions(&self, decade: i32, factors: &Factors) -> Vec<(Array2<f64>, Array1<f64>)> {
-        let priors = self.priors.get_or_init(|| self.judged.iter().map(|[fit, _]| fit.prior(self.prior)).collect());
-        let each = self.judged.iter().zip(priors).zip(factors);
+        let each = self.judged.iter().zip(self.priors()).zip(factors);
         each.map(|(([fit, _], [prior, through]), factor)| {
             let (w, b, _) = fit.central.solve(prior, through, factor.as_ref(), ridge(decade));
             (w, b)
@@ -114,13 +120,16 @@ impl<'a> Tried<'a> {
     fn score(&self, decade: i32) -> Result<Attempt> {
         let factors = self.factors(decade)?;
         let (mut error, mut slope) = (0.0, 0.0);
-        for (([fit, held], (w, b)), factor) in self.judged.iter().zip(self.solutions(decade, &factors)).zip(&factors) {
+        let solved = self.solutions(decade, &factors);
+        for ((([fit, held], [prior, _]), (w, b)), factor) in
+            self.judged.iter().zip(self.priors()).zip(solved).zip(&factors)
+        {
             let both = [&fit.central, &held.central];
             let held = &held.central;
             let through = held.through(&w);
             error += held.error_through(&w, &b, &through);
             let aside = w.dot(&held.x) + b - &held.y;
-            let off = w - fit.own(self.prior);
+            let off = w - prior;
             slope += slope_of(off, through - &held.yx, &aside, both, factor.as_ref(), ridge(decade));
         }
         Ok(Attempt { error, slope, factors })
