@@ -67,17 +67,23 @@ def _two_blocks(module: nn.Module) -> None:
         setattr(module, name, getattr(module, name)[:2])
 
 
+def _two_of_a_stage(module: nn.Module) -> None:
+    """The first two blocks of each of ConvNeXt's stages."""
+    for i in (1, 3, 5, 7):
+        module.features[i] = module.features[i][:2]
+
+
 def _torchvision(name: str, small: int, full: int = 224, narrowed: Callable[[nn.Module], None] | None = None, **arguments: object) -> Architecture:
     return Architecture(f"torchvision.models:{name}", small, full, tuple(arguments.items()), narrowed)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": _torchvision("resnet18", 32),
-    "resnet34": _torchvision("resnet34", 32),
-    "resnet50": _torchvision("resnet50", 32),
+    "resnet34": _torchvision("resnet34", 32, narrowed=_two_blocks),
+    "resnet50": _torchvision("resnet50", 32, narrowed=_two_blocks),
     "resnet101": _torchvision("resnet101", 32, narrowed=_two_blocks),
     "wide_resnet50_2": _torchvision("wide_resnet50_2", 32, narrowed=_two_blocks),
-    "resnext50_32x4d": _torchvision("resnext50_32x4d", 32),
+    "resnext50_32x4d": _torchvision("resnext50_32x4d", 32, narrowed=_two_blocks),
     "vgg11": _torchvision("vgg11", 32, narrowed=_narrow_classifier),
     "vgg11_bn": _torchvision("vgg11_bn", 32, narrowed=_narrow_classifier),
     "vgg16": _torchvision("vgg16", 32, narrowed=_narrow_classifier),
@@ -90,7 +96,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "shufflenet_v2_x1_0": _torchvision("shufflenet_v2_x1_0", 32),
     "googlenet": _torchvision("googlenet", 32, aux_logits=False, init_weights=False),
     "inception_v3": _torchvision("inception_v3", 75, 299, aux_logits=False, init_weights=False),
-    "convnext_tiny": _torchvision("convnext_tiny", 32),
+    "convnext_tiny": _torchvision("convnext_tiny", 32, narrowed=_two_of_a_stage),
     "regnet_y_400mf": _torchvision("regnet_y_400mf", 32),
     "vit_b_16": _torchvision("vit_b_16", 32, narrowed=_two_layers),
     "vit_small": Architecture(

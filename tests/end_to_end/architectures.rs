@@ -2,9 +2,12 @@
 //! with a permuted copy of itself gives the function back, a merge of two networks of different weights runs end to end,
 //! and what comes out loads in PyTorch and runs as ONNX.
 //!
+//! Those that cover every rule run with `make test`, the others with `make test-full`.
+//!
 //! Needs the full PyTorch (`make setup-python`); without it the tests say so and pass. `ZIPIT_FULL=1` takes full-size images.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
@@ -104,13 +107,23 @@ fn architecture(name: &str) {
 }
 
 macro_rules! architectures {
-    ($($name:ident)*) => {
+    ($($name:ident)* ; others: $($other:ident)*) => {
         $(
             #[test]
             fn $name() {
                 architecture(stringify!($name));
             }
         )*
+
+        /// Whose rules are those of the ones above: with `make test-full`.
+        mod others {
+            $(
+                #[test]
+                fn $other() {
+                    super::architecture(stringify!($other));
+                }
+            )*
+        }
 
         #[test]
         fn none_is_forgotten() {
@@ -120,14 +133,16 @@ macro_rules! architectures {
             let script = repository().join("scripts/architectures.py");
             let listed = Command::new(interpreter()).arg(script).arg("list").output().unwrap();
             let listed = String::from_utf8(listed.stdout).unwrap();
-            assert_eq!(listed.lines().collect::<Vec<_>>(), [$(stringify!($name)),*]);
+            let tested = [$(stringify!($name),)* $(stringify!($other)),*];
+            assert_eq!(listed.lines().collect::<BTreeSet<_>>(), BTreeSet::from(tested));
         }
     };
 }
 
 architectures! {
-    resnet18 resnet34 resnet50 resnet101 wide_resnet50_2 resnext50_32x4d vgg11 vgg11_bn vgg16 vgg16_bn alexnet densenet121
-    mobilenet_v2 mobilenet_v3_large efficientnet_b0 shufflenet_v2_x1_0 googlenet inception_v3 convnext_tiny regnet_y_400mf
-    vit_b_16 vit_small timm_vit_tiny_patch16_224 timm_efficientnet_lite0 timm_resnet18d timm_convnext_atto
-    swin_small timm_convnextv2_atto timm_edgenext_xx_small
+    resnet50 resnext50_32x4d vgg11_bn alexnet densenet121 mobilenet_v3_large shufflenet_v2_x1_0 googlenet convnext_tiny
+    regnet_y_400mf vit_b_16 timm_vit_tiny_patch16_224 swin_small timm_convnextv2_atto timm_edgenext_xx_small;
+    others:
+    resnet18 resnet34 resnet101 wide_resnet50_2 vgg11 vgg16 vgg16_bn mobilenet_v2 efficientnet_b0 inception_v3 vit_small
+    timm_efficientnet_lite0 timm_resnet18d timm_convnext_atto
 }
