@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::header::Provenance;
 use zipit_stage::Stage;
-use zipit_torch::refit::Refit;
+use zipit_torch::refit::{Refit, Solved};
 
 /// Where they are kept.
 pub fn path(out: &Path) -> PathBuf {
@@ -45,7 +45,9 @@ pub fn restore(
         Tensor::F32(tensor) => Ok((name, tensor)),
         Tensor::F64(_) | Tensor::I64(_) => bail!(unreadable()),
     });
-    refit.restore(layers.len(), floats.collect::<anyhow::Result<_>>()?).with_context(unreadable)?;
+    let solved = |layer: &LayerReport| Solved { layers: layer.layers.clone(), outcome: layer.outcome.clone() };
+    let solved: Vec<Solved> = layers.iter().map(solved).collect();
+    refit.restore(&solved, floats.collect::<anyhow::Result<_>>()?).with_context(unreadable)?;
     tracing::info!("going on after {} layers ({})", layers.len(), path.display());
     Ok(layers)
 }

@@ -192,7 +192,7 @@ fn an_interrupted_refit_goes_on_where_it_stopped() {
             let mut n_rounds = 0;
             let network = loop {
                 let mut refit = merge.start(&batches, task, None).unwrap();
-                refit.restore(solved.len(), kept).unwrap();
+                refit.restore(&solved, kept).unwrap();
                 // The first round may stop before anything is done; each later one sees more.
                 let watch = StopAfter::new(limit * (1 + n_rounds));
                 n_rounds += 1;
@@ -221,20 +221,24 @@ fn what_does_not_belong_to_it_is_not_restored() {
     let data = images(8, [1, 8, 8], 3);
     let (merge, batches) = (resnets(), batches(&data, 8));
     let kept = merge.grafted.model.weights.clone();
-    let restore = |n: usize, weights| {
+    let (_, mut solved) = merge.refit(&batches, SEQUENTIAL).unwrap();
+    let restore = |solved: &[Solved], weights| {
         let mut refit = merge.start(&batches, SEQUENTIAL, None).unwrap();
-        let refused = refit.restore(n, weights).unwrap_err().to_string();
+        let refused = refit.restore(solved, weights).unwrap_err().to_string();
         assert_eq!((refit.n_done(), refit.model()), (0, &merge.grafted.model), "nothing changed");
         refused
     };
     let n = merge.start(&batches, SEQUENTIAL, None).unwrap().n_layers();
-    assert!(restore(n + 1, kept.clone()).contains(&format!("{} layers of {n}", n + 1)));
+    let named = |name: &str| Solved { layers: vec![name.to_owned()], ..solved[0].clone() };
+    assert!(restore(&[named("elsewhere")], kept.clone()).contains("no layer `elsewhere`"));
+    solved.push(solved[0].clone());
+    assert!(restore(&solved, kept.clone()).contains(&format!("{} layers of {n}", n + 1)));
     let mut fewer = kept.clone();
     fewer.remove("models.0.linear.weight");
-    assert!(restore(0, fewer).contains("missing: models.0.linear.weight"));
+    assert!(restore(&[], fewer).contains("missing: models.0.linear.weight"));
     let mut broken = kept;
     broken.get_mut("models.0.linear.weight").unwrap().fill(f32::NAN);
-    assert!(restore(0, broken).contains("not finite"));
+    assert!(restore(&[], broken).contains("not finite"));
 }
 
 fn finite(network: &Model) -> bool {

@@ -120,6 +120,8 @@ pub struct Refit<'a> {
     seen: Option<(Seen, Vec<bool>)>,
     /// Layers that are done.
     done: usize,
+    /// Their shapes and ridges: where the search for the next ones begins.
+    ridges: Vec<(Design, f64)>,
     /// Time that running the networks and summing up took, and solving.
     clock: [Duration; 2],
 }
@@ -167,6 +169,7 @@ impl<'a> Refit<'a> {
             batches,
             seen: None,
             done: 0,
+            ridges: vec![],
             clock: [Duration::ZERO; 2],
         })
     }
@@ -254,15 +257,16 @@ impl<'a> Refit<'a> {
         self.run.bytes_in_memory()
     }
 
-    /// Takes the first `n` layers as an earlier run left them.
+    /// Takes the first layers as an earlier run left them.
     ///
     /// # Errors
-    /// Weights that are not this network's; more layers than there are.
+    /// Weights or layers that are not this network's; more layers than there are.
     ///
     /// # Panics
     /// After the first [`step`](Self::step).
-    pub fn restore(&mut self, n: usize, weights: StateDict) -> Result<()> {
+    pub fn restore(&mut self, solved: &[Solved], weights: StateDict) -> Result<()> {
         assert_eq!(self.done, 0, "only what has not begun can be restored");
+        let n = solved.len();
         if n > self.n_layers() {
             return Err(Error::Request(format!("{n} layers of {} cannot be done", self.n_layers())));
         }
@@ -276,9 +280,16 @@ impl<'a> Refit<'a> {
             zipit::refit::give_bias(&mut model.graph.nodes[node]);
         }
         model.validate()?;
+        let ridges = solved.iter().map(|layer| {
+            let node = |name: &String| {
+                let node = model.graph.node(name).cloned();
+                node.ok_or_else(|| Error::Request(format!("there is no layer `{name}` to be restored")))
+            };
+            Ok(chosen(&layer.layers.iter().map(node).collect::<Result<Vec<_>>>()?, &layer.outcome))
+        });
+        let ridges = ridges.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         self.run.replace(&model)?;
-        self.model = model;
-        self.done = n;
+        (self.model, self.ridges, self.done) = (model, ridges, n);
         Ok(())
     }
 
@@ -334,7 +345,11 @@ impl<'a> Refit<'a> {
         // New biases are new tensors.
         self.run.replace(&self.model)?;
         self.done += outcomes.len();
-        let name = |node: usize| self.model.graph.nodes[node].name.clone();
+        let (graph, ridges) = (&self.model.graph, &mut self.ridges);
+        for (nodes, outcome) in &outcomes {
+            ridges.extend(chosen(&nodes.iter().map(|&at| graph.nodes[at].clone()).collect::<Vec<_>>(), outcome));
+        }
+        let name = |node: usize| graph.nodes[node].name.clone();
         let told =
             |(nodes, outcome): (Vec<usize>, Outcome)| Solved { layers: nodes.into_iter().map(name).collect(), outcome };
         let solved = outcomes.into_iter().map(told).collect();
@@ -363,8 +378,9 @@ impl<'a> Refit<'a> {
         for (at, (layer, [fitted, held_out])) in layers.iter().zip(sums).enumerate() {
             let mut nodes = self.nodes(layer);
             let again = layer.rectified.as_ref().filter(|_| rounds > 0);
+            let near = self.ridge_near(&nodes);
             let (solution, systems) =
-                solve_openly(&mut nodes, &mut self.model.weights, fitted, &held_out, ridge, again.is_some())?;
+                solve_openly(&mut nodes, &mut self.model.weights, fitted, &held_out, ridge, near, again.is_some())?;
             for (at, node) in layer.nodes().zip(nodes) {
                 self.model.graph.nodes[at] = node;
             }
@@ -402,6 +418,13 @@ impl<'a> Refit<'a> {
             measured,
             outcomes.map(|(layer, solution)| (layer.nodes().collect(), Outcome::Weights(solution))).collect(),
         ))
+    }
+
+    /// The ridge of the last layer of that shape, or of the last one.
+    fn ridge_near(&self, nodes: &[Node]) -> Option<f64> {
+        let design = Design::of_all(nodes);
+        let alike = self.ridges.iter().rfind(|(of, _)| Some(*of) == design);
+        alike.or(self.ridges.last()).map(|(_, ridge)| *ridge)
     }
 
     /// How far what comes through behind layers is from what should.
@@ -484,6 +507,14 @@ impl<'a> Refit<'a> {
             }
         };
         self.done..self.done + together
+    }
+}
+
+/// The shape of layers that were solved as one, and their ridge, where it was chosen.
+fn chosen(nodes: &[Node], outcome: &Outcome) -> Option<(Design, f64)> {
+    match outcome {
+        Outcome::Weights(solution) if solution.held_out.is_some() => Some((Design::of_all(nodes)?, solution.ridge)),
+        Outcome::Weights(_) | Outcome::Scale(_) => None,
     }
 }
 

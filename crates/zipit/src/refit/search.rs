@@ -18,9 +18,10 @@ use std::cell::OnceCell;
 const FIRST_TRIED: i32 = -6;
 pub(super) const LAST_DECADE: i32 = 2;
 /// The first of those that are taken where they are no worse, and where the search begins; one above it, where there are
-/// fewer samples than [`FEW`] for every input.
+/// fewer samples than [`FEW`] for every input; of at least [`WIDE`] inputs, at what a layer like it took.
 pub(super) const FIRST_DECADE: i32 = -3;
 const FEW: f64 = 4.0;
+const WIDE: usize = 1024;
 /// A ridge below the first is chosen if it leaves no more than this share of the next larger one's error. On images that
 /// are nearly among the fitted ones (frames of a film), the error falls with the ridge for ever, but hardly.
 const WORTH_IT: f64 = 0.9;
@@ -46,9 +47,9 @@ struct Attempt {
 
 /// The power of ten, and what its solution of the fitted images is off on the held-out ones, as a share of the targets'
 /// variance, of [`MANY`] outputs where there are more; infinite where none has a solution. What is fitted is left
-/// factorised with it.
-pub(super) fn choose(pairs: &mut [Pair], prior: &Array2<f64>) -> (i32, f64) {
-    let tried = Tried::new(pairs, prior);
+/// factorised with it. `near` is the ridge of a layer like it.
+pub(super) fn choose(pairs: &mut [Pair], prior: &Array2<f64>, near: Option<f64>) -> (i32, f64) {
+    let tried = Tried { near, ..Tried::new(pairs, prior) };
     let energy: f64 = tried.judged.iter().map(|[_, held]| held.central.energy).sum();
     let (decade, best) = if many(pairs) { tried.by_sums() } else { tried.in_full() };
     for ([fit, _], factor) in pairs.iter_mut().zip(best.factors) {
@@ -69,6 +70,7 @@ struct Tried<'a> {
     judged: Vec<Pair>,
     /// W* of these, and what is through it.
     priors: OnceCell<Vec<[Array2<f64>; 2]>>,
+    near: Option<f64>,
 }
 
 impl<'a> Tried<'a> {
@@ -79,7 +81,7 @@ impl<'a> Tried<'a> {
     /// By so many outputs of each.
     fn judging(most: usize, pairs: &'a [Pair], prior: &'a Array2<f64>) -> Self {
         let judged = pairs.iter().map(|pair| pair.each_ref().map(|system| system.some_outputs(most))).collect();
-        Self { pairs, prior, judged, priors: OnceCell::new() }
+        Self { pairs, prior, judged, priors: OnceCell::new(), near: None }
     }
 
     fn factors(&self, decade: i32) -> Result<Factors> {
@@ -107,6 +109,10 @@ impl<'a> Tried<'a> {
     }
 
     fn start(&self) -> i32 {
+        let is_wide = self.pairs.iter().any(|[fit, _]| fit.central.x.len() >= WIDE);
+        if let Some(near) = self.near.filter(|_| is_wide) {
+            return (near.log10().round() as i32).clamp(FIRST_DECADE, LAST_DECADE);
+        }
         let few = |[fit, _]: &Pair| fit.count < FEW * fit.central.x.len() as f64;
         FIRST_DECADE + i32::from(self.pairs.iter().all(few))
     }

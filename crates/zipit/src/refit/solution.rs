@@ -106,11 +106,11 @@ pub fn solve(
     held_out: &Sums,
     ridge: Ridge,
 ) -> Result<Solution> {
-    Ok(solve_openly(nodes, weights, fitted, held_out, ridge, false)?.0)
+    Ok(solve_openly(nodes, weights, fitted, held_out, ridge, None, false)?.0)
 }
 
-/// The same; with `open`, what it takes to solve the layer again comes with it, unless no images are held out or nothing
-/// is left to be solved.
+/// The same; the search for a ridge may begin `near` that of a layer like it. With `open`, what it takes to solve the layer
+/// again comes with it, unless no images are held out or nothing is left to be solved.
 ///
 /// # Errors
 /// As [`solve`].
@@ -123,6 +123,7 @@ pub fn solve_openly(
     fitted: Sums,
     held_out: &Sums,
     ridge: Ridge,
+    near: Option<f64>,
     open: bool,
 ) -> Result<(Solution, Option<Systems>)> {
     ridge.validate()?;
@@ -163,7 +164,7 @@ pub fn solve_openly(
     let energy: f64 = all.iter().map(|system| system.central.energy).sum();
     let (mut decade, mut held_out) = (None, None);
     if let Some(pairs) = apart.as_mut().filter(|_| ridge == Ridge::HeldOut) {
-        let (chosen, off) = choose(pairs, &prior);
+        let (chosen, off) = choose(pairs, &prior, near);
         decade = Some(chosen);
         held_out = off.is_finite().then_some(off);
     }

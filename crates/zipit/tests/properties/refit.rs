@@ -173,7 +173,7 @@ fn add(residuals: &mut Residuals, held_out: bool, problem: &Problem, r: &Array2<
 fn opened(fit: &Problem, held: &Problem) -> (Node, StateDict, f64, Rounds) {
     let (mut node, mut weights) = (linear(8, 3), state(&Array2::from_elem((3, 8), 0.1), &Array1::zeros(3)));
     let (told, open) =
-        solve_openly(std::slice::from_mut(&mut node), &mut weights, fit.sums(), &held.sums(), Ridge::HeldOut, true)
+        solve_openly(std::slice::from_mut(&mut node), &mut weights, fit.sums(), &held.sums(), Ridge::HeldOut, None, true)
             .expect("a solution");
     (node, weights, told.ridge, Rounds::new(open.expect("images are held out")))
 }
