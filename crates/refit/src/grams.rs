@@ -82,7 +82,7 @@ fn weights(
             Some(holdout) => of(holdout)?,
             None => Sums::zeros(Design::of(&node.op).context("a layer with parameters")?),
         };
-        let solution = solve(std::slice::from_mut(node), &mut network.weights, fitted, &held_out, merge.ridge)?;
+        let solution = solve(std::slice::from_mut(node), &mut network.weights, [fitted, held_out], merge.ridge)?;
         reports.push(LayerReport::new(std::slice::from_ref(node), Outcome::Weights(solution)));
         progress.advance(1);
     }

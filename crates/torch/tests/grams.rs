@@ -26,7 +26,7 @@ fn from_grams(merge: &Merge, grams: &BTreeMap<String, Gram>, counts: &[f64]) -> 
         let node = &mut network.graph.nodes[layer.node];
         let sums = gram::sums(layer, node, source, &merge.models(), gram, counts).unwrap();
         let nothing = Sums::zeros(Design::of(&node.op).unwrap());
-        told.push(solve(std::slice::from_mut(node), &mut network.weights, sums, &nothing, RIDGE).unwrap());
+        told.push(solve(std::slice::from_mut(node), &mut network.weights, [sums, nothing.clone()], RIDGE).unwrap());
     }
     (network, told)
 }
@@ -92,7 +92,7 @@ fn own_moments_are_those_of_the_models_samples_together() {
             }
         }
         let nothing = Sums::zeros(sums.design);
-        let solved = solve(std::slice::from_mut(node), &mut expected.weights, sums, &nothing, RIDGE).unwrap();
+        let solved = solve(std::slice::from_mut(node), &mut expected.weights, [sums, nothing.clone()], RIDGE).unwrap();
         assert!((solved.after - told.after).abs() < 1e-5, "`{}`: {solved:?}, {told:?}", node.name);
     }
     assert_eq!(n_shared, 4, "two layers of two models");

@@ -375,12 +375,12 @@ impl<'a> Refit<'a> {
         let ridge = if none_held_out && ridge == Ridge::HeldOut { Ridge::Fixed(RIDGE_OF_FEW) } else { ridge };
         let mut solutions = Vec::with_capacity(layers.len());
         let mut open = vec![];
-        for (at, (layer, [fitted, held_out])) in layers.iter().zip(sums).enumerate() {
+        for (at, (layer, sums)) in layers.iter().zip(sums).enumerate() {
             let mut nodes = self.nodes(layer);
             let again = layer.rectified.as_ref().filter(|_| rounds > 0);
             let near = self.ridge_near(&nodes);
             let (solution, systems) =
-                solve_openly(&mut nodes, &mut self.model.weights, fitted, &held_out, ridge, near, again.is_some())?;
+                solve_openly(&mut nodes, &mut self.model.weights, sums, ridge, near, again.is_some())?;
             for (at, node) in layer.nodes().zip(nodes) {
                 self.model.graph.nodes[at] = node;
             }

@@ -137,8 +137,8 @@ pub fn gate(
         sums.add_samples(&x, &y);
         sums
     };
-    let solution =
-        solve(std::slice::from_mut(&mut node), &mut model.weights, sums(false), &sums(true), Ridge::HeldOut)?;
+    let both = [false, true].map(sums);
+    let solution = solve(std::slice::from_mut(&mut node), &mut model.weights, both, Ridge::HeldOut)?;
 
     let rows: Vec<usize> = (0..tasks.len()).filter(|&i| held[i]).collect();
     let of_held: Vec<usize> = rows.iter().map(|&i| tasks[i]).collect();

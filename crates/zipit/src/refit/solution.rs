@@ -89,24 +89,18 @@ impl Systems {
     }
 }
 
-/// Solves a layer, or several that write one sum as one, on the images of `fitted` and `held_out` together and puts the
+/// Solves a layer, or several that write one sum as one, on the fitted and the held-out images together and puts the
 /// solution into `nodes` and `weights`, whose present values are W*, and stay where they already do what they should.
 ///
-/// With [`Ridge::HeldOut`], λ is the power of ten at which the solution of `fitted` alone does best on `held_out`.
+/// With [`Ridge::HeldOut`], λ is the power of ten at which the solution of the fitted images alone does best on the others.
 ///
 /// # Errors
 /// [`Error::Numbers`] without images, or for sums that are not finite or give no solution.
 ///
 /// # Panics
 /// When the sums are of another layer.
-pub fn solve(
-    nodes: &mut [Node],
-    weights: &mut StateDict,
-    fitted: Sums,
-    held_out: &Sums,
-    ridge: Ridge,
-) -> Result<Solution> {
-    Ok(solve_openly(nodes, weights, fitted, held_out, ridge, None, false)?.0)
+pub fn solve(nodes: &mut [Node], weights: &mut StateDict, sums: [Sums; 2], ridge: Ridge) -> Result<Solution> {
+    Ok(solve_openly(nodes, weights, sums, ridge, None, false)?.0)
 }
 
 /// The same; the search for a ridge may begin `near` that of a layer like it. With `open`, what it takes to solve the layer
@@ -120,8 +114,7 @@ pub fn solve(
 pub fn solve_openly(
     nodes: &mut [Node],
     weights: &mut StateDict,
-    fitted: Sums,
-    held_out: &Sums,
+    [fitted, held_out]: [Sums; 2],
     ridge: Ridge,
     near: Option<f64>,
     open: bool,
@@ -136,12 +129,14 @@ pub fn solve_openly(
         return Err(named("there are no images to fit it to".into()));
     }
     let both = !fitted.is_empty() && !held_out.is_empty();
-    let mut apart = (both && (ridge == Ridge::HeldOut || open)).then(|| pairs(&fitted, held_out));
+    let mut apart = (both && (ridge == Ridge::HeldOut || open)).then(|| pairs(&fitted, &held_out));
     let mut all = {
         let mut all = fitted;
         if !held_out.is_empty() {
-            all.merge(held_out);
+            all.merge(&held_out);
         }
+        // Sums of wide layers are large.
+        drop(held_out);
         System::all(&all)
     };
     let priors: Vec<_> = all.iter().map(|system| system.prior(&prior)).collect();

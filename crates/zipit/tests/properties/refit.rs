@@ -70,7 +70,7 @@ impl Problem {
 
 fn solved(fitted: Sums, held_out: &Sums, prior: &Array2<f64>, ridge: Ridge) -> (Solution, StateDict) {
     let mut weights = state(prior, &Array1::zeros(3));
-    let told = solve(&mut [linear(8, 3)], &mut weights, fitted, held_out, ridge).expect("a solution");
+    let told = solve(&mut [linear(8, 3)], &mut weights, [fitted, held_out.clone()], ridge).expect("a solution");
     (told, weights)
 }
 
@@ -138,13 +138,14 @@ fn ridges_and_images_that_are_none_are_refused() {
     let mut weights = state(&Array2::zeros((3, 8)), &Array1::zeros(3));
     let nothing = Problem::nothing();
     for ridge in [Ridge::HeldOut, Ridge::Fixed(1.0)] {
-        let refused =
-            solve(&mut [linear(8, 3)], &mut weights, nothing.clone(), &nothing, ridge).unwrap_err().to_string();
+        let refused = solve(&mut [linear(8, 3)], &mut weights, [nothing.clone(), nothing.clone()], ridge)
+            .unwrap_err()
+            .to_string();
         assert_eq!(refused, "`fc`: there are no images to fit it to");
     }
     let mut broken = Problem::new(20, 0.1, 1);
     broken.y[[3, 1]] = f64::NAN;
-    let refused = solve(&mut [linear(8, 3)], &mut weights, broken.sums(), &nothing, Ridge::HeldOut).unwrap_err();
+    let refused = solve(&mut [linear(8, 3)], &mut weights, [broken.sums(), nothing], Ridge::HeldOut).unwrap_err();
     assert!(refused.to_string().contains("`fc`: its solution is not finite"), "{refused}");
 }
 
@@ -172,9 +173,15 @@ fn add(residuals: &mut Residuals, held_out: bool, problem: &Problem, r: &Array2<
 
 fn opened(fit: &Problem, held: &Problem) -> (Node, StateDict, f64, Rounds) {
     let (mut node, mut weights) = (linear(8, 3), state(&Array2::from_elem((3, 8), 0.1), &Array1::zeros(3)));
-    let (told, open) =
-        solve_openly(std::slice::from_mut(&mut node), &mut weights, fit.sums(), &held.sums(), Ridge::HeldOut, None, true)
-            .expect("a solution");
+    let (told, open) = solve_openly(
+        std::slice::from_mut(&mut node),
+        &mut weights,
+        [fit.sums(), held.sums()],
+        Ridge::HeldOut,
+        None,
+        true,
+    )
+    .expect("a solution");
     (node, weights, told.ridge, Rounds::new(open.expect("images are held out")))
 }
 
@@ -217,7 +224,7 @@ fn a_round_solves_for_what_comes_through() {
             }
             taken += 1;
             let mut expected = state(&now.0, &now.1);
-            solve(&mut [linear(8, 3)], &mut expected, again, &Problem::nothing(), Ridge::Fixed(ridge)).unwrap();
+            solve(&mut [linear(8, 3)], &mut expected, [again, Problem::nothing()], Ridge::Fixed(ridge)).unwrap();
             let [(w, b), (ew, eb)] = [found(&weights), found(&expected)];
             assert!((w - ew).iter().chain(&(b - eb)).all(|x| x.abs() < 1e-5));
         }
@@ -377,7 +384,7 @@ fn own_moments_of_identical_features_are_regmean() {
     let source = &a.graph.nodes[layer.source];
     let sums = gram::sums(layer, node, source, &[&a, &b], &own, &[1.0, 2.0]).unwrap();
     let nothing = Sums::zeros(sums.design);
-    solve(std::slice::from_mut(node), &mut network.weights, sums, &nothing, Ridge::Fixed(1e-12)).unwrap();
+    solve(std::slice::from_mut(node), &mut network.weights, [sums, nothing.clone()], Ridge::Fixed(1e-12)).unwrap();
     let expected = arr2(&[[32.0, 928.0], [-304.0, 1824.0]]) / 560.0;
     let w = network.weights["two.weight"].mapv(f64::from);
     assert!((&w - &expected.into_dyn()).iter().all(|x| x.abs() < 1e-6), "{w}");
