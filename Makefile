@@ -167,14 +167,13 @@ $(DEMO)/$(1)/%.json: $(DEMO)/$(1)/$(3).safetensors
 endef
 
 # Refitted networks are merged from the networks as they were trained: every layer is solved again anyway, so nothing
-# has to be reset, and each head stays as good as it was. The same images match and fit; a
-# thousand or more also say what features do to the logits.
+# has to be reset, and each head stays as good as it was. The same images match, say what
+# features do to the logits, and fit.
 REFIT_IMAGES ?= 2000
-important = $(shell [ $(1) -lt 1000 ] || echo --importance)
 
 $(DEMO)/raw/%/stats.h5: $(CHECKPOINTS) | build $(DATA)
 	@mkdir -p $(@D)
-	$(BIN)/collect $^ --data $(DATA) --images $* $(call important,$*) -o $@
+	$(BIN)/collect $^ --data $(DATA) --images $* --importance -o $@
 	@touch $@
 
 # What every layer reads, too: of all networks together, or of each by itself.
@@ -260,7 +259,7 @@ demo: $(DEMO)/$(ZIP).report.json ## Merge two networks in every way we have and 
 $(DEMO)/$(ZIP).report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset.json $(DEMO)/sources/gate_test.json \
 		$(MATCHED:%=$(DEMO)/%/test.json) $(REFITTED:%=$(DEMO)/%/test.json) $(DEMO)/ward_full_refit/gate_test.json $(DEMO)/$(ZIP).validation.json
 	$(BIN)/eval $(filter-out %.validation.json,$^) \
-		--note "pinv, covariance: $(IMAGES) images to match; BatchNorm reset, before and after merging, on $(RESET_IMAGES); refit: $(REFIT_IMAGES) to match and to fit$(if $(call important,$(REFIT_IMAGES)),$(comma) ward by importance (gradients of the networks with random probes$(comma) no labels))" \
+		--note "pinv, covariance: $(IMAGES) images to match; BatchNorm reset, before and after merging, on $(RESET_IMAGES); refit: $(REFIT_IMAGES) to match and to fit; ward by importance (gradients of the networks with random probes$(comma) no labels)" \
 		--note "α = $(ALPHA) and β = $(BETA) were chosen on the demo's validation split (every tenth training image): make select" \
 		-o $@ > /dev/null
 	@touch $@

@@ -34,8 +34,8 @@ struct Args {
     #[arg(long, value_enum, value_name = "HOW")]
     gram: Option<Gram>,
     /// Also measure what a change of every feature does to the logits, by a backward pass through each network with random
-    /// probes (no labels; about twice the time): `match` then merges by what matters. On fewer than about 1,000 images it
-    /// merges better without
+    /// probes (no labels; about twice the time): `match` then merges by what matters, the more so
+    /// the more images there are
     #[arg(long, conflicts_with = "reduce")]
     importance: bool,
     /// Seed of the probes [default: 0]

@@ -17,6 +17,7 @@ use settings::MethodArgs;
 use solve::Problem;
 use std::path::PathBuf;
 use widths::{PointsFile, WidthArgs};
+use zipit::importance::PRIOR_IMAGES;
 use zipit::merge_set::{Bound, Selection};
 use zipit::plan::Plan;
 use zipit_artifact::stats::StatsReader;
@@ -88,7 +89,9 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         selection::points(&selection, &header.graph, n_models).with_context(|| format!("{}", args.stats.display()))?;
     let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;
     let file = args.widths.points.as_deref().map(|path| widths::read(path, &points, settings.method)).transpose()?;
-    let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, [].into());
+    // Other versions weigh features otherwise.
+    let weighed = settings.method.weighs().then(|| ("prior images".to_owned(), PRIOR_IMAGES.to_string()));
+    let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, weighed.into_iter().collect());
     if args.common.dry_run {
         let largest = points.iter().map(|p| n_models * p.dim).max().unwrap_or(0);
         return stage.print(&format!(

@@ -109,7 +109,7 @@ impl Problem<'_> {
         let constants = self.stats.constants(name, &moments)?;
         let constants = if method == Method::Identity { constants.weighed() } else { constants };
         let importance = if method.weighs() { self.stats.importance(name)? } else { None };
-        let importance = importance.map(|found| found.steadied(&moments, self.stats.header().n_images));
+        let importance = importance.map(|found| found.steadied(self.stats.header().n_images));
         Ok(Measured { moments, constants, importance })
     }
 

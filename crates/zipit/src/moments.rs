@@ -172,6 +172,14 @@ impl Moments {
         (0..self.n_joint()).map(|i| self.outer[self.position(i, i)])
     }
 
+    /// Adds the same to every feature's Σz².
+    pub(crate) fn add_to_squares(&mut self, more: f64) {
+        for i in 0..self.n_joint() {
+            let at = self.position(i, i);
+            self.outer[at] += more;
+        }
+    }
+
     /// E\[z\], `[N·d]`.
     #[must_use]
     pub fn mean(&self) -> Array1<f64> {
