@@ -381,11 +381,11 @@ test: build .venv-python/ready ## Run all tests
 	cargo test --release --locked --workspace --doc
 	.venv-python/bin/python -m pytest -q -p no:cacheprovider scripts/tests
 
-# Two tests at a time, or as many as there are cores: their programs take one thread each.
-test: export ZIPIT_THREADS := 1
+# As many tests at a time as there are cores: their programs take one thread each.
+test test-full: export ZIPIT_THREADS := 1
 
 test-full: build .venv-python/ready ## Every promised architecture, narrowed and at its full size
-	cargo nextest run --release --locked --workspace --ignore-default-filter -E 'test(/^architectures::others::/)'
+	cargo nextest run --release --locked --workspace --ignore-default-filter -E 'test(/^architectures::/)'
 	ZIPIT_FULL=1 cargo nextest run --release --locked --workspace --ignore-default-filter -E 'test(/^architectures::/)'
 
 zoo: build .venv-python/ready ## Survey timm's and torchvision's networks (hours; stop and start it as you like; a new checkout goes on from docs/zoo.md)

@@ -2,7 +2,7 @@
 //! with a permuted copy of itself gives the function back, a merge of two networks of different weights runs end to end,
 //! and what comes out loads in PyTorch and runs as ONNX.
 //!
-//! Those that cover every rule run with `make test`, the others with `make test-full`.
+//! Those that cover every rule of feature spaces run with `make test`, the others with `make test-full`.
 //!
 //! Needs the full PyTorch (`make setup-python`); without it the tests say so and pass. `ZIPIT_FULL=1` takes full-size images.
 
@@ -141,8 +141,8 @@ macro_rules! architectures {
 
 architectures! {
     resnet50 resnext50_32x4d vgg11_bn alexnet densenet121 mobilenet_v3_large shufflenet_v2_x1_0 googlenet convnext_tiny
-    regnet_y_400mf vit_b_16 timm_vit_tiny_patch16_224 swin_small timm_convnextv2_atto timm_edgenext_xx_small;
+    mobilenet_v2 timm_resnet18d regnet_y_400mf vit_b_16 timm_vit_tiny_patch16_224 swin_small timm_convnextv2_atto timm_edgenext_xx_small;
     others:
-    resnet18 resnet34 resnet101 wide_resnet50_2 vgg11 vgg16 vgg16_bn mobilenet_v2 efficientnet_b0 inception_v3 vit_small
-    timm_efficientnet_lite0 timm_resnet18d timm_convnext_atto
+    resnet18 resnet34 resnet101 wide_resnet50_2 vgg11 vgg16 vgg16_bn efficientnet_b0 inception_v3 vit_small
+    timm_efficientnet_lite0 timm_convnext_atto
 }

@@ -44,6 +44,9 @@ pub fn refit<'a>(
     if args.rounds() > 0 {
         environment.insert("rounds".to_owned(), args.rounds().to_string());
     }
+    if merge.ridge == Ridge::HeldOut && !args.repair {
+        environment.insert("ridges".to_owned(), "from those of layers of one shape".to_owned());
+    }
     let provenance = stage.provenance(inputs, environment);
     let graph = &models[0].graph;
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;

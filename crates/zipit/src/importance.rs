@@ -94,7 +94,7 @@ impl Importance {
     }
 
     /// As so many images tell it. A few images' gradients single out what they happen to show, so what is known without any
-    /// counts as [`PRIOR_IMAGES`] would: that all features matter alike. With ē the mean energy at a place,
+    /// counts as [`PRIOR_IMAGES`] would: that all features matter alike. With ē the mean energy at a place, of all models' features,
     /// `G ← (n·G + κ·ē·I)/(n + κ)`.
     ///
     /// ```

@@ -420,11 +420,10 @@ impl<'a> Refit<'a> {
         ))
     }
 
-    /// The ridge of the last layer of that shape, or of the last one.
+    /// The ridge of the last layer of that shape.
     fn ridge_near(&self, nodes: &[Node]) -> Option<f64> {
-        let design = Design::of_all(nodes);
-        let alike = self.ridges.iter().rfind(|(of, _)| Some(*of) == design);
-        alike.or(self.ridges.last()).map(|(_, ridge)| *ridge)
+        let design = Design::of_all(nodes)?;
+        self.ridges.iter().rfind(|(of, _)| *of == design).map(|(_, ridge)| *ridge)
     }
 
     /// How far what comes through behind layers is from what should.

@@ -18,7 +18,7 @@ use std::cell::OnceCell;
 const FIRST_TRIED: i32 = -6;
 pub(super) const LAST_DECADE: i32 = 2;
 /// The first of those that are taken where they are no worse, and where the search begins; one above it, where there are
-/// fewer samples than [`FEW`] for every input; of at least [`WIDE`] inputs, at what a layer like it took.
+/// fewer samples than [`FEW`] for every input; of at least [`WIDE`] inputs, at what a layer of that shape took.
 pub(super) const FIRST_DECADE: i32 = -3;
 const FEW: f64 = 4.0;
 const WIDE: usize = 1024;
@@ -47,7 +47,7 @@ struct Attempt {
 
 /// The power of ten, and what its solution of the fitted images is off on the held-out ones, as a share of the targets'
 /// variance, of [`MANY`] outputs where there are more; infinite where none has a solution. What is fitted is left
-/// factorised with it. `near` is the ridge of a layer like it.
+/// factorised with it. `near` is the ridge of a layer of that shape.
 pub(super) fn choose(pairs: &mut [Pair], prior: &Array2<f64>, near: Option<f64>) -> (i32, f64) {
     let tried = Tried { near, ..Tried::new(pairs, prior) };
     let energy: f64 = tried.judged.iter().map(|[_, held]| held.central.energy).sum();
@@ -333,6 +333,21 @@ mod tests {
         let expected = (more - less) / (2.0 * step);
         assert!((score.slope - expected).abs() < 1e-4 * expected.abs(), "{} {expected}", score.slope);
         assert!((score.error - all_off(first)).abs() < 1e-9 * score.error);
+    }
+
+    /// Where many inputs make a factorisation dear, the search begins at the ridge of a layer of that shape.
+    #[test]
+    fn it_begins_where_a_layer_like_it_ended() {
+        let start = |n_inputs: usize, near: Option<f64>| {
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            let x = Array2::from_shape_simple_fn((10, n_inputs), || rng.random_range(-1.0..1.0));
+            let mut sums = Sums::zeros(Design { n_groups: 1, n_inputs, n_outputs: 1 });
+            sums.add_samples(&x, &x.select(ndarray::Axis(1), &[0]));
+            let (pairs, prior) = (pairs(&sums, &sums), Array2::zeros((1, n_inputs)));
+            Tried { near, ..Tried::new(&pairs, &prior) }.start()
+        };
+        assert_eq!([1e-6, 1e-1, 0.99e2, 1e9].map(|ridge| start(WIDE, Some(ridge))), [FIRST_DECADE, -1, 2, LAST_DECADE]);
+        assert_eq!([start(WIDE, None), start(WIDE - 1, Some(10.0))], [FIRST_DECADE + 1; 2], "few samples");
     }
 
     /// Errors as they fall and rise, with slopes of their own; what is tried, in order, and what is chosen.

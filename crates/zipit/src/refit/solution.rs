@@ -103,7 +103,7 @@ pub fn solve(nodes: &mut [Node], weights: &mut StateDict, sums: [Sums; 2], ridge
     Ok(solve_openly(nodes, weights, sums, ridge, None, false)?.0)
 }
 
-/// The same; the search for a ridge may begin `near` that of a layer like it. With `open`, what it takes to solve the layer
+/// The same; the search for a ridge may begin `near` that of a layer of its shape. With `open`, what it takes to solve the layer
 /// again comes with it, unless no images are held out or nothing is left to be solved.
 ///
 /// # Errors
