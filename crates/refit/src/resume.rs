@@ -45,7 +45,7 @@ pub fn restore(
         Tensor::F32(tensor) => Ok((name, tensor)),
         Tensor::F64(_) | Tensor::I64(_) => bail!(unreadable()),
     });
-    let solved = |layer: &LayerReport| Solved { layers: layer.layers.clone(), outcome: layer.outcome.clone() };
+    let solved = |layer: &LayerReport| Solved { layers: layer.layers.clone(), outcome: layer.outcome };
     let solved: Vec<Solved> = layers.iter().map(solved).collect();
     refit.restore(&solved, floats.collect::<anyhow::Result<_>>()?).with_context(unreadable)?;
     tracing::info!("going on after {} layers ({})", layers.len(), path.display());

@@ -8,9 +8,10 @@ use networks::merging::{
     Merge, SEQUENTIAL, Shelf, batches, identity, logits, oddities, random, relative, run, solution, was_solved,
     weights, weights_differ,
 };
-use networks::{StopAfter, images, resnet20, with_threads};
+use networks::{StopAfter, graph, images, model, resnet20, with_threads};
 use std::sync::atomic::Ordering;
 use zipit::Model;
+use zipit::graph::Op;
 use zipit::refit::{Outcome, Ridge};
 use zipit::scratch::Scratch;
 use zipit::watch::Unwatched;
@@ -213,6 +214,44 @@ fn an_interrupted_refit_goes_on_where_it_stopped() {
             assert!(n_rounds > 1, "{limit}: it was interrupted");
             assert!(network == whole && solved == all, "{task:?}, every {limit} images");
         }
+    }
+}
+
+/// The search for a wide layer's ridge begins where the one before it ended, whichever run solved that.
+#[test]
+fn wide_layers_are_solved_alike_before_and_after_an_interruption() {
+    let linear = |n| Op::Linear { in_features: 1024, out_features: n, bias: true };
+    let nodes: [(&str, Op, &[&str]); 8] = [
+        ("flat", Op::Flatten, &["input"]),
+        ("a", linear(1024), &["flat"]),
+        ("relu", Op::Relu, &["a"]),
+        ("b", linear(1024), &["relu"]),
+        ("relu_1", Op::Relu, &["b"]),
+        ("c", linear(1024), &["relu_1"]),
+        ("relu_2", Op::Relu, &["c"]),
+        ("d", linear(3), &["relu_2"]),
+    ];
+    let [a, b] = [1, 2].map(|seed| model(graph([1, 32, 32], &nodes, &["d"]), seed));
+    let merge = Merge::new(&[&a, &b], random(&a.graph, 2, 1.0, 5));
+    let (task, data) = (weights(Inputs::Sequential, Ridge::HeldOut), images(40, [1, 32, 32], 3));
+    let batches = batches(&data, 8);
+    let mut refit = merge.start(&batches, task, None).unwrap();
+    let (mut solved, mut kept) = (vec![], vec![(0, refit.model().weights.clone())]);
+    loop {
+        let now = refit.step(&Unwatched).unwrap();
+        if now.is_empty() {
+            break;
+        }
+        solved.extend(now);
+        kept.push((solved.len(), refit.model().weights.clone()));
+    }
+    // What reads the image is exact.
+    assert!(solved.len() > 3 && solved[1..3].iter().all(|layer| solution(layer).held_out.is_some()), "{solved:?}");
+    for (n, kept) in kept {
+        let mut again = merge.start(&batches, task, None).unwrap();
+        again.restore(&solved[..n], kept).unwrap();
+        let rest = run(&mut again, &Unwatched).unwrap();
+        assert!(rest == solved[n..] && again.model() == refit.model(), "after {n} layers");
     }
 }
 
