@@ -116,7 +116,6 @@ BETA ?= 1
 RIDGE := 0.001
 IMAGES ?= 5000
 RESET_IMAGES ?= 2000
-comma := ,
 DEMO := runs/demo/$(RUN)_images$(IMAGES)_reset$(RESET_IMAGES)
 
 .PHONY: demo select
@@ -259,7 +258,7 @@ demo: $(DEMO)/$(ZIP).report.json ## Merge two networks in every way we have and 
 $(DEMO)/$(ZIP).report.json: $(DEMO)/sources/test.json $(DEMO)/sources/test_reset.json $(DEMO)/sources/gate_test.json \
 		$(MATCHED:%=$(DEMO)/%/test.json) $(REFITTED:%=$(DEMO)/%/test.json) $(DEMO)/ward_full_refit/gate_test.json $(DEMO)/$(ZIP).validation.json
 	$(BIN)/eval $(filter-out %.validation.json,$^) \
-		--note "pinv, covariance: $(IMAGES) images to match; BatchNorm reset, before and after merging, on $(RESET_IMAGES); refit: $(REFIT_IMAGES) to match and to fit; ward by importance (gradients of the networks with random probes$(comma) no labels)" \
+		--note "pinv, covariance: $(IMAGES) images to match; BatchNorm reset, before and after merging, on $(RESET_IMAGES); refit: $(REFIT_IMAGES) to match and to fit; ward by importance (gradients of the networks with random probes, no labels)" \
 		--note "α = $(ALPHA) and β = $(BETA) were chosen on the demo's validation split (every tenth training image): make select" \
 		-o $@ > /dev/null
 	@touch $@

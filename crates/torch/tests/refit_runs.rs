@@ -217,7 +217,7 @@ fn an_interrupted_refit_goes_on_where_it_stopped() {
     }
 }
 
-/// The search for a wide layer's ridge begins where the one before it ended, whichever run solved that.
+/// Layers wide enough for their search for a ridge to begin at that of the one before, whichever run solved that.
 #[test]
 fn wide_layers_are_solved_alike_before_and_after_an_interruption() {
     let linear = |n| Op::Linear { in_features: 1024, out_features: n, bias: true };

@@ -280,14 +280,7 @@ impl<'a> Refit<'a> {
             zipit::refit::give_bias(&mut model.graph.nodes[node]);
         }
         model.validate()?;
-        let ridges = solved.iter().map(|layer| {
-            let node = |name: &String| {
-                let node = model.graph.node(name).cloned();
-                node.ok_or_else(|| Error::Request(format!("there is no layer `{name}` to be restored")))
-            };
-            Ok(chosen(&layer.layers.iter().map(node).collect::<Result<Vec<_>>>()?, &layer.outcome))
-        });
-        let ridges = ridges.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let ridges = chosen_ridges(&model.graph, solved)?;
         self.run.replace(&model)?;
         (self.model, self.ridges, self.done) = (model, ridges, n);
         Ok(())
@@ -345,14 +338,11 @@ impl<'a> Refit<'a> {
         // New biases are new tensors.
         self.run.replace(&self.model)?;
         self.done += outcomes.len();
-        let (graph, ridges) = (&self.model.graph, &mut self.ridges);
-        for (nodes, outcome) in &outcomes {
-            ridges.extend(chosen(&nodes.iter().map(|&at| graph.nodes[at].clone()).collect::<Vec<_>>(), outcome));
-        }
-        let name = |node: usize| graph.nodes[node].name.clone();
+        let name = |node: usize| self.model.graph.nodes[node].name.clone();
         let told =
             |(nodes, outcome): (Vec<usize>, Outcome)| Solved { layers: nodes.into_iter().map(name).collect(), outcome };
-        let solved = outcomes.into_iter().map(told).collect();
+        let solved: Vec<Solved> = outcomes.into_iter().map(told).collect();
+        self.ridges.extend(chosen_ridges(&self.model.graph, &solved)?);
         self.clock[0] += measured;
         self.clock[1] += started.elapsed().saturating_sub(measured);
         Ok(solved)
@@ -509,12 +499,22 @@ impl<'a> Refit<'a> {
     }
 }
 
-/// The shape of layers that were solved as one, and their ridge, where it was chosen.
-fn chosen(nodes: &[Node], outcome: &Outcome) -> Option<(Design, f64)> {
-    match outcome {
-        Outcome::Weights(solution) if solution.held_out.is_some() => Some((Design::of_all(nodes)?, solution.ridge)),
-        Outcome::Weights(_) | Outcome::Scale(_) => None,
+/// The shapes of layers, several as one that were solved as one, and their ridges, where these were chosen.
+fn chosen_ridges(graph: &Graph, solved: &[Solved]) -> Result<Vec<(Design, f64)>> {
+    let mut ridges = vec![];
+    for Solved { layers, outcome } in solved {
+        let node = |name: &String| {
+            let node = graph.node(name).cloned();
+            node.ok_or_else(|| Error::Request(format!("there is no layer `{name}` to be restored")))
+        };
+        let nodes = layers.iter().map(node).collect::<Result<Vec<_>>>()?;
+        if let Outcome::Weights(solution) = outcome
+            && solution.held_out.is_some()
+        {
+            ridges.extend(Design::of_all(&nodes).map(|design| (design, solution.ridge)));
+        }
     }
+    Ok(ridges)
 }
 
 /// Sums of a convolution's patches of x `[B, C, H, W]` and of its outputs y `[B, O, H', W']`, by products of the patches or

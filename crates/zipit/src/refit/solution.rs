@@ -89,8 +89,8 @@ impl Systems {
     }
 }
 
-/// Solves a layer, or several that write one sum as one, on the fitted and the held-out images together and puts the
-/// solution into `nodes` and `weights`, whose present values are W*, and stay where they already do what they should.
+/// Solves a layer, or several that write one sum as one, on the fitted and the held-out images, whose `sums` these are in
+/// that order, together and puts the solution into `nodes` and `weights`, whose present values are W*, and stay where they already do what they should.
 ///
 /// With [`Ridge::HeldOut`], λ is the power of ten at which the solution of the fitted images alone does best on the others.
 ///
@@ -103,8 +103,8 @@ pub fn solve(nodes: &mut [Node], weights: &mut StateDict, sums: [Sums; 2], ridge
     Ok(solve_openly(nodes, weights, sums, ridge, None, false)?.0)
 }
 
-/// The same; the search for a ridge may begin `near` that of a layer of its shape. With `open`, what it takes to solve the layer
-/// again comes with it, unless no images are held out or nothing is left to be solved.
+/// The same; the search for a ridge may begin `near` that of a layer of its shape. With `open`, what it takes to solve the
+/// layer again comes with it, unless no images are held out or nothing is left to be solved.
 ///
 /// # Errors
 /// As [`solve`].
