@@ -65,7 +65,8 @@ fn weights(
     holdout: Option<&StatsReader>,
     stage: &Stage,
 ) -> anyhow::Result<(zipit::Model, Vec<LayerReport>)> {
-    let layers = layers(&merge.grafted, &merge.models, false);
+    let models = merge.models();
+    let layers = layers(&merge.grafted, &models, false);
     let mut network = merge.grafted.model.clone();
     let progress = stage.progress("refit", "layers", layers.len() as u64);
     let mut reports = Vec::with_capacity(layers.len());
@@ -73,9 +74,9 @@ fn weights(
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
         let node = &mut network.graph.nodes[layer.node];
         let of = |stats: &StatsReader| -> anyhow::Result<Sums> {
-            let read = &merge.models[layer.head.unwrap_or(0)].graph.nodes[layer.source];
-            let gram = gram(stats, read, &merge.models)?;
-            Ok(sums(layer, node, read, &merge.models, &gram, &merge.weights)?)
+            let read = &models[layer.head.unwrap_or(0)].graph.nodes[layer.source];
+            let gram = gram(stats, read, &models)?;
+            Ok(sums(layer, node, read, &models, &gram, &merge.weights)?)
         };
         let fitted = of(stats)?;
         let held_out = match holdout {
@@ -91,15 +92,16 @@ fn weights(
 
 /// A scale and a shift per feature.
 fn scales(merge: &Merge<'_>, stats: &StatsReader, stage: &Stage) -> anyhow::Result<(zipit::Model, Vec<LayerReport>)> {
-    let sites = sites(&merge.grafted, &merge.models);
+    let models = merge.models();
+    let sites = sites(&merge.grafted, &models);
     let mut network = merge.grafted.model.clone();
     let progress = stage.progress("refit", "layers", sites.len() as u64);
     let mut reports = Vec::with_capacity(sites.len());
     for site in &sites {
         ensure!(!progress.interrupted(), "interrupted, nothing was written");
-        let read = &merge.models[site.head.unwrap_or(0)].graph.nodes[site.source];
-        let gram = gram(stats, read, &merge.models)?;
-        let spread = spread(site, &network, read, &merge.models, &gram)?;
+        let read = &models[site.head.unwrap_or(0)].graph.nodes[site.source];
+        let gram = gram(stats, read, &models)?;
+        let spread = spread(site, &network, read, &models, &gram)?;
         let rescaled = rescale(site, &mut network, &spread)?;
         let writer = site.writers[0];
         reports.push(LayerReport::new(&network.graph.nodes[writer..=writer], Outcome::Scale(rescaled)));

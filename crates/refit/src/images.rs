@@ -22,15 +22,15 @@ use zipit_torch::evaluate::logits;
 use zipit_torch::refit::{Inputs, RIDGE_OF_FEW, Refit, Task};
 use zipit_torch::{Device, Network, batch_size};
 
-/// Nothing, where nothing is left to do.
+/// Nothing, where nothing is left to do. The models' weights are given up once the networks have them.
 pub fn refit<'a>(
-    merge: &Merge<'a>,
-    models: &[&Model],
+    merge: Merge<'a>,
+    models: Vec<Model>,
     mut inputs: Vec<InputRef>,
     stage: &'a Stage,
 ) -> anyhow::Result<Option<(Outputs<'a>, Refitted)>> {
     let args = merge.args;
-    let set = args.images.choose(&tasks_of(models), Split::Train)?;
+    let set = args.images.choose(&tasks_of(&models.iter().collect::<Vec<_>>()), Split::Train)?;
     inputs.extend(set.inputs());
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let mut environment: BTreeMap<String, String> = environment.map(|(k, v)| (k.to_owned(), v)).into();
@@ -48,9 +48,10 @@ pub fn refit<'a>(
         environment.insert("ridges".to_owned(), "from those of layers of one shape".to_owned());
     }
     let provenance = stage.provenance(inputs, environment);
-    let graph = &models[0].graph;
+    let Model { graph, preprocess, .. } = &models[0];
+    let preprocess = preprocess.clone();
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
-    let batches = set.batches(&models[0].preprocess, size, None);
+    let batches = set.batches(&preprocess, size, None);
     let n_images = batches.n_images();
     let scratch = ScratchFile::new(folder(&args.out))?;
     let limit = (args.max_memory * f64::from(1 << 30)) as usize;
@@ -63,7 +64,7 @@ pub fn refit<'a>(
     let n_threads = stage.n_threads().min(batches.n_batches());
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
     let limited = Some((limit, &scratch as &dyn Scratch));
-    let mut refit = Refit::new(&merge.models, &merge.grafted, &batches, task, limited, args.device)?
+    let mut refit = Refit::new(&merge.models(), &merge.grafted, &batches, task, limited, args.device)?
         .with_positions(args.positions(), n_images);
     let told = format!("{n_images} unlabelled {} images", set.split);
     if args.common.dry_run {
@@ -72,7 +73,7 @@ pub fn refit<'a>(
         stage.print(&format!(
             "would solve {} layers on {told} in batches of {size}; about {:.2} GiB of memory; would write {}\n",
             refit.n_layers(),
-            memory(&merge.models[0].graph, &merge.grafted.model.graph)? as f64 / f64::from(1 << 30),
+            memory(&merge.folded[0].graph, &merge.grafted.model.graph)? as f64 / f64::from(1 << 30),
             args.out.display()
         ))?;
         return Ok(None);
@@ -82,16 +83,18 @@ pub fn refit<'a>(
         return Ok(None);
     }
     if args.trust() == Trust::Surest {
-        let owners = surest(models, &batches, args.device, stage)?;
+        let owners = surest(&models, &batches, args.device, stage)?;
         let n: Vec<String> = owners.n_images().iter().map(usize::to_string).collect();
         tracing::info!("{told}: believed is {}, in the order of the models", n.join(" + "));
         refit = refit.with_owners(owners)?;
     }
+    let ridge = merge.ridge;
+    drop((models, merge));
     let progress = stage.progress("read", "images", n_images as u64);
     let seen = refit.look(&progress)?;
     drop(progress);
     tell_copies(seen.n_images, seen.n_different);
-    if seen.n_held_out == 0 && merge.ridge == Ridge::HeldOut && !args.repair {
+    if seen.n_held_out == 0 && ridge == Ridge::HeldOut && !args.repair {
         tracing::warn!(
             "{} different images are too few to hold any out: the ridge is {RIDGE_OF_FEW} for every layer",
             seen.n_different
@@ -109,9 +112,9 @@ pub fn refit<'a>(
 }
 
 /// On every image the model is believed whose classifications are surest.
-fn surest(models: &[&Model], batches: &dyn ImageBatches, device: Device, stage: &Stage) -> anyhow::Result<Owners> {
+fn surest(models: &[Model], batches: &dyn ImageBatches, device: Device, stage: &Stage) -> anyhow::Result<Owners> {
     let progress = stage.progress("ask", "images", (models.len() * batches.n_images()) as u64);
-    let ask = |(i, model): (usize, &&Model)| -> anyhow::Result<_> {
+    let ask = |(i, model): (usize, &Model)| -> anyhow::Result<_> {
         let model = classifier(format!("model {}", i + 1), model, "none is surer than another: say --trust all")?;
         Ok(logits(&Network::folded(&model, &BTreeSet::new(), device)?, batches, &progress)?)
     };

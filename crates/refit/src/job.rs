@@ -15,13 +15,20 @@ use zipit_stage::{Stage, Usage};
 /// The merge that is refitted.
 pub struct Merge<'a> {
     pub args: &'a Args,
-    /// BatchNorm folded.
-    pub models: Vec<&'a Model>,
+    /// The models, BatchNorm folded.
+    pub folded: Vec<Model>,
     /// W* and where every node is from.
     pub grafted: Grafted,
     pub ridge: Ridge,
     /// How much each model counts.
     pub weights: Vec<f64>,
+}
+
+impl Merge<'_> {
+    /// The models, BatchNorm folded.
+    pub fn models(&self) -> Vec<&Model> {
+        self.folded.iter().collect()
+    }
 }
 
 /// What came out.
@@ -51,23 +58,26 @@ pub fn refit(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if args.weights.is_some() {
         grafted = weighted(grafted, &weights, models.len())?;
     }
-    let merge = Merge { args, models: folded.iter().collect(), grafted, ridge, weights };
+    let merge = Merge { args, folded, grafted, ridge, weights };
     let mut inputs: Vec<InputRef> = vec![plan.input_ref()];
     inputs.extend(files.iter().map(ModelFile::input_ref));
+    let (one, precision): (Cost, _) = (models[0].graph.cost()?, files[0].precision);
     let done = match args.mode {
         Mode::Gram => grams::refit(&merge, &plan, inputs, stage)?,
-        Mode::Sequential | Mode::Layerwise => images::refit(&merge, &models, inputs, stage)?,
+        Mode::Sequential | Mode::Layerwise => {
+            images::refit(merge, files.into_iter().map(|file| file.model).collect(), inputs, stage)?
+        }
     };
     let Some((outputs, Refitted { network, report, fitted_to })) = done else { return Ok(()) };
     network.validate()?;
-    model::write_as(&args.out, &network, args.precision.given(files[0].precision), &outputs.provenance)?;
+    model::write_as(&args.out, &network, args.precision.given(precision), &outputs.provenance)?;
     if let Some(path) = &args.report {
         report_file::write(path, &report, &outputs.provenance)?;
         stage.record(path);
     }
     stage.record(&args.out);
     stage.print(&table(&report).render(args.format, &report)?)?;
-    let (one, all): (Cost, Cost) = (models[0].graph.cost()?, network.graph.cost()?);
+    let all: Cost = network.graph.cost()?;
     tracing::info!(
         "{}: {} layers {} {fitted_to}; {:.2}× the FLOPs of one model",
         args.out.display(),

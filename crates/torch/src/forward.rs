@@ -6,6 +6,7 @@ use crate::schedule::Schedule;
 use crate::{Device, Error, Result, memory, ops};
 use ndarray::{Array4, ArrayD};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tch::{Kind, TchError, Tensor};
 use zipit::fold::fold_batch_norm;
@@ -214,6 +215,19 @@ impl Network {
         let n_images = input.size().first().copied().unwrap_or(0);
         values[0] = Some(input);
         Paused { values, next: 0, n_images }
+    }
+
+    /// The node among `steps` before which a run takes the least room while none of the `needed` values is gone.
+    ///
+    /// # Errors
+    /// A malformed graph.
+    pub(crate) fn lightest(&self, steps: RangeInclusive<usize>, needed: &BTreeSet<&str>) -> Result<Option<usize>> {
+        let shapes = self.graph.shapes()?;
+        let values = self.graph.nodes.iter().map(|node| node.name.as_str());
+        let values: Vec<&str> = [self.graph.input.name.as_str()].into_iter().chain(values).collect();
+        let sizes: Vec<usize> = values.iter().map(|value| shapes[value].iter().product()).collect();
+        let needed = values.iter().enumerate().filter(|(_, value)| needed.contains(*value)).map(|(i, _)| i).collect();
+        Ok(self.schedule.lightest(steps, &sizes, &needed))
     }
 
     /// Goes on with a run of this network, whose weights may have changed since.

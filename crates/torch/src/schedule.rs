@@ -1,6 +1,7 @@
 //! What a graph says about running it, worked out once: who reads what, when a value dies, what may be overwritten.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use zipit::graph::{Node, Op};
 use zipit::{Graph, Result};
 
@@ -67,6 +68,30 @@ impl Schedule {
             })
             .collect();
         Ok(Self { steps, outputs })
+    }
+
+    /// The step among `steps` before which the values that are still there take the least room, of `sizes` each, the first
+    /// of several; `None` where one of the `needed` values is gone before all of them.
+    ///
+    /// # Panics
+    /// When `sizes` are of other values.
+    pub fn lightest(&self, steps: RangeInclusive<usize>, sizes: &[usize], needed: &BTreeSet<usize>) -> Option<usize> {
+        assert_eq!(sizes.len(), self.steps.len() + 1, "a size for every value");
+        let mut lightest = None;
+        let mut room = sizes[0];
+        for step in 0..=*steps.end() {
+            if step > 0 {
+                let released = &self.steps[step - 1].release;
+                if released.iter().any(|value| needed.contains(value)) {
+                    break;
+                }
+                room = room + sizes[step] - released.iter().map(|&value| sizes[value]).sum::<usize>();
+            }
+            if steps.contains(&step) && lightest.is_none_or(|(least, _)| room < least) {
+                lightest = Some((room, step));
+            }
+        }
+        lightest.map(|(_, step)| step)
     }
 }
 
@@ -138,5 +163,39 @@ fn overwrites(op: &Op, producer: &Node, alike: bool) -> bool {
         | Op::Stored { .. }
         | Op::Call { .. }
         | Op::Follow { .. } => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use zipit::graph::{ArchSpec, arch::Arch};
+
+    /// A block: two convolutions, each with BatchNorm, beside a stream, their sum and its ReLU.
+    #[test]
+    fn a_run_rests_where_least_is_there() {
+        let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [8, 8], 3).build().unwrap();
+        let schedule = Schedule::new(&graph, &BTreeSet::new()).unwrap();
+        let shapes = graph.shapes().unwrap();
+        let values = graph.nodes.iter().map(|node| &node.name);
+        let sizes: Vec<usize> = [&graph.input.name]
+            .into_iter()
+            .chain(values)
+            .map(|value| shapes[value.as_str()].iter().product())
+            .collect();
+        let sum = graph.nodes.iter().position(|node| matches!(node.op, Op::Add)).unwrap();
+        let none = BTreeSet::new();
+        // Between the last convolution and the sum, stream and convolution are there; after it, the sum alone.
+        assert_eq!(schedule.lightest(sum - 1..=sum + 2, &sizes, &none), Some(sum + 1));
+        assert_eq!(schedule.lightest(sum - 1..=sum, &sizes, &none), Some(sum - 1));
+        // Its ReLU takes its place, and what it adds up is gone with it. (Value i + 1 is what node i makes.)
+        assert_eq!(schedule.lightest(sum + 2..=sum + 2, &sizes, &BTreeSet::from([sum + 1])), None);
+        assert_eq!(schedule.lightest(sum - 1..=sum + 2, &sizes, &BTreeSet::from([sum])), Some(sum - 1));
+        // What is not made yet cannot be gone; where there is no step, there is none.
+        assert_eq!(schedule.lightest(sum - 1..=sum + 2, &sizes, &BTreeSet::from([sum + 4])), Some(sum + 1));
+        #[expect(clippy::reversed_empty_ranges)]
+        let nowhere = sum + 2..=sum + 1;
+        assert_eq!(schedule.lightest(nowhere, &sizes, &none), None);
     }
 }

@@ -166,8 +166,9 @@ pub fn refit(
         let solved = if open { 6 } else { 4 } * F64 * square;
         Some(lanes.min(limit) + 2 * F64 * square + summed.max(solved))
     });
-    let layers = layers.max().unwrap_or(0);
-    Ok(PROGRAM + 3 * work.n_models * weights(graph) + 4 * weights(merged) + layers)
+    // The models as they are read, folded, and on the device, where alone they stay.
+    let [own, merged] = [work.n_models * weights(graph), 4 * weights(merged)];
+    Ok(PROGRAM + merged + (3 * own).max(own + layers.max().unwrap_or(0)))
 }
 
 /// Bytes at the peak of matching points of so many features each, [`Work::n_threads`] at a time.

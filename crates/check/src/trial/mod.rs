@@ -132,16 +132,17 @@ pub fn run(which: Which, args: &Args, stage: &Stage) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&Taken { until: stage.seconds(), ..taken })?)
 }
 
-/// From how many bytes on glibc gives memory back at once.
-const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
+/// glibc's heap as `refit/heap.c` has it.
+const HEAP: [(&str, usize); 3] =
+    [("MALLOC_MMAP_THRESHOLD_", 7 << 20), ("MALLOC_TRIM_THRESHOLD_", 32 << 20), ("MALLOC_ARENA_MAX", 1)];
 
 /// Runs the trial of a stage with this process's arguments.
 pub fn of(which: Which) -> anyhow::Result<Taken> {
     let started = Instant::now();
     let itself = std::env::current_exe().context("cannot find this program to start it again")?;
     let mut trial = Command::new(itself);
-    if which == Which::Refit && std::env::var_os(THRESHOLD).is_none() {
-        trial.env(THRESHOLD, (16 << 20).to_string()); // as refit/heap.c has it
+    if which == Which::Refit && std::env::var_os(HEAP[0].0).is_none() {
+        trial.envs(HEAP.map(|(name, value)| (name, value.to_string())));
     }
     let output = trial
         .args(std::env::args_os().skip(1))

@@ -4,7 +4,7 @@ use super::lanes::{Lane, Lanes};
 use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
 use crate::{Device, Network, Result};
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use zipit::Model;
 use zipit::images::ImageBatches;
 use zipit::scratch::Scratch;
@@ -70,6 +70,19 @@ impl<'a> Lockstep<'a> {
     pub fn replace(&mut self, merged: &Model) -> Result<()> {
         self.merged = Network::new(merged, self.device)?;
         Ok(())
+    }
+
+    /// Where a model's runs may rest, as [`Network::lightest`].
+    ///
+    /// # Errors
+    /// A malformed graph.
+    pub fn lightest(
+        &self,
+        model: usize,
+        steps: RangeInclusive<usize>,
+        needed: &BTreeSet<&str>,
+    ) -> Result<Option<usize>> {
+        self.models[model].lightest(steps, needed)
     }
 
     pub fn bytes_in_memory(&self) -> usize {

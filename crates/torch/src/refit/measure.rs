@@ -81,6 +81,8 @@ pub(super) struct Group<'a> {
     pub reading: Inputs,
     pub ways: &'a [Planned],
     pub origins: &'a FromFirst<Vec<Origin>>,
+    /// Where the models' runs rest afterwards.
+    pub rests: &'a [usize],
 }
 
 /// A batch's residuals at one layer, of the fitted and of the held-out images.
@@ -122,7 +124,7 @@ impl Pass<'_> {
     /// feature that varies little around a large mean would else be lost in rounding.
     pub fn sums(
         &self,
-        Group { layers, reading, ways, origins }: &Group<'_>,
+        Group { layers, reading, ways, origins, rests }: &Group<'_>,
         networks: &[Network],
         lane: Lane,
         batch: Batch<'_>,
@@ -171,6 +173,11 @@ impl Pass<'_> {
             Ok(Measured([part(false)?, part(true)?]))
         });
         let measured = measured.collect::<Result<_>>()?;
+        // Sums overwrite what they read, which the samples may share.
+        drop(samples);
+        for (run, &rest) in runs.iter_mut().zip(*rests) {
+            run.advance_to(rest)?;
+        }
         Ok((pause(runs, merged), measured))
     }
 
@@ -194,13 +201,7 @@ impl Pass<'_> {
             let mut parts = at(chosen, parts.collect::<Result<_>>()?)?.into_iter();
             let first = parts.next().expect("the layer's own");
             let found = parts.try_fold(first, |sum, part| sum.f_add(&part))?;
-            let source = &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name;
-            let mut models = at(chosen, of_models(&runs, &rectified.blend, source)?)?;
-            let partners = layer.partners.iter().map(|partner| &partner.source);
-            for source in partners.chain(rectified.beside.iter().map(|term| &term.source)) {
-                let beside = at(chosen, of_models(&runs, &rectified.blend, source)?)?;
-                models = models.iter().zip(&beside).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
-            }
+            let models = at(chosen, self.before_the_cut(layer, rectified, &runs)?)?;
             let Clip { low, high } = rectified.clip;
             let models: Vec<Tensor> = models.iter().map(|y| y.f_clamp(low, high)).collect::<Result<_, _>>()?;
             let wanted = blend(&rectified.blend, &models, trust.as_deref())?;
@@ -220,6 +221,22 @@ impl Pass<'_> {
             measured.push(MeasuredResiduals([part(false)?, part(true)?]));
         }
         Ok((pause(runs, merged), measured))
+    }
+
+    /// What the models have where it is cut; where that has not been made yet, of what it is the sum of.
+    fn before_the_cut(&self, layer: &Layer, rectified: &Rectified, runs: &[Run<'_>]) -> Result<Vec<Tensor>> {
+        let Rectified { source, blend, beside, .. } = rectified;
+        if runs.iter().all(|run| run.value(source).is_ok()) {
+            return of_models(runs, blend, source);
+        }
+        let own = &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name;
+        let mut models = of_models(runs, blend, own)?;
+        let partners = layer.partners.iter().map(|partner| &partner.source);
+        for source in partners.chain(beside.iter().map(|term| &term.source)) {
+            let beside = of_models(runs, blend, source)?;
+            models = models.iter().zip(&beside).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
+        }
+        Ok(models)
     }
 
     /// What a layer should make.

@@ -13,6 +13,7 @@ mod offsets;
 mod patches;
 mod products;
 mod rehearsal;
+mod rests;
 mod running;
 mod sampled;
 mod squares;
@@ -28,6 +29,7 @@ use measure::{Aim, Group, Pass, Planned};
 use ndarray::ArrayD;
 use offsets::Offsets;
 use products::{Samples, Tally, Way};
+use rests::{Ahead, rests};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -359,7 +361,7 @@ impl<'a> Refit<'a> {
         watch: &dyn Watch,
     ) -> Result<(Duration, Outcomes)> {
         let started = Instant::now();
-        let sums = self.sums(layers, inputs, watch)?;
+        let sums = self.sums(layers, inputs, rounds > 0, watch)?;
         let mut measured = started.elapsed();
         let none_held_out = self.seen.as_ref().is_some_and(|(seen, _)| seen.n_held_out == 0);
         let ridge = if none_held_out && ridge == Ridge::HeldOut { Ridge::Fixed(RIDGE_OF_FEW) } else { ridge };
@@ -425,14 +427,19 @@ impl<'a> Refit<'a> {
     }
 
     /// What layers read and should make, on one pass over the images: of those that are fitted to, and of those held out.
-    fn sums(&self, layers: &[Layer], inputs: Inputs, watch: &dyn Watch) -> Result<Vec<[Sums; 2]>> {
+    fn sums(&self, layers: &[Layer], inputs: Inputs, in_rounds: bool, watch: &dyn Watch) -> Result<Vec<[Sums; 2]>> {
         let (ways, origins) = (self.ways(layers)?, FromFirst::new());
+        let to_come = match &self.work {
+            Work::Layers(all, ..) => &all[self.done + layers.len()..],
+            Work::Sites(_) => &[],
+        };
+        let rests = rests(&self.run, &self.sources, Ahead { layers, to_come, reading: inputs, in_rounds })?;
         let zeros = layers.iter().zip(&ways).filter_map(|(layer, way)| {
             let design = Design::of_all(&self.nodes(layer))?;
             Some([(); 2].map(|()| Tally::zeros(design, way.offsets())))
         });
         let pass = self.pass();
-        let group = Group { layers, reading: inputs, ways: &ways, origins: &origins };
+        let group = Group { layers, reading: inputs, ways: &ways, origins: &origins, rests: &rests };
         let tallies =
             self.run.pass(zeros.collect(), watch, |networks, lane, batch| pass.sums(&group, networks, lane, batch))?;
         Ok(tallies.into_iter().map(|tallies| tallies.map(Tally::into_sums)).collect())

@@ -32,7 +32,7 @@ impl Refit<'_> {
         self.look(&Silent(watch))?;
         let Work::Layers(layers, inputs, _, rounds) = &self.work else { return Ok(vec![]) };
         let layers = &layers[now.clone()];
-        let sums = self.sums(layers, *inputs, watch)?;
+        let sums = self.sums(layers, *inputs, *rounds > 0, watch)?;
         let aim = |((layer, way), [sums, _]): ((_, Planned), &[Sums; 2])| {
             let layer: &Layer = layer;
             let Design { n_groups, n_inputs, .. } = sums.design;

@@ -50,7 +50,9 @@ impl Layer {
 pub struct Rectified {
     /// Where it is cut.
     pub clip: Clip,
-    /// How it is made of the models' values.
+    /// The value of the models' graph that it stands for.
+    pub source: String,
+    /// How it is made of theirs.
     pub blend: Blend,
     /// What is added to the layer's own output, all of it, exact or not.
     pub beside: Vec<Term>,
@@ -196,6 +198,7 @@ fn found(grafted: &Grafted, models: &[&Model], in_rounds: bool, together: bool) 
         let apart = |i: &&usize| layer.partners.iter().all(|partner| partner.node != **i);
         layer.rectified = clip(merged, value).filter(|_| whole).map(|clip| Rectified {
             clip,
+            source: grafted.origins[value].source.clone(),
             blend: grafted.origins[value].blend.clone(),
             beside: beside.iter().filter(apart).map(term).collect(),
         });
