@@ -15,8 +15,10 @@ use clap::Parser;
 use report::MatchReport;
 use settings::MethodArgs;
 use solve::Problem;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use widths::{PointsFile, WidthArgs};
+use zipit::budget::POSITIONS;
 use zipit::importance::PRIOR_IMAGES;
 use zipit::merge_set::{Bound, Selection};
 use zipit::plan::Plan;
@@ -89,9 +91,13 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         selection::points(&selection, &header.graph, n_models).with_context(|| format!("{}", args.stats.display()))?;
     let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;
     let file = args.widths.points.as_deref().map(|path| widths::read(path, &points, settings.method)).transpose()?;
-    // Other versions weigh features otherwise.
-    let weighed = settings.method.weighs().then(|| ("prior images".to_owned(), PRIOR_IMAGES.to_string()));
-    let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, weighed.into_iter().collect());
+    // Other versions weigh features and positions otherwise.
+    let mut weighed = BTreeMap::new();
+    if settings.method.weighs() {
+        weighed.insert("prior images".to_owned(), PRIOR_IMAGES.to_string());
+        weighed.extend(args.widths.budget.map(|_| ("power of positions".to_owned(), format!("{POSITIONS:.3}"))));
+    }
+    let provenance = stage.provenance(inputs::all(args, &stats, holdout.as_ref())?, weighed);
     if args.common.dry_run {
         let largest = points.iter().map(|p| n_models * p.dim).max().unwrap_or(0);
         return stage.print(&format!(

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use zipit::budget::{Choice, MacModel, allocate, widths};
+use zipit::budget::{Choice, MacModel, allocate, logit_loss, widths};
 use zipit::graph::MergePoint;
 use zipit::matching::{Method, losses};
 use zipit::plan::PlanSettings;
@@ -67,7 +67,7 @@ fn within_budget(
         "the budget is {budget}; it must lie above 0 and at most {n}, the FLOPs of the networks side by side"
     );
     let header = problem.stats.header();
-    let spaces = header.graph.spaces()?;
+    let (spaces, shapes) = (header.graph.spaces()?, header.graph.shapes()?);
     let model = MacModel::new(&header.graph, &spaces, &header.others, n)?;
     let progress = stage.progress("budget", "points", problem.points.len() as u64);
     let mut choices: Vec<Vec<Choice>> = Vec::with_capacity(problem.points.len());
@@ -81,7 +81,9 @@ fn within_budget(
             let losses = losses(&settings.method, &measured, n, &progress);
             unless_interrupted(&progress)?;
             let losses = losses.with_context(|| format!("`{}`", point.name))?;
-            widths.into_iter().map(|n_groups| Choice { n_groups, loss: losses[n_groups - 1] }).collect()
+            let shape = &shapes[point.measured.value.as_str()];
+            let at = |n_groups| Choice { n_groups, loss: logit_loss(losses[n_groups - 1], shape) };
+            widths.into_iter().map(at).collect()
         } else {
             let at = |n_groups: usize| -> anyhow::Result<Choice> {
                 let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref(), &progress)?;
