@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use zipit::Model;
-use zipit::images::ImageBatches;
+use zipit::images::{ImageBatches, Mirrored};
 use zipit::memory::{self, Work};
 use zipit::refit::{Owners, Positions, Ridge};
 use zipit::scratch::Scratch;
@@ -51,7 +51,9 @@ pub fn refit<'a>(
     let Model { graph, preprocess, .. } = &models[0];
     let preprocess = preprocess.clone();
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
-    let batches = set.batches(&preprocess, size, None);
+    let given = set.batches(&preprocess, size.div_ceil(1 + usize::from(args.flip)), None);
+    let mirrored = args.flip.then(|| Mirrored::new(&given));
+    let batches: &dyn ImageBatches = mirrored.as_ref().map_or(&given, |mirrored| mirrored);
     let n_images = batches.n_images();
     let scratch = ScratchFile::new(folder(&args.out))?;
     let limit = (args.max_memory * f64::from(1 << 30)) as usize;
@@ -64,9 +66,12 @@ pub fn refit<'a>(
     let n_threads = stage.n_threads().min(batches.n_batches());
     let work = Work { n_models: models.len(), batch_size: size, n_threads };
     let limited = Some((limit, &scratch as &dyn Scratch));
-    let mut refit = Refit::new(&merge.models(), &merge.grafted, &batches, task, limited, args.device)?
+    let mut refit = Refit::new(&merge.models(), &merge.grafted, batches, task, limited, args.device)?
         .with_positions(args.positions(), n_images);
-    let told = format!("{n_images} unlabelled {} images", set.split);
+    let told = match args.flip {
+        true => format!("{} unlabelled {} images and their mirror images", given.n_images(), set.split),
+        false => format!("{n_images} unlabelled {} images", set.split),
+    };
     if args.common.dry_run {
         let memory =
             |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds() > 0), args.positions(), work);
@@ -83,7 +88,7 @@ pub fn refit<'a>(
         return Ok(None);
     }
     if args.trust() == Trust::Surest {
-        let owners = surest(&models, &batches, args.device, stage)?;
+        let owners = surest(&models, batches, args.device, stage)?;
         let n: Vec<String> = owners.n_images().iter().map(usize::to_string).collect();
         tracing::info!("{told}: believed is {}, in the order of the models", n.join(" + "));
         refit = refit.with_owners(owners)?;

@@ -29,6 +29,9 @@ struct Args {
     merge: MergeArgs,
     #[command(flatten)]
     images: ImageArgs,
+    /// Take every image's mirror image, too, where left and right do not matter: it helps where images are few
+    #[arg(long)]
+    flip: bool,
     /// What a layer reads while it is solved
     #[arg(long, value_enum, default_value_t = Mode::Sequential)]
     mode: Mode,

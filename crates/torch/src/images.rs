@@ -38,7 +38,10 @@ pub fn contents(batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<u64
     }
     let glances: Vec<Glance> =
         found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
-    Ok(zipit::images::contents(&glances))
+    let contents = zipit::images::contents(&glances);
+    // A mirror image shows what its original does, and what is like it.
+    let as_original = |image: usize| contents[batches.original(image)];
+    Ok((0..contents.len()).map(|image| as_original(as_original(image) as usize)).collect())
 }
 
 /// Images that are already in memory, cut into batches of equal size; the last one may be smaller.

@@ -3,12 +3,13 @@
 
 mod networks;
 
-use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4};
+use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, concatenate};
 use networks::merging::{Merge, batches, logits, plan, random, run, samples, solution, values, weights};
 use networks::{graph, images, model};
 use std::collections::BTreeMap;
 use zipit::Model;
 use zipit::graph::{Node, Op, Window};
+use zipit::images::{ImageBatches, Mirrored};
 use zipit::refit::{FOREIGN, Owners, Ridge};
 use zipit::watch::Unwatched;
 use zipit_torch::refit::{Inputs, Solved, Task};
@@ -291,6 +292,33 @@ fn owners_of_other_images_or_models_are_refused() {
     assert!(refused(weights, 20, 3).unwrap().contains("there are 20 images and 2 models"));
     assert!(refused(Task::Scale, 20, 2).unwrap().contains("all images alike"));
     assert_eq!(refused(weights, 20, 2), None);
+}
+
+/// Mirror images are images, but not other ones: they are held out with their originals.
+#[test]
+fn mirror_images_are_fitted_and_held_out_with_their_originals() {
+    let [a, b] = [network(1), network(2)];
+    let merge = Merge::new(&[&a, &b], random(&a.graph, 2, 1.0, 3));
+    let data = images(21, [2, 6, 4], 4);
+    let given = batches(&data, 8);
+    let mirrored = Mirrored::new(&given);
+    let mut last_to_first = data.clone();
+    last_to_first.invert_axis(Axis(3));
+    let part = |from: usize, to: usize| [&data, &last_to_first].map(|all| all.slice_axis(Axis(0), (from..to).into()));
+    let all: Vec<_> = [(0, 8), (8, 16), (16, 21)].into_iter().flat_map(|(from, to)| part(from, to)).collect();
+    let all = batches(&concatenate(Axis(0), &all).unwrap(), 16);
+    let [by_mirror, by_hand] = [&mirrored as &dyn ImageBatches, &all].map(|images| {
+        let mut refit = merge.start(images, weights(Inputs::Sequential, Ridge::Fixed(0.3)), None).unwrap();
+        let seen = refit.look(&Unwatched).unwrap();
+        run(&mut refit, &Unwatched).unwrap();
+        ([seen.n_images, seen.n_different, seen.n_held_out], refit.model().weights.clone())
+    });
+    assert_eq!(by_mirror.0, [42, 21, 10]);
+    assert_eq!(by_hand.0, [42, 42, 10]);
+    for (name, weight) in &by_mirror.1 {
+        let off = (weight - &by_hand.1[name]).mapv(f32::abs).fold(0.0, |m: f32, &x| m.max(x));
+        assert!(off < 1e-5, "{name}: {off}");
+    }
 }
 
 /// The last writer of a sum makes up for what the skip path lost: fitted to its own target alone, on the same inputs, it

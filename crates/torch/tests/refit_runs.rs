@@ -179,6 +179,26 @@ fn activations_put_aside_come_back_as_they_were() {
     }
 }
 
+/// Once a block's last layer is solved, its sum is all that there is of the models' runs, not what it adds up; the merged
+/// network waits before that layer, with what it reads and what it is added to.
+#[test]
+fn runs_rest_after_the_sum_of_a_block() {
+    let (merge, data) = (resnets(), images(24, [1, 8, 8], 3));
+    let given = batches(&data, 8);
+    for rounds in [0, 2] {
+        let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::Fixed(0.1), rounds, together: true };
+        let mut refit = merge.start(&given, task, None).unwrap();
+        let steps = std::iter::from_fn(|| Some(refit.step(&Unwatched).unwrap()));
+        let mut solved = steps.take_while(|solved| !solved.is_empty()).flatten().map(|solved| solved.layers);
+        assert!(solved.any(|layers| layers == ["layer1.1.bn2"]));
+        let size = |model: &Model, value: &str| model.graph.shapes().unwrap()[value].iter().product::<usize>();
+        let read = &refit.model().graph.node("layer1.1.bn2").unwrap().inputs[0];
+        let waiting = size(refit.model(), "layer1.1.bn2") + size(refit.model(), read);
+        let resting = 2 * size(&merge.models[0], "layer1.1.bn2");
+        assert_eq!(refit.bytes_in_memory(), 24 * 4 * (waiting + resting), "{rounds} rounds");
+    }
+}
+
 #[test]
 fn an_interrupted_refit_goes_on_where_it_stopped() {
     let data = images(60, [1, 8, 8], 3);

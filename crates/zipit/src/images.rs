@@ -1,6 +1,6 @@
 //! Images as the networks see them, without knowing where they come from.
 
-use ndarray::{Array4, ArrayView3};
+use ndarray::{Array4, ArrayView3, Axis, concatenate};
 use std::collections::BTreeMap;
 use std::error::Error;
 
@@ -22,6 +22,50 @@ pub trait ImageBatches: Sync {
     /// # Errors
     /// When an image cannot be read; the message names it.
     fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>>;
+
+    /// The image that an image was made of; itself, where it was not made.
+    fn original(&self, image: usize) -> usize {
+        image
+    }
+}
+
+/// Every batch of others, and after its images their mirror images, left and right changed.
+#[allow(missing_debug_implementations)]
+pub struct Mirrored<'a> {
+    batches: &'a dyn ImageBatches,
+    /// Number of images in the first n batches of the others.
+    before: Vec<usize>,
+}
+
+impl<'a> Mirrored<'a> {
+    /// Of these batches.
+    #[must_use]
+    pub fn new(batches: &'a dyn ImageBatches) -> Self {
+        Self { batches, before: (0..=batches.n_batches()).map(|n| batches.n_images_in(n)).collect() }
+    }
+}
+
+impl ImageBatches for Mirrored<'_> {
+    fn n_batches(&self) -> usize {
+        self.batches.n_batches()
+    }
+
+    fn n_images_in(&self, n: usize) -> usize {
+        2 * self.before[n]
+    }
+
+    fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
+        let images = self.batches.batch(index)?;
+        let mut mirrored = images.view();
+        mirrored.invert_axis(Axis(3));
+        Ok(concatenate![Axis(0), images, mirrored])
+    }
+
+    fn original(&self, image: usize) -> usize {
+        let batch = self.before.partition_point(|&before| 2 * before <= image) - 1;
+        let [first, end] = [self.before[batch], self.before[batch + 1]];
+        2 * first + (image - 2 * first) % (end - first)
+    }
 }
 
 /// One image of so many is held out.
@@ -163,6 +207,42 @@ mod tests {
     fn nearly(image: &Array3<f32>, seed: u32) -> Array3<f32> {
         let noise = self::image(seed + 1000, true);
         ndarray::Zip::from(image).and(&noise).map_collect(|x, n| x + ((n * 3.0).floor() - 1.0) / 255.0)
+    }
+
+    /// Batches of 2, 2 and 1.
+    struct Five(Vec<Array3<f32>>);
+
+    impl ImageBatches for Five {
+        fn n_batches(&self) -> usize {
+            3
+        }
+
+        fn n_images_in(&self, n: usize) -> usize {
+            (2 * n).min(5)
+        }
+
+        fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
+            let images: Vec<_> = self.0[2 * index..self.n_images_in(index + 1)].iter().map(|x| x.view()).collect();
+            Ok(ndarray::stack(Axis(0), &images)?)
+        }
+    }
+
+    #[test]
+    fn mirror_images_stand_behind_their_originals() {
+        let five = Five((0..5).map(|seed| image(seed, true)).collect());
+        let both = Mirrored::new(&five);
+        assert_eq!([both.n_batches(), both.n_images()], [3, 10]);
+        assert_eq!((0..10).map(|i| both.original(i)).collect::<Vec<_>>(), [0, 1, 0, 1, 4, 5, 4, 5, 8, 8]);
+        for (number, images) in [(0, vec![0, 1]), (2, vec![4])] {
+            let batch = both.batch(number).unwrap();
+            assert_eq!(batch.len_of(Axis(0)), 2 * images.len());
+            for (row, &i) in images.iter().enumerate() {
+                assert_eq!(batch.index_axis(Axis(0), row), five.0[i]);
+                let mirrored = batch.index_axis(Axis(0), images.len() + row);
+                let last = five.0[i].len_of(Axis(2)) - 1;
+                assert!(mirrored.indexed_iter().all(|((c, y, x), &pixel)| pixel == five.0[i][[c, y, last - x]]));
+            }
+        }
     }
 
     #[test]
