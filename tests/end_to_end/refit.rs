@@ -122,6 +122,23 @@ fn the_surest_is_believed_in_wide_residual_networks() {
     assert!(all.keys().eq(surest.keys()) && all != surest);
 }
 
+/// They are said, none is a copy, and a file without them is not taken for one with them.
+#[test]
+fn mirror_images_are_taken_beside_their_originals() {
+    let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [12; 2], 3).build().unwrap();
+    let place = collected(&graph, 40);
+    let command = format!("plan.bin {MODELS} --data data --images 30 --batch-size 5 -o out.safetensors");
+    let told = place.ok("refit", &format!("{command} --flip --dry-run"));
+    assert!(told.contains("30 unlabelled train images and their mirror images in batches of 6"), "{told}");
+    place.ok("refit", &command);
+    let plain = tensors(&place, "out.safetensors");
+    let again = place.run("refit", &format!("{command} --flip --force")).code(0);
+    assert!(!again.stderr().contains("copies"), "{again}");
+    let mirrored = tensors(&place, "out.safetensors");
+    assert!(plain.keys().eq(mirrored.keys()) && plain != mirrored);
+    place.run("refit", &format!("{command} --flip")).code(0).says(&["out.safetensors is up to date"]);
+}
+
 /// The largest difference of two files' parameters, relative to the largest number of their layer.
 fn difference(place: &Workplace, found: &str, expected: &str) -> f32 {
     let [found, expected] = [found, expected].map(|name| tensors(place, name));

@@ -136,6 +136,7 @@ fn flags_that_do_not_go_together() {
             ("refit", &with("--mode gram"), &["--mode gram needs --stats", "collect --gram"]),
             ("refit", &with("--mode gram --stats joint.h5 --data data"), &["takes no images"]),
             ("refit", &with("--mode gram --stats joint.h5 --images 5"), &["takes no images"]),
+            ("refit", &with("--mode gram --stats joint.h5 --flip"), &["takes no images", "--flip"]),
             (
                 "refit",
                 &with("--mode gram --stats joint.h5 --positions 8"),

@@ -1,13 +1,14 @@
 //! How many features each merge point keeps: d, `--keep`, or a file with a line per point.
 
-use crate::solve::{Problem, unless_interrupted};
+use crate::solve::{Measured, Problem, unless_interrupted};
 use anyhow::{Context, ensure};
 use clap::Args;
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use zipit::budget::{Choice, MacModel, allocate, logit_loss, widths};
+use zipit::Importance;
+use zipit::budget::{Choice, MacModel, allocate, widths};
 use zipit::graph::MergePoint;
 use zipit::matching::{Method, losses};
 use zipit::plan::PlanSettings;
@@ -67,7 +68,7 @@ fn within_budget(
         "the budget is {budget}; it must lie above 0 and at most {n}, the FLOPs of the networks side by side"
     );
     let header = problem.stats.header();
-    let (spaces, shapes) = (header.graph.spaces()?, header.graph.shapes()?);
+    let spaces = header.graph.spaces()?;
     let model = MacModel::new(&header.graph, &spaces, &header.others, n)?;
     let progress = stage.progress("budget", "points", problem.points.len() as u64);
     let mut choices: Vec<Vec<Choice>> = Vec::with_capacity(problem.points.len());
@@ -78,11 +79,12 @@ fn within_budget(
         // Blocks keep their number and width.
         let widths = if point.blocks.is_some() { vec![point.dim] } else { widths(point.dim, n) };
         choices.push(if settings.method.weighs() {
+            let at_all_positions = |found: Importance| found.at_all_positions(header.n_images);
+            let measured = Measured { importance: measured.importance.map(at_all_positions), ..measured };
             let losses = losses(&settings.method, &measured, n, &progress);
             unless_interrupted(&progress)?;
             let losses = losses.with_context(|| format!("`{}`", point.name))?;
-            let shape = &shapes[point.measured.value.as_str()];
-            let at = |n_groups| Choice { n_groups, loss: logit_loss(losses[n_groups - 1], shape) };
+            let at = |n_groups| Choice { n_groups, loss: losses[n_groups - 1] };
             widths.into_iter().map(at).collect()
         } else {
             let at = |n_groups: usize| -> anyhow::Result<Choice> {

@@ -51,7 +51,10 @@ pub fn refit<'a>(
     let Model { graph, preprocess, .. } = &models[0];
     let preprocess = preprocess.clone();
     let size = args.images.batch_size.map_or_else(|| batch_size(graph, args.device), |n| Ok(n as usize))?;
-    let given = set.batches(&preprocess, size.div_ceil(1 + usize::from(args.flip)), None);
+    // Mirror images stand in the batches of their originals.
+    let share = 1 + usize::from(args.flip);
+    let size = size.next_multiple_of(share);
+    let given = set.batches(&preprocess, size / share, None);
     let mirrored = args.flip.then(|| Mirrored::new(&given));
     let batches: &dyn ImageBatches = mirrored.as_ref().map_or(&given, |mirrored| mirrored);
     let n_images = batches.n_images();
@@ -98,7 +101,7 @@ pub fn refit<'a>(
     let progress = stage.progress("read", "images", n_images as u64);
     let seen = refit.look(&progress)?;
     drop(progress);
-    tell_copies(seen.n_images, seen.n_different);
+    tell_copies(given.n_images(), seen.n_different);
     if seen.n_held_out == 0 && ridge == Ridge::HeldOut && !args.repair {
         tracing::warn!(
             "{} different images are too few to hold any out: the ridge is {RIDGE_OF_FEW} for every layer",

@@ -94,7 +94,8 @@ fn check(args: &Args) -> anyhow::Result<()> {
     ensure!(args.max_memory >= 0.0, "--max-memory is {}: it cannot be negative", args.max_memory);
     match args.mode {
         Mode::Gram if args.stats.is_none() => usage("--mode gram needs --stats, from `collect --gram`"),
-        Mode::Gram if args.images.given() || args.flip => usage("--mode gram takes no images: leave --data out"),
+        Mode::Gram if args.images.given() => usage("--mode gram takes no images: leave --data out"),
+        Mode::Gram if args.flip => usage("--mode gram takes no images: there are none for --flip to mirror"),
         Mode::Sequential | Mode::Layerwise if args.stats.is_some() => {
             usage("--stats belongs to --mode gram; the other modes take images (--data)")
         }

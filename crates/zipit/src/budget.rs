@@ -7,26 +7,6 @@ use crate::graph::{Fixed, Graph, MergePoint, Op, Segment, SpaceId, Spaces};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// How what is lost at a position adds up over positions: with this power of their number. Errors that are independent
-/// add up with the first power, and later layers that are solved again make up for some of them. (Task average / joint on
-/// validation images at one network's FLOPs with the powers 0, 1/2, 0.65 and 1: VGG-11 on CIFAR-10 81.58 / 59.30,
-/// 88.06 / 69.84, 88.34 / 70.74, 88.48 / 70.42; ResNet-20 there 90.38 / 72.84, 90.16 / 73.42, 90.24 / 73.86, 89.16 / 71.36;
-/// MobileNetV2 on Fashion-MNIST 94.28, 94.53, 94.54, 94.38; ResNet-20 there 96.57, 96.47, 96.64, 96.59. Logarithms of the
-/// shares that are left, by the layers they join, as [`MacModel::energy_loss`]: 88.58, 89.10, 94.41, 96.54.)
-pub const POSITIONS: f64 = 2.0 / 3.0;
-
-/// What the logits lose of a value of `shape` `[C, …]` where a position loses so much on average.
-///
-/// ```
-/// assert!((zipit::budget::logit_loss(0.5, &[16, 4, 2]) - 2.0).abs() < 1e-12);
-/// assert_eq!(zipit::budget::logit_loss(0.5, &[16]), 0.5);
-/// ```
-#[must_use]
-pub fn logit_loss(lost: f64, shape: &[usize]) -> f64 {
-    let positions: usize = shape.iter().skip(1).product();
-    lost * (positions as f64).powf(POSITIONS)
-}
-
 /// Multiply-adds of the merged network as a function of the widths of its merged spaces.
 #[derive(Debug)]
 pub struct MacModel {

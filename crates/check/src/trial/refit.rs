@@ -52,6 +52,9 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
     let n_workers = n_workers(args.device, batches.n_batches());
     let task = Task::Weights { inputs: Inputs::Sequential, ridge: Ridge::HeldOut, rounds: ROUNDS, together: true };
     let folded: Vec<&Model> = folded.iter().collect();
+    let all_of_them = models.iter().chain(&folded).copied().chain([&grafted.model]);
+    let given_up =
+        all_of_them.flat_map(|model| model.weights.values()).map(|w| size_of::<f32>() * w.len()).sum::<usize>();
     let fixed = Time::now(stage);
 
     let mut solving = Solving::default();
@@ -101,7 +104,8 @@ pub fn try_out(files: &[ModelFile], args: &Args, stage: &Stage) -> anyhow::Resul
         n_images: images.len(),
         fixed: fixed + (run.took - per_image * run.n_images as f64).at_least_zero() + solving.time(),
         per_image,
-        memory: peak() - run.frontier as f64,
+        // Once the networks have them, `refit` gives up the models as they are read and folded, and the merge of them.
+        memory: peak() - run.frontier as f64 - given_up as f64,
         memory_per_image: kept / images.len() as f64,
         until: 0.0,
     })

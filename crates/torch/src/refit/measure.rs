@@ -223,20 +223,21 @@ impl Pass<'_> {
         Ok((pause(runs, merged), measured))
     }
 
-    /// What the models have where it is cut; where that has not been made yet, of what it is the sum of.
+    /// What the models have where it is cut; of a run that has not made it yet, of what it is the sum of.
     fn before_the_cut(&self, layer: &Layer, rectified: &Rectified, runs: &[Run<'_>]) -> Result<Vec<Tensor>> {
         let Rectified { source, blend, beside, .. } = rectified;
-        if runs.iter().all(|run| run.value(source).is_ok()) {
-            return of_models(runs, blend, source);
-        }
         let own = &self.sources[layer.head.unwrap_or(0)].nodes[layer.source].name;
-        let mut models = of_models(runs, blend, own)?;
         let partners = layer.partners.iter().map(|partner| &partner.source);
-        for source in partners.chain(beside.iter().map(|term| &term.source)) {
-            let beside = of_models(runs, blend, source)?;
-            models = models.iter().zip(&beside).map(|(a, b)| a.f_add(b)).collect::<Result<_, _>>()?;
-        }
-        Ok(models)
+        let others: Vec<&String> = partners.chain(beside.iter().map(|term| &term.source)).collect();
+        let of = |i: usize| {
+            let run = &runs[blend.whose().unwrap_or(i)];
+            if let Ok(sum) = run.value(source) {
+                return Ok(sum.shallow_clone());
+            }
+            let first = run.value(own)?.shallow_clone();
+            others.iter().try_fold(first, |sum, other| Ok(sum.f_add(run.value(other)?)?))
+        };
+        (0..runs.len()).map(of).collect()
     }
 
     /// What a layer should make.
