@@ -71,10 +71,8 @@ pub fn refit<'a>(
     let limited = Some((limit, &scratch as &dyn Scratch));
     let mut refit = Refit::new(&merge.models(), &merge.grafted, batches, task, limited, args.device)?
         .with_positions(args.positions(), n_images);
-    let told = match args.flip {
-        true => format!("{} unlabelled {} images and their mirror images", given.n_images(), set.split),
-        false => format!("{n_images} unlabelled {} images", set.split),
-    };
+    let beside = if args.flip { " and their mirror images" } else { "" };
+    let told = format!("{} unlabelled {} images{beside}", given.n_images(), set.split);
     if args.common.dry_run {
         let memory =
             |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds() > 0), args.positions(), work);

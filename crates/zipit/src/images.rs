@@ -222,7 +222,7 @@ mod tests {
         }
 
         fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
-            let images: Vec<_> = self.0[2 * index..self.n_images_in(index + 1)].iter().map(|x| x.view()).collect();
+            let images: Vec<_> = self.0[2 * index..self.n_images_in(index + 1)].iter().map(Array3::view).collect();
             Ok(ndarray::stack(Axis(0), &images)?)
         }
     }
@@ -237,10 +237,11 @@ mod tests {
             let batch = both.batch(number).unwrap();
             assert_eq!(batch.len_of(Axis(0)), 2 * images.len());
             for (row, &i) in images.iter().enumerate() {
-                assert_eq!(batch.index_axis(Axis(0), row), five.0[i]);
-                let mirrored = batch.index_axis(Axis(0), images.len() + row);
-                let last = five.0[i].len_of(Axis(2)) - 1;
-                assert!(mirrored.indexed_iter().all(|((c, y, x), &pixel)| pixel == five.0[i][[c, y, last - x]]));
+                let original = &five.0[i];
+                assert_eq!(batch.index_axis(Axis(0), row), original);
+                let last = original.len_of(Axis(2)) - 1;
+                let mirrored = Array3::from_shape_fn(original.dim(), |(c, y, x)| original[[c, y, last - x]]);
+                assert_eq!(batch.index_axis(Axis(0), images.len() + row), mirrored);
             }
         }
     }

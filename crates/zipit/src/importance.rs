@@ -24,7 +24,7 @@ pub const PRIOR_IMAGES: u64 = 30;
 /// add up with the first power, and later layers that are solved again make up for some of them. (Task average / joint on
 /// validation images at one network's FLOPs with the powers 0, 1/2, 0.65 and 1: VGG-11 on CIFAR-10 81.58 / 59.30,
 /// 88.06 / 69.84, 88.34 / 70.74, 88.48 / 70.42; ResNet-20 there 90.38 / 72.84, 90.16 / 73.42, 90.24 / 73.86, 89.16 / 71.36;
-/// MobileNetV2 on Fashion-MNIST 94.28, 94.53, 94.54, 94.38; ResNet-20 there 96.57, 96.47, 96.64, 96.59. Logarithms of the
+/// `MobileNetV2` on Fashion-MNIST 94.28, 94.53, 94.54, 94.38; ResNet-20 there 96.57, 96.47, 96.64, 96.59. Logarithms of the
 /// shares that are left, by the layers they join, as [`MacModel::energy_loss`](crate::budget::MacModel::energy_loss): 88.58,
 /// 89.10, 94.41, 96.54.)
 pub const POSITIONS: f64 = 2.0 / 3.0;
