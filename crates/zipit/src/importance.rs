@@ -134,7 +134,7 @@ impl Importance {
     ///
     /// ```
     /// use zipit::{Moments, importance::{Importance, PlaceSums}};
-    /// let at = |positions| {
+    /// let at = |positions: u64| {
     ///     let g = Moments { count: 5 * positions, sum: vec![0.0], outer: vec![positions as f64] };
     ///     PlaceSums { joint: None, gradients: vec![g] }
     /// };
