@@ -38,9 +38,9 @@ pub(super) fn rests(run: &Lockstep<'_>, sources: &[Graph], ahead: Ahead<'_>) -> 
         needed.extend([&node.name].into_iter().chain(input).chain(others).chain(partners).map(String::as_str));
     }
     // What rounds read is the value that is cut, or all that it is the sum of: not something between.
-    let cut = |layer: &Layer| layer.rectified.as_ref().filter(|_| in_rounds).map(|rectified| rectified.source.clone());
-    let cut: Vec<String> = layers.iter().filter_map(cut).collect();
-    needed.extend(cut.iter().map(String::as_str));
+    let open = layers.iter().filter(|_| in_rounds).filter_map(|layer| layer.rectified.as_ref());
+    let cut: Vec<&str> = open.map(|rectified| rectified.source.as_str()).collect();
+    needed.extend(&cut);
     let rest_of = |(model, graph): (usize, &Graph)| {
         let place = |name: &str| graph.nodes.iter().position(|node| node.name == name);
         let own = |layer: &&Layer| layer.head.is_none_or(|head| head == model);
