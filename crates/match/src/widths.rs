@@ -84,8 +84,7 @@ fn within_budget(
             let losses = losses(&settings.method, &measured, n, &progress);
             unless_interrupted(&progress)?;
             let losses = losses.with_context(|| format!("`{}`", point.name))?;
-            let at = |n_groups| Choice { n_groups, loss: losses[n_groups - 1] };
-            widths.into_iter().map(at).collect()
+            widths.into_iter().map(|n_groups| Choice { n_groups, loss: losses[n_groups - 1] }).collect()
         } else {
             let at = |n_groups: usize| -> anyhow::Result<Choice> {
                 let solved = problem.at(settings, p, n_groups, &measured, blocks[p].as_ref(), &progress)?;

@@ -30,7 +30,6 @@ pub trait ImageBatches: Sync {
 }
 
 /// Every batch of others, and after its images their mirror images, left and right changed.
-#[allow(missing_debug_implementations)]
 pub struct Mirrored<'a> {
     batches: &'a dyn ImageBatches,
     /// Number of images in the first n batches of the others.

@@ -89,8 +89,9 @@ impl Systems {
     }
 }
 
-/// Solves a layer, or several that write one sum as one, on the fitted and the held-out images, whose `sums` these are in
-/// that order, together and puts the solution into `nodes` and `weights`, whose present values are W*, and stay where they already do what they should.
+/// Solves a layer, or several that write one sum as one, on the fitted and the held-out images together, whose `sums` these
+/// are in that order, and puts the solution into `nodes` and `weights`, whose present values are W*, and stay where they
+/// already do what they should.
 ///
 /// With [`Ridge::HeldOut`], λ is the power of ten at which the solution of the fitted images alone does best on the others.
 ///
