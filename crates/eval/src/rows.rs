@@ -20,7 +20,7 @@ pub fn kind(provenance: &Provenance) -> RowKind {
 
 /// How it was made, in the words of the command line: collected images, matching, heads, recalibration.
 pub fn method(provenance: &Provenance) -> String {
-    ["collect", "match", "apply", "refit", "recalibrate", "gate"]
+    ["collect", "match", "apply", "refit", "recalibrate", "adapt", "gate"]
         .into_iter()
         .filter_map(|stage| {
             let found = find(provenance, stage)?;
@@ -31,15 +31,17 @@ pub fn method(provenance: &Provenance) -> String {
         .join("; ")
 }
 
-/// What making networks used, by the stages in the chains that made them. None of these stages takes labels, or gradients by
-/// the weights of what it makes.
+/// What making networks used, by the stages in the chains that made them. None of these stages takes labels; `adapt` takes
+/// gradients by the weights of what it makes, and for an entropy it asks of which task an image is.
 pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
     let mut used = Used::default();
     for file in files {
         used.source_gradients |= matches_by_importance(&file.provenance);
-        for stage in ["collect", "recalibrate", "refit", "gate"] {
+        for stage in ["collect", "recalibrate", "refit", "adapt", "gate"] {
             let Some(found) = find(&file.provenance, stage) else { continue };
-            used.task_identity |= stage == "gate";
+            used.gradients |= stage == "adapt";
+            let asks = stage == "adapt" && says(&found.args, "--objective").is_some_and(|given| given == "entropy");
+            used.task_identity |= stage == "gate" || asks;
             let n = found.environment.get("images").and_then(|n| n.parse().ok());
             if let Some(n) = n.filter(|_| used.images.iter().all(|other| other.stage != stage)) {
                 used.images.push(StageImages { stage: stage.to_owned(), n });
@@ -52,16 +54,17 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
 /// Whether features were matched by what they do to the logits.
 fn matches_by_importance(provenance: &Provenance) -> bool {
     let measured = |found: &Provenance| found.args.iter().any(|arg| arg == "--importance");
-    let says = |args: &[String], flag: &str, words: &[&str]| {
-        let apart = args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)).map(String::as_str);
-        let joined = || args.iter().find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('='));
-        apart.or_else(joined).is_none_or(|given| words.contains(&given))
-    };
     let matched = |found: &Provenance| {
-        says(&found.args, "--method", &["ward", "average", "select"])
-            && says(&found.args, "--similarity", &["importance"])
+        let one_of = |flag, words: &[&str]| says(&found.args, flag).is_none_or(|given| words.contains(&given));
+        one_of("--method", &["ward", "average", "select"]) && one_of("--similarity", &["importance"])
     };
     find(provenance, "collect").is_some_and(measured) && find(provenance, "match").is_some_and(matched)
+}
+
+/// What was given for a flag, as two arguments or as one.
+fn says<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
+    let apart = args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)).map(String::as_str);
+    apart.or_else(|| args.iter().find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('=')))
 }
 
 fn is_file(arg: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::sets::{MergeSet, stem};
 use crate::spec::{Experiment, Images};
-use crate::variant::{Extent, Heads, ImagesFrom, Rule, Trust, Variant};
+use crate::variant::{Adapted, Extent, Heads, ImagesFrom, Rule, Trust, Variant};
 use std::path::{Path, PathBuf};
 
 /// Where merges are cached, from the folder that make runs in.
@@ -46,6 +46,8 @@ pub struct Files {
     pub plan: PathBuf,
     /// The merged network before its statistics are reset.
     pub merged: PathBuf,
+    /// The network before it is adapted, where it is.
+    pub given: Option<PathBuf>,
     /// The finished network.
     pub network: PathBuf,
     /// With a gate.
@@ -164,7 +166,16 @@ impl Experiment {
         };
         let one = if variant.heads == Heads::Merge { "_one-head" } else { "" };
         let believed = if variant.trust == Trust::All { String::new() } else { format!("_{}", variant.trust.name()) };
-        let network = plan.join(made + one + &believed);
+        let closed = plan.join(made + one + &believed);
+        let (given, network) = match variant.adapted {
+            Adapted::No => (None, closed),
+            Adapted::Yes { images, epochs, from_scratch } => {
+                let flags = self.adapt.flags().replace(" --", "_").replace(' ', "");
+                let start = if from_scratch { "_scratch" } else { "" };
+                let adapted = closed.join(format!("adapt{images}_{epochs}epochs{start}{flags}"));
+                (Some(closed.join("network.safetensors")), adapted)
+            }
+        };
         Files {
             sources,
             gram: match variant.rule {
@@ -175,6 +186,7 @@ impl Experiment {
             stats: statistics.join(if variant.method.name.weighs() { "importance.h5" } else { "stats.h5" }),
             merged: plan.join(format!("merged{one}.safetensors")),
             plan: plan.join("plan.bin"),
+            given,
             gated: network.join("gated.safetensors"),
             network: network.join("network.safetensors"),
             data: self.data_key(&ImagesFrom::Tasks),

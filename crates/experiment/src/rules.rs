@@ -3,7 +3,7 @@
 use crate::layout::{Files, Split};
 use crate::sets::{Member, MergeSet};
 use crate::spec::{Experiment, Images, Train};
-use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule as How, Trust, Variant};
+use crate::variant::{Adapted, Extent, Heads, ImagesFrom, MethodName, Rule as How, Trust, Variant};
 use crate::{Result, choose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -170,6 +170,7 @@ impl<'a> Rules<'a> {
         let files = experiment.files(set, variant);
         let images = experiment.images_of(variant);
         self.merged(set, variant, &files, images);
+        self.adapted(variant, &files);
         let network = slice::from_ref(&files.network);
         self.evaluated(&files.report(split), network, &listed(network), split, Some(&variant.to_string()));
         if variant.gate {
@@ -199,6 +200,7 @@ impl<'a> Rules<'a> {
     fn merged(&mut self, set: &MergeSet, variant: &Variant, files: &Files, images: Images) {
         let data = self.experiment.data_of(&variant.from);
         let refits = variant.rule.refits();
+        let network = files.given.as_ref().unwrap_or(&files.network);
         if variant.reset && !refits {
             self.reset(set, &variant.from, images.reset);
         }
@@ -244,17 +246,35 @@ impl<'a> Rules<'a> {
             let believed = one_head || variant.trust != Trust::All;
             let trust = if believed { format!(" --trust {}", variant.trust.name()) } else { String::new() };
             let command = format!("refit {inputs}{how}{trust}");
-            self.add(&files.network, || Rule { stage: "refit", needs, data, command });
+            self.add(network, || Rule { stage: "refit", needs, data, command });
             return;
         }
         let command = format!("apply {inputs}");
-        let made = if variant.reset { &files.merged } else { &files.network };
+        let made = if variant.reset { &files.merged } else { network };
         self.add(made, || Rule { stage: "apply", needs: needs(), data: vec![], command });
         if variant.reset {
             let command = format!("recalibrate {}{on} --images {}", files.merged.display(), images.reset);
             let needs = vec![files.merged.clone()];
-            self.add(&files.network, || Rule { stage: "recalibrate", needs, data, command });
+            self.add(network, || Rule { stage: "recalibrate", needs, data, command });
         }
+    }
+
+    /// From one network to a better one.
+    fn adapted(&mut self, variant: &Variant, files: &Files) {
+        let (Some(given), Adapted::Yes { images, epochs, from_scratch }) = (&files.given, variant.adapted) else { return };
+        let data = self.experiment.data_of(&variant.from);
+        let classes =
+            if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };
+        let scratch = if from_scratch { " --from-scratch" } else { "" };
+        let command = format!(
+            "adapt {} --to {}{}{classes} --images {images} --epochs {epochs}{scratch}{}",
+            given.display(),
+            listed(&files.sources),
+            data_flags(&data),
+            self.experiment.adapt.flags()
+        );
+        let needs = [vec![given.clone()], files.sources.clone()].concat();
+        self.add(&files.network, || Rule { stage: "adapt", needs, data, command });
     }
 
     fn text(&self) -> String {

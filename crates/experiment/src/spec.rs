@@ -21,7 +21,7 @@
 //! rule = ["covariance", "refit"]
 //! ```
 
-use crate::variant::{Extent, Heads, ImagesFrom, MethodName, Rule, Trust};
+use crate::variant::{Adapted, Extent, Heads, ImagesFrom, MethodName, Rule, Trust};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -44,6 +44,9 @@ pub struct Experiment {
     /// Numbers of unlabelled images.
     #[serde(default)]
     pub images: Images,
+    /// How networks are adapted, where a row asks for it.
+    #[serde(default)]
+    pub adapt: Adapt,
     /// How networks are trained that are not there yet; what a network says itself wins.
     #[serde(default)]
     pub train: Train,
@@ -79,6 +82,41 @@ pub struct Images {
 impl Default for Images {
     fn default() -> Self {
         Self { collect: 5000, reset: 2000, refit: 2000 }
+    }
+}
+
+/// The flags of `adapt`; what is left out is `adapt`'s default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Adapt {
+    /// Every second image is mirrored.
+    pub flip: bool,
+    /// Images are shifted by up to so many pixels.
+    pub shift: usize,
+    /// Highest learning rate.
+    pub lr: Option<f64>,
+    /// Convolutions and linear layers compute in bf16.
+    pub bf16: bool,
+}
+
+impl Adapt {
+    /// As the command line has it.
+    #[must_use]
+    pub fn flags(&self) -> String {
+        let mut text = String::new();
+        if self.flip {
+            text += " --flip";
+        }
+        if self.shift > 0 {
+            text += &format!(" --shift {}", self.shift);
+        }
+        if let Some(lr) = self.lr {
+            text += &format!(" --lr {lr}");
+        }
+        if self.bf16 {
+            text += " --bf16";
+        }
+        text
     }
 }
 
@@ -195,6 +233,10 @@ pub struct Grid {
     /// surest with one head, else all].
     #[serde(default)]
     pub trust: Vec<Trust>,
+    /// Improved by gradients on unlabelled images: `no`, or `2000 images 10 epochs`, from the merged weights or `from scratch`
+    /// (`adapt`, with the experiment's `[adapt]`) [default: no].
+    #[serde(default = "as_merged")]
+    pub adapt: Vec<Adapted>,
     /// `false`: BatchNorm statistics are left as merging makes them, and so are the networks'.
     #[serde(default = "yes")]
     pub reset: bool,
@@ -229,6 +271,10 @@ pub struct Published {
 
 fn yes() -> bool {
     true
+}
+
+fn as_merged() -> Vec<Adapted> {
+    vec![Adapted::No]
 }
 
 fn full() -> Vec<Extent> {
@@ -343,6 +389,7 @@ impl Grid {
             (self.rule.is_empty(), "rule"),
             (self.extent.is_empty(), "extent"),
             (self.images_from.is_empty(), "images-from"),
+            (self.adapt.is_empty(), "adapt"),
             (zip && self.alpha.is_empty(), "alpha, which zip needs"),
             (zip && self.beta.is_empty(), "beta, which zip needs"),
         ] {
@@ -416,6 +463,7 @@ mod tests {
             ("[\"ward\"]", "[\"ward\"]\nalpha = [1]", "which belong to method \"zip\""),
             ("[\"refit\"]", "[\"refit\"]\nextent = [\"half\"]", "extent `half`: write full"),
             ("[\"refit\"]", "[\"refit\"]\nextent = [\"budget -1\"]", "extent `budget -1`"),
+            ("[\"refit\"]", "[\"refit\"]\nadapt = [\"10 epochs\"]", "adapt `10 epochs`: write no"),
             ("[\"refit\"]", "[\"refit\"]\nchoose = \"best\"\ngate = true", "cannot both choose and gate"),
             ("[\"refit\"]", "[\"refit\"]\nchoose-on = 2", "choose-on is the number of merge sets"),
             ("[\"refit\"]", "[\"refit\"]\ncases = [\"three\"]", "names case `three`"),

@@ -177,6 +177,44 @@ impl fmt::Display for Rule {
     }
 }
 
+/// How a merged network is improved by gradients: `no`, or `2000 images 10 epochs`, `… from scratch`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Adapted {
+    /// Not at all.
+    No,
+    /// By `adapt`.
+    Yes {
+        /// How many unlabelled images.
+        images: u64,
+        /// Passes over them.
+        epochs: f64,
+        /// Whether its weights are thrown away before.
+        from_scratch: bool,
+    },
+}
+
+impl TryFrom<String> for Adapted {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("adapt `{text}`: write no, \"2000 images 10 epochs\" or \"… from scratch\"");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (images, epochs, from_scratch) = match words[..] {
+            ["no"] => return Ok(Self::No),
+            [images, "images", epochs, "epochs"] => (images, epochs, false),
+            [images, "images", epochs, "epochs", "from", "scratch"] => (images, epochs, true),
+            _ => return Err(wrong()),
+        };
+        match (images.parse(), epochs.parse::<f64>()) {
+            (Ok(images), Ok(epochs)) if images > 0 && epochs > 0.0 && epochs.is_finite() => {
+                Ok(Self::Yes { images, epochs, from_scratch })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
 /// What becomes of the heads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -258,6 +296,8 @@ pub struct Variant {
     pub heads: Heads,
     /// Which network is believed on which image.
     pub trust: Trust,
+    /// How it is improved afterwards.
+    pub adapted: Adapted,
     /// Whether BatchNorm is reset.
     pub reset: bool,
     /// Also with a gate.
@@ -291,6 +331,11 @@ impl Variant {
         if self.from != ImagesFrom::Tasks {
             text += &format!(", {}", self.from);
         }
+        if let Adapted::Yes { images, epochs, from_scratch } = self.adapted {
+            let start = if from_scratch { " from random weights" } else { "" };
+            let passes = if epochs == 1.0 { "epoch" } else { "epochs" };
+            text += &format!(", adapted{start}, {images} images, {epochs} {passes}");
+        }
         text
     }
 }
@@ -320,7 +365,8 @@ impl Grid {
                     for extent in &self.extent {
                         let rules =
                             self.rule.iter().flat_map(|&rule| self.trusts(rule).into_iter().map(move |t| (rule, t)));
-                        all.extend(rules.map(|(rule, trust)| Variant {
+                        let rules = rules.flat_map(|(rule, t)| self.adapt.iter().map(move |&adapted| (rule, t, adapted)));
+                        all.extend(rules.map(|(rule, trust, adapted)| Variant {
                             method,
                             extent: extent.clone(),
                             rule,
@@ -328,6 +374,7 @@ impl Grid {
                             images,
                             heads: self.heads,
                             trust,
+                            adapted,
                             reset: self.reset,
                             gate: self.gate,
                         }));

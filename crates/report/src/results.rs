@@ -86,7 +86,7 @@ pub struct RowResult {
     pub params: f64,
     /// In units of one of the networks.
     pub relative_params: f64,
-    /// Unlabelled images by stage: `collect`, `recalibrate`, `refit`, `gate`.
+    /// Unlabelled images by stage: `collect`, `recalibrate`, `refit`, `adapt`, `gate`.
     pub images: BTreeMap<String, u64>,
     /// Whether class labels were used.
     pub labels: bool,

@@ -245,6 +245,39 @@ impl ImageSet {
         self.places.is_empty()
     }
 
+    /// The images at `indices`, in that order, as the network expects them.
+    ///
+    /// # Errors
+    /// An image that cannot be read, by name.
+    pub fn images(
+        &self,
+        indices: &[usize],
+        preprocess: &Preprocess,
+    ) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
+        let places: Vec<Place> = indices.iter().map(|&i| self.places[i]).collect();
+        self.load(&places, preprocess)
+    }
+
+    fn load(&self, places: &[Place], preprocess: &Preprocess) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
+        let size = preprocess.size;
+        let mut batch = Array4::zeros((places.len(), preprocess.channels(), size[0], size[1]));
+        for (d, dataset) in self.datasets.iter().enumerate() {
+            let rows: Vec<usize> = (0..places.len()).filter(|&row| places[row].0 == d).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let images: Vec<usize> = rows.iter().map(|&row| places[row].1).collect();
+            let loaded = dataset.load(&images, preprocess)?;
+            if rows.len() == places.len() {
+                return Ok(loaded);
+            }
+            for (image, row) in loaded.outer_iter().zip(rows) {
+                batch.index_axis_mut(ndarray::Axis(0), row).assign(&image);
+            }
+        }
+        Ok(batch)
+    }
+
     /// The data sets as inputs of a provenance.
     #[must_use]
     pub fn inputs(&self) -> Vec<InputRef> {
@@ -284,24 +317,7 @@ impl ImageBatches for Batches<'_> {
     }
 
     fn batch(&self, index: usize) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
-        let places = self.chunks[index];
-        let size = self.preprocess.size;
-        let mut batch = Array4::zeros((places.len(), self.preprocess.channels(), size[0], size[1]));
-        for (d, dataset) in self.set.datasets.iter().enumerate() {
-            let rows: Vec<usize> = (0..places.len()).filter(|&row| places[row].0 == d).collect();
-            if rows.is_empty() {
-                continue;
-            }
-            let images: Vec<usize> = rows.iter().map(|&row| places[row].1).collect();
-            let loaded = dataset.load(&images, self.preprocess)?;
-            if rows.len() == places.len() {
-                return Ok(loaded);
-            }
-            for (image, row) in loaded.outer_iter().zip(rows) {
-                batch.index_axis_mut(ndarray::Axis(0), row).assign(&image);
-            }
-        }
-        Ok(batch)
+        self.set.load(self.chunks[index], self.preprocess)
     }
 }
 

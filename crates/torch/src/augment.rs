@@ -3,6 +3,7 @@
 use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis, Slice};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use zipit::Preprocess;
 
 /// What may happen to a training image.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,9 +17,20 @@ pub(crate) struct Augment {
 }
 
 impl Augment {
+    /// For a network that expects its images so.
+    pub fn new(flip: bool, shift: usize, preprocess: &Preprocess) -> Self {
+        let fill = preprocess.mean.iter().zip(&preprocess.std).map(|(mean, std)| -mean / std).collect();
+        Self { flip, shift, fill }
+    }
+
+    /// Whether images stay as they are.
+    pub fn is_none(&self) -> bool {
+        !self.flip && self.shift == 0
+    }
+
     /// Changes `images` in place, each with its own draw from (seed, step).
     pub fn apply(&self, images: &mut Array4<f32>, seed: u64, step: u64) {
-        if !self.flip && self.shift == 0 {
+        if self.is_none() {
             return;
         }
         // Streams of initialisation and shuffling stay below 2³².

@@ -1,5 +1,5 @@
-//! Where images come from. This crate reads no file; whoever does implements [`LabelledImages`] for training and
-//! [`ImageBatches`] for everything else.
+//! Where images come from. This crate reads no file; whoever does implements [`Images`] for learning, with labels
+//! [`LabelledImages`], and [`ImageBatches`] for everything else.
 
 use crate::parallel::{Failure, each_batch, n_workers, read};
 use crate::{Device, ImageError, Result};
@@ -8,15 +8,52 @@ use std::sync::{Mutex, PoisonError};
 use zipit::images::{Glance, ImageBatches};
 use zipit::watch::Watch;
 
-/// Images with a class each, for training.
-pub trait LabelledImages: Sync {
-    /// Class of each image, 0…classes−1.
-    fn labels(&self) -> &[u32];
+/// Images in any order.
+pub trait Images: Sync {
     /// The images at `indices`, in that order, `[indices, C, H, W]` as the network expects them.
     ///
     /// # Errors
     /// Whatever kept the images from being read.
     fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError>;
+}
+
+/// Images with a class each, for training.
+pub trait LabelledImages: Images {
+    /// Class of each image, 0…classes−1.
+    fn labels(&self) -> &[u32];
+}
+
+/// Some images in batches of equal size; the last one may be smaller.
+pub struct Picked<'a> {
+    images: &'a dyn Images,
+    indices: Vec<usize>,
+    batch_size: usize,
+}
+
+impl<'a> Picked<'a> {
+    /// Those at `indices`, in that order.
+    ///
+    /// # Panics
+    /// When `batch_size` is zero.
+    #[must_use]
+    pub fn new(images: &'a dyn Images, indices: Vec<usize>, batch_size: usize) -> Self {
+        assert!(batch_size > 0, "batches of no images");
+        Self { images, indices, batch_size }
+    }
+}
+
+impl ImageBatches for Picked<'_> {
+    fn n_batches(&self) -> usize {
+        self.indices.len().div_ceil(self.batch_size)
+    }
+
+    fn n_images_in(&self, n: usize) -> usize {
+        (n * self.batch_size).min(self.indices.len())
+    }
+
+    fn batch(&self, i: usize) -> Result<Array4<f32>, ImageError> {
+        self.images.images(&self.indices[self.n_images_in(i)..self.n_images_in(i + 1)])
+    }
 }
 
 /// Which images are copies, or nearly, as the networks see them ([`zipit::images::contents`]); reads them all.
@@ -93,7 +130,9 @@ impl LabelledImages for InMemory {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
+}
 
+impl Images for InMemory {
     fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError> {
         Ok(self.images.select(Axis(0), indices))
     }

@@ -5,16 +5,19 @@
 //! - [`batch_norm`] estimates BatchNorm statistics anew;
 //! - [`refit`] solves the layers of a merged network again;
 //! - [`evaluate`] gives every image's logits;
-//! - [`train`] gives one task's network its weights.
+//! - [`train`] gives one task's network its weights;
+//! - [`adapt`] improves a merged network by gradients, without labels.
 //!
 //! Arrays go in and arrays come out; no other crate sees a tensor's layout, and none sees its device but by
 //! [`Device`]'s name.
 
 pub mod accumulate;
+pub mod adapt;
 mod augment;
 pub mod batch_norm;
 mod calls;
 pub mod convert;
+mod course;
 pub mod device;
 pub mod error;
 pub mod evaluate;

@@ -1,4 +1,5 @@
-//! Stochastic gradient descent with momentum, and the one-cycle learning rate.
+//! Optimisers, as PyTorch computes them, and their learning rates. LibTorch's own keep their state to themselves as tch
+//! gives them, and a run that is to go on after an interruption needs it.
 
 use crate::Result;
 use tch::Tensor;
@@ -70,6 +71,64 @@ impl Sgd {
     }
 }
 
+/// A learning rate that rises from 0 over the first steps and falls to 0 along half a cosine (SGDR, Loshchilov & Hutter
+/// 2017, without restarts):
+///
+/// ηₜ = η · min(1, (t + 1) / `warm_up`) · (1 + cos(π t / T)) / 2, t = 0 … T − 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Cosine {
+    /// η.
+    pub lr: f64,
+    /// Steps on the way up.
+    pub warm_up: u64,
+    /// T.
+    pub n_steps: u64,
+}
+
+impl Cosine {
+    /// Of step `step`, counted from 0.
+    pub fn at(&self, step: u64) -> f64 {
+        let rising = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
+        rising * half_cosine(self.lr, 0.0, step as f64 / self.n_steps.max(1) as f64)
+    }
+}
+
+/// One parameter's share of a step of `AdamW` (Loshchilov & Hutter 2019), as PyTorch computes it; `Adam` without decay:
+///
+/// w ← w − ηλw, m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²,
+/// w ← w − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Adam {
+    /// η.
+    pub lr: f64,
+    /// β₁ and β₂.
+    pub betas: [f64; 2],
+    /// λ.
+    pub weight_decay: f64,
+    /// t, from 1.
+    pub step: u64,
+}
+
+/// ε.
+const EPSILON: f64 = 1e-8;
+
+impl Adam {
+    /// Moves `weight` and its moments, m and v; call it without gradients.
+    pub fn step(self, weight: &mut Tensor, moments: &mut [Tensor; 2], gradient: &Tensor) -> Result<()> {
+        let [beta1, beta2] = self.betas;
+        if self.weight_decay > 0.0 {
+            let _ = weight.f_mul_scalar_(1.0 - self.lr * self.weight_decay)?;
+        }
+        let [m, v] = moments;
+        let _ = m.f_mul_scalar_(beta1)?.f_add_(&gradient.f_mul_scalar(1.0 - beta1)?)?;
+        let _ = v.f_mul_scalar_(beta2)?.f_add_(&gradient.f_square()?.f_mul_scalar_(1.0 - beta2)?)?;
+        let corrected = |beta: f64| 1.0 - beta.powi(i32::try_from(self.step).unwrap_or(i32::MAX));
+        let spread = v.f_sqrt()?.f_div_scalar_(corrected(beta2).sqrt())?.f_add_scalar_(EPSILON)?;
+        let _ = weight.f_sub_(&m.f_div(&spread)?.f_mul_scalar_(self.lr / corrected(beta1))?)?;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +177,36 @@ mod tests {
                 assert!((weight.double_value(&[0]) - expected).abs() < 1e-6, "{}", weight.double_value(&[0]));
             }
         }
+    }
+
+    #[test]
+    fn adam_is_libtorchs() {
+        use tch::nn::{AdamW, OptimizerConfig, VarStore};
+        let store = VarStore::new(tch::Device::Cpu);
+        let mut theirs = store.root().var("w", &[3], tch::nn::Init::Const(0.5));
+        let config = AdamW { beta1: 0.9, beta2: 0.99, wd: 0.01, ..AdamW::default() };
+        let mut optimizer = config.build(&store, 0.1).expect("an optimiser");
+        let mut ours = Tensor::from_slice(&[0.5_f32; 3]);
+        let mut moments = [0, 1].map(|_| ours.zeros_like());
+        for step in 1..=20 {
+            let lr = Cosine { lr: 0.1, warm_up: 5, n_steps: 20 }.at(step - 1);
+            optimizer.set_lr(lr);
+            let target = Tensor::from_slice(&[1.0_f32, -2.0, 0.5]);
+            optimizer.backward_step(&(&theirs - &target).square().sum(None));
+            let gradient = (&ours - &target) * 2.0;
+            let adam = Adam { lr, betas: [0.9, 0.99], weight_decay: 0.01, step };
+            adam.step(&mut ours, &mut moments, &gradient).expect("a step");
+            let off = tch::no_grad(|| (&ours - &theirs).abs().max().double_value(&[]));
+            assert!(off < 1e-6, "step {step}: off by {off}");
+        }
+        assert!((ours.double_value(&[1]) + 2.0).abs() < 2.0);
+        let _ = tch::no_grad(|| theirs.zero_());
+    }
+
+    #[test]
+    fn the_cosine_rises_and_falls() {
+        let cosine = Cosine { lr: 2.0, warm_up: 4, n_steps: 100 };
+        assert!((cosine.at(0) - 0.5).abs() < 1e-3 && cosine.at(3) > 1.9);
+        assert!((cosine.at(50) - 1.0).abs() < 1e-12 && cosine.at(99) < 1e-3);
     }
 }

@@ -6,7 +6,7 @@ use ndarray::{Array4, Axis};
 use std::error::Error;
 use zipit::{Preprocess, Task};
 use zipit_data::Dataset;
-use zipit_torch::images::LabelledImages;
+use zipit_torch::images::{Images, LabelledImages};
 
 /// How many images the mean and standard deviation are measured on.
 const MEASURED: usize = 10_000;
@@ -32,7 +32,9 @@ impl LabelledImages for TaskImages<'_> {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
+}
 
+impl Images for TaskImages<'_> {
     fn images(&self, indices: &[usize]) -> Result<Array4<f32>, Box<dyn Error + Send + Sync>> {
         let places: Vec<usize> = indices.iter().map(|&i| self.indices[i]).collect();
         Ok(self.dataset.load(&places, self.preprocess)?)

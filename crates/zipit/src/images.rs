@@ -67,15 +67,15 @@ impl ImageBatches for Mirrored<'_> {
     }
 }
 
-/// One image of so many is held out.
-const HELD_OUT: usize = 4;
+/// One image of so many is held out, where layers are solved.
+pub const HELD_OUT: usize = 4;
 
-/// Which images are held out, to judge what is fitted to the others: every fourth that differs from those before it, of
-/// each of the classes `of`, if there are any. [`contents`] are equal for copies, which are all fitted or all held
-/// out: what was fitted to an image says nothing about its copy.
+/// Which images are held out, to judge what is fitted to the others: every n-th ([`HELD_OUT`]) that differs from those
+/// before it, of each of the classes `of`, if there are any. [`contents`] are equal for copies, which are all fitted or all
+/// held out: what was fitted to an image says nothing about its copy.
 ///
 /// ```
-/// use zipit::images::held_out;
+/// let held_out = |contents: &[u64], of| zipit::images::held_out(contents, of, 4);
 /// assert_eq!(held_out(&[7, 8, 9, 10], None), [false, false, false, true]);
 /// assert_eq!(held_out(&[7, 7, 8, 8, 9, 10, 10], None), [false, false, false, false, false, true, true]);
 /// assert_eq!(held_out(&[7; 100], None), [false; 100]);
@@ -84,14 +84,14 @@ const HELD_OUT: usize = 4;
 /// # Panics
 /// When there are fewer classes than images.
 #[must_use]
-pub fn held_out(contents: &[u64], of: Option<&[usize]>) -> Vec<bool> {
+pub fn held_out(contents: &[u64], of: Option<&[usize]>, every: usize) -> Vec<bool> {
     let mut parts: BTreeMap<u64, bool> = BTreeMap::new();
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
     let part = |(image, content): (usize, &u64)| {
         *parts.entry(*content).or_insert_with(|| {
             let n = seen.entry(of.map_or(0, |of| of[image])).or_default();
             *n += 1;
-            n.is_multiple_of(HELD_OUT)
+            n.is_multiple_of(every)
         })
     };
     contents.iter().enumerate().map(part).collect()

@@ -15,6 +15,7 @@
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
 //! - [`fold`]: BatchNorm folded into convolutions;
 //! - [`refit`]: every layer of the merged network solved again;
+//! - [`task_vectors`]: what fine-tuning changed;
 //! - [`memory`]: what running all that takes;
 //! - [`joint`]: one prediction over the classes of all heads;
 //! - [`prospects`]: what a merge will be, before anything is run.
@@ -46,6 +47,8 @@ pub mod refit;
 pub mod report;
 pub mod scratch;
 pub mod state_dict;
+pub mod symmetric;
+pub mod task_vectors;
 pub mod unmerge;
 pub mod watch;
 

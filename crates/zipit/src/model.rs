@@ -111,6 +111,39 @@ impl Model {
         self.tasks.iter().enumerate().map(|(at, task)| is_vector(at) && !task.classes.is_empty()).collect()
     }
 
+    /// For each of the `sources`, which of this network's outputs each of its outputs is about: the one whose task has its
+    /// task's name, where equal names are told apart as a merge tells them, or the only one that has its classes.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a task that no output is about, and for one whose classes differ.
+    pub fn outputs_of(&self, sources: &[&Self]) -> Result<Vec<Vec<usize>>> {
+        let mut names: Vec<String> = Vec::new();
+        let mut of_task = |task: &Task| -> Result<usize> {
+            let mut name = task.name.clone();
+            let mut n = 2;
+            while names.contains(&name) {
+                name = format!("{}-{n}", task.name);
+                n += 1;
+            }
+            names.push(name.clone());
+            let named = self.tasks.iter().position(|own| own.name == name);
+            let alike = || -> Vec<usize> {
+                let alike = self.tasks.iter().enumerate().filter(|(_, own)| own.classes == task.classes);
+                alike.map(|(at, _)| at).collect()
+            };
+            let at = named.or_else(|| if let [only] = alike()[..] { Some(only) } else { None }).ok_or_else(|| {
+                let own: Vec<&str> = self.tasks.iter().map(|own| own.name.as_str()).collect();
+                Error::Request(format!("the network has no output for task `{name}`; it has: {}", own.join(", ")))
+            })?;
+            if self.tasks[at].classes != task.classes {
+                let problem = format!("task `{name}` has other classes, or another order of them, in the network");
+                return Err(Error::Request(problem));
+            }
+            Ok(at)
+        };
+        sources.iter().map(|source| source.tasks.iter().map(&mut of_task).collect()).collect()
+    }
+
     /// The network with its classifications, and its gate, as only outputs; and in words what the others are.
     #[must_use]
     pub fn classifier(&self) -> (Cow<'_, Self>, Vec<String>) {
@@ -167,6 +200,24 @@ mod tests {
         model.tasks[2].classes.clear();
         assert!(model.validate().is_ok());
         assert_eq!(model.classifies(), [false; 3]);
+    }
+
+    #[test]
+    fn outputs_are_found_by_their_tasks() {
+        let one = |name: &str, classes: &[&str]| {
+            let task = Task { name: name.into(), classes: classes.iter().map(|&class| class.into()).collect() };
+            Model { tasks: vec![task], ..model(&dense()[0], 1) }
+        };
+        let merged = Model { tasks: [one("a", &["x"]), one("b", &["y"]), one("a-2", &["z"])].map(|m| m.tasks[0].clone()).to_vec(), ..one("", &[]) };
+        let sources = [one("b", &["y"]), one("a", &["x"]), one("a", &["z"])];
+        assert_eq!(merged.outputs_of(&sources.iter().collect::<Vec<_>>()).unwrap(), [[1], [0], [2]]);
+        // Several networks of one task, whose heads became one.
+        let shared = one("both", &["x"]);
+        assert_eq!(shared.outputs_of(&[&one("a", &["x"]), &one("b", &["x"])]).unwrap(), [[0], [0]]);
+        let error = shared.outputs_of(&[&one("a", &["y"])]).unwrap_err().to_string();
+        assert!(error.contains("no output for task `a`; it has: both"), "{error}");
+        let error = shared.outputs_of(&[&one("both", &["y"])]).unwrap_err().to_string();
+        assert!(error.contains("other classes"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::standing::{ONE_NETWORK, best};
 use std::collections::BTreeSet;
 
 /// The stages that take images, in the order of the pipeline.
-const STAGES: [&str; 4] = ["collect", "recalibrate", "refit", "gate"];
+const STAGES: [&str; 5] = ["collect", "recalibrate", "refit", "adapt", "gate"];
 
 /// Every row of the case; `joint`: with the accuracies over all classes together.
 pub fn accuracy(case: &CaseResults, joint: bool) -> Table {
@@ -53,7 +53,10 @@ pub fn accuracy(case: &CaseResults, joint: bool) -> Table {
         cells.extend([Cell::times(Some(row.relative_macs)), Cell::times(Some(row.relative_params))]);
         cells.extend([Cell::millions(row.params), images(row)]);
         cells.extend([row.labels, row.task_identity].map(Cell::yes));
-        cells.push(if row.source_gradients { Cell::text("sources") } else { Cell::yes(row.gradients) });
+        cells.push(match (row.gradients, row.source_gradients) {
+            (false, true) => Cell::text("sources"),
+            (gradients, _) => Cell::yes(gradients),
+        });
         let begins = kind.replace(row.kind).is_some_and(|before| before != row.kind);
         Row { best: first.is_some_and(|best| std::ptr::eq(best, row)), begins, ..Row::new(&row.model, cells) }
     });

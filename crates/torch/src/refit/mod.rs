@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use tch::Tensor;
 use zipit::apply::Grafted;
 use zipit::graph::Node;
-use zipit::images::{ImageBatches, held_out, n_different};
+use zipit::images::{HELD_OUT, ImageBatches, held_out, n_different};
 use zipit::refit::{
     Design, Lattice, Layer, Outcome, Owners, Positions, Residuals, Ridge, Rounds, Site, Spread, Sums, layers,
     layers_together, rescale, sites, solve_openly,
@@ -219,7 +219,7 @@ impl<'a> Refit<'a> {
             return Ok(*seen);
         }
         let contents = contents(self.batches, watch)?;
-        let held_out = held_out(&contents, self.owners.as_ref().map(Owners::of));
+        let held_out = held_out(&contents, self.owners.as_ref().map(Owners::of), HELD_OUT);
         let n_held_out = held_out.iter().filter(|&&held| held).count();
         let seen = Seen { n_images: contents.len(), n_different: n_different(&contents), n_held_out };
         self.seen = Some((seen, held_out));

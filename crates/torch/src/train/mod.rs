@@ -13,15 +13,13 @@ pub use settings::{Autocast, TrainSettings};
 
 use crate::augment::Augment;
 use crate::convert::to_array;
+use crate::course::{Course, Learns, epoch};
 use crate::forward::{Network, Statistics, load};
 use crate::images::LabelledImages;
 use crate::initialise::initialise;
 use crate::optim::{OneCycle, Sgd};
 use crate::{Device, Error, Result};
-use ndarray::ArrayD;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use ndarray::{Array4, ArrayD};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Reduction, Tensor};
 use zipit::watch::Watch;
@@ -43,11 +41,27 @@ pub struct Trainer {
     /// Parameters that stay as they were given.
     fixed: BTreeSet<String>,
     settings: TrainSettings,
-    augment: Augment,
+    course: Course,
     cycle: OneCycle,
-    seed: u64,
-    n_images: usize,
-    step: u64,
+}
+
+/// A network in training, and what its images are.
+struct Labelled<'a> {
+    trainer: &'a mut Trainer,
+    labels: &'a [u32],
+}
+
+impl Learns for Labelled<'_> {
+    type Step = StepStats;
+
+    fn course(&mut self) -> &mut Course {
+        &mut self.trainer.course
+    }
+
+    fn learn(&mut self, images: &Array4<f32>, indices: &[usize]) -> Result<StepStats> {
+        let labels: Vec<i64> = indices.iter().map(|&i| i64::from(self.labels[i])).collect();
+        self.trainer.descend(images, &labels)
+    }
 }
 
 impl Trainer {
@@ -76,26 +90,22 @@ impl Trainer {
                 settings.batch_size
             )));
         }
-        let steps_per_epoch = (n_images / settings.batch_size) as u64;
+        let n_steps = settings.epochs as u64 * (n_images / settings.batch_size) as u64;
         let weights = initialise(graph, seed)?;
         let mut trainer = Self {
             network: Network::from_weights(graph, &weights, device)?,
             learned: BTreeMap::new(),
             fixed: BTreeSet::new(),
-            augment: Augment {
-                flip: settings.flip,
-                shift: settings.shift,
-                fill: preprocess.mean.iter().zip(&preprocess.std).map(|(mean, std)| -mean / std).collect(),
+            course: Course {
+                augment: Augment::new(settings.flip, settings.shift, preprocess),
+                seed,
+                n_images,
+                batch_size: settings.batch_size,
+                n_steps,
+                step: 0,
             },
-            cycle: OneCycle {
-                max_lr: settings.max_lr,
-                warm_up: settings.warm_up,
-                n_steps: settings.epochs as u64 * steps_per_epoch,
-            },
+            cycle: OneCycle { max_lr: settings.max_lr, warm_up: settings.warm_up, n_steps },
             settings,
-            seed,
-            n_images,
-            step: 0,
         };
         trainer.put(&weights, None)?;
         Ok(trainer)
@@ -118,25 +128,25 @@ impl Trainer {
     /// Steps of one epoch.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
-        (self.n_images / self.settings.batch_size) as u64
+        self.course.steps_per_epoch()
     }
 
     /// Steps done.
     #[must_use]
     pub fn step(&self) -> u64 {
-        self.step
+        self.course.step
     }
 
     /// Whole epochs done.
     #[must_use]
     pub fn epochs_done(&self) -> usize {
-        (self.step / self.steps_per_epoch()) as usize
+        (self.course.step / self.steps_per_epoch()) as usize
     }
 
     /// Whether the last step is done.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.step >= self.cycle.n_steps
+        self.course.is_done()
     }
 
     /// The weights and buffers as they are now.
@@ -156,7 +166,7 @@ impl Trainer {
         for (name, (velocity, _)) in &self.learned {
             tensors.insert(format!("{VELOCITY}{name}"), to_array(velocity)?);
         }
-        Ok(TrainState { step: self.step, tensors })
+        Ok(TrainState { step: self.course.step, tensors })
     }
 
     /// Goes back to a state of a trainer with the same graph, images and settings.
@@ -188,7 +198,7 @@ impl Trainer {
             return Err(zipit::Error::Weights(problems).into());
         }
         self.put(&weights, Some(&velocities))?;
-        self.step = state.step;
+        self.course.step = state.step;
         Ok(())
     }
 
@@ -205,38 +215,18 @@ impl Trainer {
     ) -> Result<EpochStats> {
         self.check_labels(data.labels())?;
         let mut stats = EpochStats::default();
-        if self.is_done() {
-            return Ok(EpochStats { complete: true, ..stats });
-        }
-        let epoch = self.step / self.steps_per_epoch();
-        let mut order: Vec<usize> = (0..self.n_images).collect();
-        // Streams below 2³² belong to initialisation, those from 2³³ on to augmentation.
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream((1 << 32) + epoch);
-        order.shuffle(&mut rng);
-        let batches = order.chunks_exact(self.settings.batch_size).skip((self.step % self.steps_per_epoch()) as usize);
-        for indices in batches {
-            if watch.interrupted() {
-                return Ok(stats);
-            }
-            let labels: Vec<i64> = indices.iter().map(|&i| i64::from(data.labels()[i])).collect();
-            let batch = (self.step % self.steps_per_epoch()) as usize;
-            let mut images = data.images(indices).map_err(|source| Error::Images { batch, source })?;
-            self.augment.apply(&mut images, self.seed, self.step);
-            let step = self.descend(&images, &labels)?;
+        let complete = epoch(&mut Labelled { trainer: self, labels: data.labels() }, data, watch, &mut |step| {
             stats.loss += (step.loss - stats.loss) * step.n_images as f64 / (stats.n_images + step.n_images) as f64;
             stats.n_images += step.n_images;
             stats.n_correct += step.n_correct;
             on_step(step);
-            watch.advance(step.n_images as u64);
-        }
-        stats.complete = true;
-        Ok(stats)
+        })?;
+        Ok(EpochStats { complete, ..stats })
     }
 
     fn check_labels(&self, labels: &[u32]) -> Result<()> {
-        if labels.len() != self.n_images {
-            return Err(Error::Request(format!("{} labels for {} images", labels.len(), self.n_images)));
+        if labels.len() != self.course.n_images {
+            return Err(Error::Request(format!("{} labels for {} images", labels.len(), self.course.n_images)));
         }
         let graph = self.network.graph();
         let n_classes: usize = graph.shapes()?[graph.outputs[0].as_str()].iter().product();
@@ -250,7 +240,7 @@ impl Trainer {
     }
 
     /// One step.
-    fn descend(&mut self, images: &ndarray::Array4<f32>, labels: &[i64]) -> Result<StepStats> {
+    fn descend(&mut self, images: &Array4<f32>, labels: &[i64]) -> Result<StepStats> {
         let labels = Tensor::f_from_slice(labels)?.f_to_device(self.network.device().tch())?;
         let logits = self.logits(images)?;
         let smoothing = self.settings.label_smoothing;
@@ -259,7 +249,7 @@ impl Trainer {
         if !value.is_finite() {
             return Err(Error::NotFinite(format!(
                 "the loss became {value} at step {}: lower the learning rate",
-                self.step + 1
+                self.course.step + 1
             )));
         }
         let n_correct = logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
@@ -270,16 +260,15 @@ impl Trainer {
             .map(|(_, t)| t.shallow_clone())
             .collect();
         let gradients = Tensor::f_run_backward(&[loss], &weights, false, false)?;
-        let lr = self.cycle.at(self.step);
+        let lr = self.cycle.at(self.course.step);
         let sgd = Sgd { lr, momentum: self.settings.momentum, nesterov: self.settings.nesterov };
         let _no_grad = tch::no_grad_guard();
         for ((weight, gradient), (velocity, decays)) in weights.iter_mut().zip(gradients).zip(self.learned.values_mut())
         {
             sgd.step(weight, velocity, gradient, if *decays { self.settings.weight_decay } else { 0.0 })?;
         }
-        self.step += 1;
         Ok(StepStats {
-            step: self.step,
+            step: self.course.step + 1,
             loss: value,
             n_correct: n_correct as usize,
             n_images: labels.size()[0] as usize,
@@ -288,7 +277,7 @@ impl Trainer {
     }
 
     /// What the network makes of a batch, with the batch's statistics.
-    fn logits(&self, images: &ndarray::Array4<f32>) -> Result<Tensor> {
+    fn logits(&self, images: &Array4<f32>) -> Result<Tensor> {
         let statistics = Statistics::Batch { momentum: NORM_MOMENTUM };
         let input = self.network.input(images)?;
         match self.settings.autocast {

@@ -8,6 +8,7 @@ mod check;
 mod flops;
 mod merge_points;
 mod op;
+mod own;
 mod places;
 mod spaces;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::calibrate::minimise;
 use super::{Calibration, Joint, calibrate, log_sum_exp};
 use crate::graph::{Graph, Node, Op};
-use crate::images::{held_out, n_different};
+use crate::images::{HELD_OUT, held_out, n_different};
 use crate::refit::{Design, Ridge, Solution, Sums, solve};
 use crate::{Error, Model, Result, Task};
 use argmin::core::CostFunction;
@@ -104,7 +104,7 @@ pub fn gate(
     if n_tasks < 2 {
         return Err(Error::Request("a network with one head needs no joint prediction".into()));
     }
-    let held = held_out(contents, None);
+    let held = held_out(contents, None, HELD_OUT);
     for (task, named) in features.model.tasks.iter().enumerate() {
         for part in [false, true] {
             if !tasks.iter().zip(&held).any(|(t, held)| *t == task && *held == part) {

@@ -14,13 +14,13 @@
 //! counts in units of the mean variance, so that a network's scale does not matter.
 
 use crate::products::product;
+use crate::symmetric::Spectrum;
 use crate::{Constants, Error, Observed, Result};
 use faer::{
     MatMut, MatRef, Par, Spec,
     diag::DiagMut,
     dyn_stack::{MemBuffer, MemStack},
     linalg::{
-        evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch},
         svd::{ComputeSvdVectors, svd, svd_scratch},
     },
 };
@@ -152,15 +152,8 @@ impl Roots {
         if load <= 0.0 {
             return Ok(None);
         }
-        let (values, vectors) = eigen(covariance)?;
-        // Rounding leaves eigenvalues a little below zero.
-        let power = |exponent: f64| {
-            let mut scaled = vectors.clone();
-            for (mut column, value) in scaled.columns_mut().into_iter().zip(&values) {
-                column *= (value.max(0.0) + load).powf(exponent);
-            }
-            product(scaled.view(), vectors.view())
-        };
+        let spectrum = Spectrum::of(covariance).ok_or_else(no_convergence)?;
+        let power = |exponent: f64| spectrum.power(load, exponent);
         Ok(Some(Self { root: power(0.5), inverse: power(-0.5) }))
     }
 }
@@ -179,25 +172,6 @@ fn transformation(first: &Roots, own: &Roots, cross: ArrayView2<'_, f64>) -> Res
 
 fn no_convergence() -> Error {
     Error::Numbers("a decomposition of the covariances does not converge: raise gamma or measure more images".into())
-}
-
-/// Eigenvalues, and eigenvectors by column, of a symmetric matrix.
-fn eigen(matrix: ArrayView2<'_, f64>) -> Result<(Vec<f64>, Array2<f64>)> {
-    let n = matrix.nrows();
-    let matrix = matrix.as_standard_layout();
-    let mut values = vec![0.0; n];
-    let mut vectors = Array2::zeros((n, n));
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, Par::Seq, Spec::default());
-    self_adjoint_evd(
-        MatRef::from_row_major_slice(matrix.as_slice().expect("standard layout"), n, n),
-        DiagMut::from_slice_mut(&mut values),
-        Some(MatMut::from_row_major_slice_mut(vectors.as_slice_mut().expect("standard layout"), n, n)),
-        Par::Seq,
-        MemStack::new(&mut MemBuffer::new(scratch)),
-        Spec::default(),
-    )
-    .map_err(|_| no_convergence())?;
-    Ok((values, vectors))
 }
 
 /// P and Q of P S Qᵀ, for a square matrix.

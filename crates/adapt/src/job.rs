@@ -1,0 +1,156 @@
+//! Adapting: checked inputs → steps, judged → model file, with the state saved beside it on the way.
+
+use crate::images::Kept;
+use crate::report::AdaptReport;
+use crate::start::{Start, check, settings, start};
+use crate::{Args, ObjectiveName, resume};
+use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use zipit::Model;
+use zipit::graph::Cost;
+use zipit::watch::Watch;
+use zipit_artifact::header::Provenance;
+use zipit_artifact::{model, report as report_file};
+use zipit_data::Split;
+use zipit_stage::images::{tasks_of, tell_copies};
+use zipit_stage::saving::Saver;
+use zipit_stage::{Progress, Stage};
+use zipit_torch::adapt::{Adapter, Wanted};
+use zipit_torch::device::{libtorch_version, multiplies_bf16};
+
+/// Passes over the images, if nobody says how many.
+const EPOCHS: f64 = 10.0;
+/// Share of the time that is left that steps take; judging and writing take the rest.
+const STEPPING: f64 = 0.93;
+
+pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    check(args)?;
+    let Start { network, file, sources, learn, mut inputs } = start(args)?;
+    let models: Vec<&Model> = sources.iter().map(|source| &source.model).collect();
+    let outputs = network.outputs_of(&models).with_context(|| format!("{}", file.path.display()))?;
+    for (source, path) in models.iter().zip(&args.to) {
+        if source.preprocess != network.preprocess {
+            bail!("{} expects its images in another way than {}", path.display(), file.path.display());
+        }
+    }
+    let set = args.images.choose(&tasks_of(&[&network]), Split::Train)?;
+    inputs.extend(set.inputs());
+    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
+    let environment: BTreeMap<String, String> = environment.map(|(k, v)| (k.to_owned(), v)).into();
+    let provenance = stage.provenance(inputs, environment);
+    // Only for AdaMerging: of which task an image is.
+    let owners = (args.objective == ObjectiveName::Entropy).then(|| set.tasks_of_images(&network.tasks)).transpose()?;
+    let cost: Cost = network.graph.cost()?;
+    let told = format!("{} unlabelled {} images", set.len(), set.split);
+    let bytes = (args.max_memory * f64::from(1 << 30)) as usize;
+    if args.common.dry_run {
+        let images = if Kept::fits(&set, &network.preprocess, bytes) { "kept in memory" } else { "read in every epoch" };
+        return stage.print(&format!(
+            "would adapt {} parameters to {} networks on {told}, {images}; would write {}\n",
+            cost.params,
+            models.len(),
+            args.out.display()
+        ));
+    }
+    let report_is_there = args.report.as_ref().map(|report| stage.up_to_date(report, &provenance)).transpose()?;
+    if stage.up_to_date(&args.out, &provenance)? && report_is_there.unwrap_or(true) {
+        return Ok(());
+    }
+    if args.bf16 && !multiplies_bf16(args.device) {
+        tracing::warn!(
+            "this processor has no fast multiplication in bf16 (AVX-512): without --bf16 it is many times faster"
+        );
+    }
+    let images = Kept::new(&set, &network.preprocess, bytes).map_err(|e| anyhow::anyhow!(e))?;
+    let wanted = Wanted { network: &network, sources: &models, outputs: &outputs, owners: owners.as_deref() };
+    let looking = stage.progress("measure", "images", Adapter::looks(set.len(), models.len()));
+    let mut adapter = Adapter::new(wanted, &images, set.len(), settings(args, learn), args.device, &looking)?;
+    drop(looking);
+    let [n_different, n_held_out] = adapter.n_images();
+    tell_copies(set.len(), n_different);
+    if n_held_out == 0 {
+        tracing::warn!("{n_different} different images are too few to hold any out: nothing says when to stop");
+    }
+    let saved = resume::path(&args.out);
+    if !resume::restore(&mut adapter, &saved, &provenance, stage)? {
+        adapter.plan(steps(args, &adapter, stage)?);
+    }
+    learn_all(args, stage, &mut adapter, &provenance)?;
+    let adapted = adapter.network()?;
+    adapted.validate()?;
+    model::write_as(&args.out, &adapted, args.precision.given(file.precision), &provenance)?;
+    let report = AdaptReport::of(&adapter, set.len())?;
+    if let Some(path) = &args.report {
+        report_file::write(path, &report, &provenance)?;
+        stage.record(path);
+    }
+    if saved.exists() {
+        std::fs::remove_file(&saved).with_context(|| format!("cannot remove {}", saved.display()))?;
+    }
+    stage.record(&args.out);
+    stage.print(&report.table(args).render(args.format, &report)?)?;
+    tracing::info!("{}: adapted on {told}, {n_held_out} of them held out", args.out.display());
+    Ok(())
+}
+
+/// How many steps are to be made.
+fn steps(args: &Args, adapter: &Adapter<'_>, stage: &Stage) -> anyhow::Result<u64> {
+    let per_epoch = adapter.steps_per_epoch() as f64;
+    let Some(minutes) = args.minutes else {
+        return Ok((args.epochs.unwrap_or(EPOCHS) * per_epoch).round().max(1.0) as u64);
+    };
+    let pace = adapter.pace()?;
+    let left = (60.0 * minutes - stage.seconds()).max(0.0) * STEPPING;
+    let n = (left / pace.as_secs_f64()).floor().max(1.0);
+    tracing::info!("{minutes} minutes are {n} steps here: --epochs {} makes the same elsewhere", n / per_epoch);
+    Ok(n as u64)
+}
+
+/// Steps until it is done. Whatever was learned is saved when there is an interruption, and from time to time.
+fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: &Provenance) -> anyhow::Result<()> {
+    let saved = resume::path(&args.out);
+    let size = adapter.batch_size() as u64;
+    let [done, n_steps] = adapter.steps();
+    let progress = stage.progress("adapt", "images", n_steps * size);
+    progress.skip(done * size);
+    let mut saver = args.saving.start();
+    while !adapter.is_done() {
+        let told = adapter.best().map_or_else(String::new, |best| format!("held-out loss {:.5}", best.loss));
+        progress.note(told);
+        let whole = adapter.round(&Until { progress: &progress, saver: &saver }, &mut |step| {
+            tracing::trace!("step {}: loss {:.5}, learning rate {:.2e}", step.step, step.loss, step.lr);
+        })?;
+        if stage.interrupted() && !adapter.is_done() {
+            resume::save(adapter, &saved, provenance)?;
+            let [done, n_steps] = adapter.steps();
+            bail!(
+                "interrupted after {done} of {n_steps} steps; the same command goes on from there ({})",
+                saved.display()
+            );
+        }
+        if let (true, Some(last)) = (whole, adapter.judged().last()) {
+            tracing::debug!("step {}: held-out loss {:.5}", last.step, last.loss);
+        }
+        if saver.left() == Duration::ZERO {
+            saver.save(|| resume::save(adapter, &saved, provenance))?;
+        }
+    }
+    Ok(())
+}
+
+/// Interrupts when it is time to save, too.
+struct Until<'a> {
+    progress: &'a Progress,
+    saver: &'a Saver,
+}
+
+impl Watch for Until<'_> {
+    fn advance(&self, n: u64) {
+        self.progress.advance(n);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.progress.interrupted() || self.saver.left() == Duration::ZERO
+    }
+}

@@ -1,0 +1,157 @@
+//! `adapt`: a merged network and unlabelled images in, a better one out, by gradients.
+
+mod images;
+mod job;
+mod report;
+mod resume;
+mod start;
+
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+use zipit_stage::images::ImageArgs;
+use zipit_stage::{Common, Format, HasCommon, PrecisionArg, SaveArgs};
+use zipit_torch::Device;
+
+/// Improve a merged network by a few minutes of gradients on unlabelled images.
+///
+/// Every output is to say what the network that it is from says of the same images: no labels. Weights are learned in
+/// whitened inputs, held-out images judge after every epoch, and the best network is written. BatchNorm is folded into the
+/// layers and gone from the result. Uses the train split unless --split says otherwise.
+///
+/// Example: adapt network.safetensors --to a.safetensors b.safetensors --data data/fashion-mnist --images 2000 -o adapted.safetensors
+#[derive(Debug, Parser)]
+#[command(name = "adapt", version)]
+struct Args {
+    /// The network, from `apply` or `refit`
+    #[arg(required_unless_present = "root")]
+    network: Option<PathBuf>,
+    /// The networks whose outputs it has, in the order of the merge
+    #[arg(long, value_name = "MODEL", required = true, num_args = 1..)]
+    to: Vec<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
+    /// Adapt this network to --to, a single one, in place of a merged network: networks that are copies of one root can be
+    /// merged as its fine-tunes
+    #[arg(long, value_name = "MODEL", conflicts_with = "network")]
+    root: Option<PathBuf>,
+    /// What is made small
+    #[arg(long, value_enum, default_value_t = ObjectiveName::Distill)]
+    objective: ObjectiveName,
+    /// For --objective cross-entropy: what logits are divided by
+    #[arg(long, value_name = "T", default_value_t = 2.0)]
+    temperature: f64,
+    /// What may change
+    #[arg(long, value_enum, default_value_t = LearnName::Weights)]
+    learn: LearnName,
+    /// Learn weights as they are, not in whitened inputs
+    #[arg(long)]
+    plain: bool,
+    /// For --learn coefficients: what --to are fine-tunes of
+    #[arg(long, value_name = "MODEL")]
+    base: Option<PathBuf>,
+    /// For --learn coefficients: a coefficient for every task, or for every task and tensor
+    #[arg(long, value_enum, default_value_t = PerName::Task)]
+    per: PerName,
+    /// For --learn coefficients: keep the largest share of every task vector, and what agrees in sign (TIES)
+    #[arg(long, value_name = "SHARE")]
+    ties: Option<f64>,
+    /// For --learn coefficients: where they begin
+    #[arg(long, value_name = "λ", default_value_t = 0.3)]
+    initial: f64,
+    /// For --learn coefficients: keep them within 0…1
+    #[arg(long)]
+    clamp: bool,
+    /// Begin with random weights, to see what merging is worth
+    #[arg(long, conflicts_with = "root")]
+    from_scratch: bool,
+    /// Which network is believed on an image, where several speak of one output
+    #[arg(long, value_enum, default_value_t = TrustName::Surest)]
+    trust: TrustName,
+    /// Mirror every second image, where left and right do not matter
+    #[arg(long)]
+    flip: bool,
+    /// Shift images by up to so many pixels along each axis
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    shift: usize,
+    /// Passes over the images; may be a fraction [default: 10]
+    #[arg(long, conflicts_with = "minutes")]
+    epochs: Option<f64>,
+    /// As many as this machine makes in so many minutes: the log says how many, and --epochs makes the same elsewhere
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
+    /// Convolutions and linear layers compute in bf16, all else in f32 (PyTorch's autocast)
+    #[arg(long)]
+    bf16: bool,
+    #[command(flatten)]
+    precision: PrecisionArg,
+    /// Where to compute: cpu, cuda or cuda:i
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Images are kept in memory if all of them take no more than so many GiB, else read again in every epoch
+    #[arg(long, value_name = "GIB", default_value_t = 8.0, help_heading = zipit_stage::args::EXECUTION)]
+    max_memory: f64,
+    /// The network to write
+    #[arg(long, short, help_heading = zipit_stage::args::OUTPUT)]
+    out: PathBuf,
+    /// Write what every judgement came to, as JSON
+    #[arg(long, value_name = "JSON", help_heading = zipit_stage::args::OUTPUT)]
+    report: Option<PathBuf>,
+    /// How the table is printed
+    #[arg(long, value_enum, default_value_t, help_heading = zipit_stage::args::OUTPUT)]
+    format: Format,
+    #[command(flatten)]
+    saving: SaveArgs,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ObjectiveName {
+    /// The squared distance of outputs to what they are to be, in units of its variance
+    Distill,
+    /// The same of softmaxes: their cross-entropy, at a temperature
+    CrossEntropy,
+    /// Entropy of each output's softmax on images of its task (`AdaMerging`); the images' classes tell their task
+    Entropy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LearnName {
+    /// All weights
+    Weights,
+    /// A scale and a shift of every feature
+    Norms,
+    /// What one output alone needs
+    Heads,
+    /// How much of every fine-tune's difference to its base is added
+    Coefficients,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PerName {
+    /// One for each task
+    Task,
+    /// One for each task and tensor
+    Tensor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TrustName {
+    /// All alike
+    All,
+    /// The one whose softmax gives the largest probability
+    Surest,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+fn main() {
+    zipit_stage::run(job::adapt)
+}

@@ -1,0 +1,153 @@
+//! Where learning begins, and what may change.
+
+use crate::{Args, LearnName, ObjectiveName, PerName, TrustName};
+use anyhow::{Context, ensure};
+use std::collections::BTreeSet;
+use zipit::fold::fold_batch_norm;
+use zipit::task_vectors::{task_vectors, ties};
+use zipit::{Model, StateDict};
+use zipit_artifact::header::InputRef;
+use zipit_artifact::model::ModelFile;
+use zipit_stage::Usage;
+use zipit_stage::merging::read_models;
+use zipit_torch::adapt::{AdaptSettings, Believed, Coefficients, Learn, Objective};
+use zipit_torch::initialise::initialise;
+use zipit_torch::train::Autocast;
+
+/// What is read.
+pub struct Start {
+    /// The network as it is given, BatchNorm folded where that is possible.
+    pub network: Model,
+    /// The file that it is from.
+    pub file: ModelFile,
+    pub sources: Vec<ModelFile>,
+    pub learn: Learn,
+    pub inputs: Vec<InputRef>,
+}
+
+/// Flags that make no sense together.
+pub fn check(args: &Args) -> anyhow::Result<()> {
+    let usage = |text: &str| Err(Usage(text.to_owned()).into());
+    let positive = |what: &str, value: Option<f64>| -> anyhow::Result<()> {
+        let fine = value.is_none_or(|value| value > 0.0 && value.is_finite());
+        ensure!(fine, "{what} is {}: it must be positive", value.unwrap_or_default());
+        Ok(())
+    };
+    positive("--epochs", args.epochs)?;
+    positive("--minutes", args.minutes)?;
+    positive("--lr", Some(args.lr))?;
+    positive("--temperature", Some(args.temperature))?;
+    ensure!(args.max_memory >= 0.0, "--max-memory is {}: it cannot be negative", args.max_memory);
+    let share = args.ties.is_none_or(|share| share > 0.0 && share <= 1.0);
+    ensure!(share, "--ties is {}: a share lies above 0 and is at most 1", args.ties.unwrap_or_default());
+    let coefficients = args.learn == LearnName::Coefficients;
+    if coefficients && args.base.is_none() {
+        return usage("--learn coefficients needs --base: what the networks are fine-tunes of");
+    }
+    if !coefficients && (args.base.is_some() || args.ties.is_some() || args.clamp || args.per != PerName::Task) {
+        return usage("--base, --per, --ties and --clamp belong to --learn coefficients");
+    }
+    if args.root.is_some() && args.to.len() > 1 {
+        return usage("--root is adapted to one network at a time: give a single one after --to");
+    }
+    if args.root.is_some() && coefficients {
+        return usage("--root learns weights: task vectors are what comes of it");
+    }
+    if args.from_scratch && coefficients {
+        return usage("--from-scratch has no base: leave --learn coefficients out");
+    }
+    Ok(())
+}
+
+/// Reads the networks.
+pub fn start(args: &Args) -> anyhow::Result<Start> {
+    let sources = read_models(&args.to)?;
+    let path = args.root.as_ref().or(args.network.as_ref()).context("which network?")?;
+    let [file] = <[ModelFile; 1]>::try_from(read_models(std::slice::from_ref(path))?)
+        .map_err(|_| anyhow::anyhow!("one network was asked for"))?;
+    let mut inputs = vec![file.input_ref()];
+    inputs.extend(sources.iter().map(ModelFile::input_ref));
+    let mut network = if args.root.is_some() { rooted(&file.model, &sources[0].model)? } else { file.model.clone() };
+    network.joint = None;
+    let learn = match args.learn {
+        LearnName::Weights => Learn::Weights,
+        LearnName::Norms => Learn::Norms,
+        LearnName::Heads => Learn::Heads,
+        LearnName::Coefficients => {
+            let base = read_models(args.base.as_slice())?.pop().context("--base")?;
+            inputs.push(base.input_ref());
+            Learn::Coefficients(coefficients(args, &network, &base.model, &sources)?)
+        }
+    };
+    if !matches!(learn, Learn::Coefficients(_)) && args.root.is_none() {
+        (network.graph, network.weights) = fold_batch_norm(&network.graph, &network.weights, &BTreeSet::new())?;
+    }
+    if args.from_scratch {
+        network.weights = initialise(&network.graph, args.images.seed)?;
+    }
+    Ok(Start { network, file, sources, learn, inputs })
+}
+
+/// The root, with the head of the network that it is to be.
+fn rooted(root: &Model, source: &Model) -> anyhow::Result<Model> {
+    let mut network = source.clone();
+    let heads = network.graph.own_nodes();
+    let of_heads: BTreeSet<String> = heads
+        .iter()
+        .map(|&i| &network.graph.nodes[i])
+        .flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name)))
+        .collect();
+    let missing: Vec<&String> = network
+        .weights
+        .iter()
+        .filter(|(name, tensor)| !of_heads.contains(*name) && root.weights.get(*name).map(|own| own.shape()) != Some(tensor.shape()))
+        .map(|(name, _)| name)
+        .collect();
+    if let Some(name) = missing.first() {
+        anyhow::bail!(
+            "the root lacks {} of the {} tensors of the network that it is to become, or has them in another shape \
+             (`{name}` first): both must be of one architecture",
+            missing.len(),
+            network.weights.len()
+        );
+    }
+    for (name, tensor) in network.weights.iter_mut().filter(|(name, _)| !of_heads.contains(*name)) {
+        tensor.assign(&root.weights[name]);
+    }
+    Ok(network)
+}
+
+fn coefficients(args: &Args, network: &Model, base: &Model, sources: &[ModelFile]) -> anyhow::Result<Coefficients> {
+    let tuned: Vec<&StateDict> = sources.iter().map(|file| &file.model.weights).collect();
+    let mut vectors = task_vectors(network, &base.weights, &tuned)?;
+    if let Some(keep) = args.ties {
+        ties(&mut vectors, keep);
+    }
+    let base = base.weights.iter().filter(|(name, _)| vectors[0].contains_key(*name));
+    let base: StateDict = base.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    tracing::info!("{} tensors are sums of {} task vectors", base.len(), vectors.len());
+    Ok(Coefficients { base, vectors, per_tensor: args.per == PerName::Tensor, initial: args.initial, clamp: args.clamp })
+}
+
+/// Everything else that decides the result.
+pub fn settings(args: &Args, learn: Learn) -> AdaptSettings {
+    AdaptSettings {
+        objective: match args.objective {
+            ObjectiveName::Distill => Objective::Distill,
+            ObjectiveName::CrossEntropy => Objective::CrossEntropy { temperature: args.temperature },
+            ObjectiveName::Entropy => Objective::Entropy,
+        },
+        learn,
+        whitened: !args.plain,
+        believed: match args.trust {
+            TrustName::All => Believed::All,
+            TrustName::Surest => Believed::Surest,
+        },
+        batch_size: args.images.batch_size.map_or(AdaptSettings::default().batch_size, |n| n as usize),
+        lr: args.lr,
+        flip: args.flip,
+        shift: args.shift,
+        autocast: if args.bf16 { Autocast::Bf16 } else { Autocast::Off },
+        seed: args.images.seed,
+    }
+}
