@@ -406,8 +406,8 @@ docs: .venv/ready ## The API documentation, every broken link an error
 deny: ## Licences, advisories and one-door rules (needs cargo-deny)
 	cargo deny check
 
-bench: build ## Benchmarks: ratios against named rivals, in one run
-	cargo bench --locked --workspace --bench collect --bench gram --bench matching --bench resnet50
+bench: build .venv-python/ready ## Benchmarks: ratios against named rivals, in one run
+	cargo bench --locked --workspace --bench collect --bench gram --bench matching --bench resnet50 --bench adapt
 
 clean: ## Remove builds, environments and runs
 	rm -rf target runs .venv .venv-python

@@ -42,6 +42,12 @@ fn kill_9_leaves_whole_files() {
     killed_at_random(&place, "match", "stats.h5 --unmerge covariance", "plan.bin");
     killed_at_random(&place, "apply", "plan.bin a.safetensors b.safetensors", "merged.safetensors");
     killed_at_random(&place, "refit", "plan.bin a.safetensors b.safetensors --data data", "refitted.safetensors");
+    killed_at_random(
+        &place,
+        "adapt",
+        "refitted.safetensors --to a.safetensors b.safetensors --data data --epochs 3",
+        "adapted.safetensors",
+    );
     killed_at_random(&place, "recalibrate", "merged.safetensors --data data", "network.safetensors");
     killed_at_random(&place, "eval", "network.safetensors --data data", "report.json");
 }
@@ -174,6 +180,7 @@ fn a_stage_that_is_stopped_twice_loses_nothing() {
         ("collect", format!("{models} --data data --threads 1"), "h5", "partial"),
         ("refit", format!("plan.bin {models} --data data --images 3000 --threads 1"), "safetensors", "resume"),
         ("train", train.to_owned(), "net.safetensors", "resume"),
+        ("adapt", "--root a.safetensors --to b.safetensors --data data --epochs 2".to_owned(), "safetensors", "resume"),
     ] {
         stopped_twice(&place, stage, &args, output, state);
     }
@@ -189,6 +196,12 @@ fn what_is_done_is_saved_now_and_then() {
     for (stage, args, output, state) in [
         ("collect", format!("{models} --data data --gram joint --threads 1"), "grams.h5", "partial"),
         ("refit", format!("plan.bin {models} --data data --threads 1"), "refitted.safetensors", "resume"),
+        (
+            "adapt",
+            "--root a.safetensors --to b.safetensors --data data --epochs 4".to_owned(),
+            "rooted.safetensors",
+            "resume",
+        ),
     ] {
         let args = format!("{args} --save-every 1 -o {output}");
         let mut child = place.command(stage, &args).spawn().unwrap();

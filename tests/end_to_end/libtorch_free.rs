@@ -21,7 +21,7 @@ fn the_pure_stages_link_no_libtorch() {
 
 #[test]
 fn the_others_find_libtorch_by_themselves() {
-    for name in ["train", "check", "collect", "recalibrate", "refit", "eval", "predict"] {
+    for name in ["train", "check", "collect", "recalibrate", "refit", "adapt", "eval", "predict"] {
         let output = Command::new(binary(name)).arg("--version").env_remove("LD_LIBRARY_PATH").output().unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -1,6 +1,7 @@
 //! The pipeline as a user runs it: every test goes through the binaries.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adapt;
 mod architectures;
 mod bad_input;
 mod check;
@@ -10,6 +11,7 @@ mod drawings;
 mod embeddings;
 mod experiments;
 mod exported;
+mod fine_tunes;
 mod gate;
 mod golden;
 mod heads;

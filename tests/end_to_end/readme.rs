@@ -52,8 +52,20 @@ fn merging_your_own_two_checkpoints() {
         stages.insert(rest.split(' ').next().unwrap().to_owned());
         bash(&place, &command);
     }
-    let all =
-        ["apply", "check", "collect", "eval", "gate", "import", "inspect", "match", "predict", "recalibrate", "refit"];
+    let all = [
+        "adapt",
+        "apply",
+        "check",
+        "collect",
+        "eval",
+        "gate",
+        "import",
+        "inspect",
+        "match",
+        "predict",
+        "recalibrate",
+        "refit",
+    ];
     assert!(stages.iter().eq(all), "the README shows {stages:?}");
     // The result is what the README says it is: an ordinary file with PyTorch's names.
     let merged = crate::support::tensors(&place, "recalibrated.safetensors");
@@ -135,6 +147,7 @@ fn help_of_every_program_has_an_example() {
         "apply",
         "recalibrate",
         "refit",
+        "adapt",
         "gate",
         "eval",
         "predict",

@@ -1,9 +1,10 @@
 //! Adapting: checked inputs → steps, judged → model file, with the state saved beside it on the way.
 
+use crate::flags::ObjectiveName;
 use crate::images::Kept;
 use crate::report::AdaptReport;
 use crate::start::{Start, check, settings, start};
-use crate::{Args, ObjectiveName, resume};
+use crate::{Args, resume};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +46,8 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let told = format!("{} unlabelled {} images", set.len(), set.split);
     let bytes = (args.max_memory * f64::from(1 << 30)) as usize;
     if args.common.dry_run {
-        let images = if Kept::fits(&set, &network.preprocess, bytes) { "kept in memory" } else { "read in every epoch" };
+        let images =
+            if Kept::fits(&set, &network.preprocess, bytes) { "kept in memory" } else { "read in every epoch" };
         return stage.print(&format!(
             "would adapt {} parameters to {} networks on {told}, {images}; would write {}\n",
             cost.params,

@@ -1,12 +1,14 @@
 //! `adapt`: a merged network and unlabelled images in, a better one out, by gradients.
 
+mod flags;
 mod images;
 mod job;
 mod report;
 mod resume;
 mod start;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use flags::{AugmentArgs, CoefficientArgs, LearnName, ObjectiveName, TrustName};
 use std::path::PathBuf;
 use zipit_stage::images::ImageArgs;
 use zipit_stage::{Common, Format, HasCommon, PrecisionArg, SaveArgs};
@@ -46,33 +48,16 @@ struct Args {
     /// Learn weights as they are, not in whitened inputs
     #[arg(long)]
     plain: bool,
-    /// For --learn coefficients: what --to are fine-tunes of
-    #[arg(long, value_name = "MODEL")]
-    base: Option<PathBuf>,
-    /// For --learn coefficients: a coefficient for every task, or for every task and tensor
-    #[arg(long, value_enum, default_value_t = PerName::Task)]
-    per: PerName,
-    /// For --learn coefficients: keep the largest share of every task vector, and what agrees in sign (TIES)
-    #[arg(long, value_name = "SHARE")]
-    ties: Option<f64>,
-    /// For --learn coefficients: where they begin
-    #[arg(long, value_name = "λ", default_value_t = 0.3)]
-    initial: f64,
-    /// For --learn coefficients: keep them within 0…1
-    #[arg(long)]
-    clamp: bool,
+    #[command(flatten)]
+    coefficients: CoefficientArgs,
     /// Begin with random weights, to see what merging is worth
     #[arg(long, conflicts_with = "root")]
     from_scratch: bool,
     /// Which network is believed on an image, where several speak of one output
     #[arg(long, value_enum, default_value_t = TrustName::Surest)]
     trust: TrustName,
-    /// Mirror every second image, where left and right do not matter
-    #[arg(long)]
-    flip: bool,
-    /// Shift images by up to so many pixels along each axis
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
-    shift: usize,
+    #[command(flatten)]
+    augmentation: AugmentArgs,
     /// Passes over the images; may be a fraction [default: 10]
     #[arg(long, conflicts_with = "minutes")]
     epochs: Option<f64>,
@@ -106,44 +91,6 @@ struct Args {
     saving: SaveArgs,
     #[command(flatten)]
     common: Common,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ObjectiveName {
-    /// The squared distance of outputs to what they are to be, in units of its variance
-    Distill,
-    /// The same of softmaxes: their cross-entropy, at a temperature
-    CrossEntropy,
-    /// Entropy of each output's softmax on images of its task (`AdaMerging`); the images' classes tell their task
-    Entropy,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LearnName {
-    /// All weights
-    Weights,
-    /// A scale and a shift of every feature
-    Norms,
-    /// What one output alone needs
-    Heads,
-    /// How much of every fine-tune's difference to its base is added
-    Coefficients,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PerName {
-    /// One for each task
-    Task,
-    /// One for each task and tensor
-    Tensor,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TrustName {
-    /// All alike
-    All,
-    /// The one whose softmax gives the largest probability
-    Surest,
 }
 
 impl HasCommon for Args {

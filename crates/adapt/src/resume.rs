@@ -33,12 +33,7 @@ pub fn save(adapter: &Adapter<'_>, path: &Path, provenance: &Provenance) -> anyh
 }
 
 /// Goes on from there; says whether there was anything.
-pub fn restore(
-    adapter: &mut Adapter<'_>,
-    path: &Path,
-    provenance: &Provenance,
-    stage: &Stage,
-) -> anyhow::Result<bool> {
+pub fn restore(adapter: &mut Adapter<'_>, path: &Path, provenance: &Provenance, stage: &Stage) -> anyhow::Result<bool> {
     if !path.exists() || stage.forced() {
         return Ok(false);
     }

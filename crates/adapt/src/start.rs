@@ -1,10 +1,11 @@
 //! Where learning begins, and what may change.
 
-use crate::{Args, LearnName, ObjectiveName, PerName, TrustName};
+use crate::Args;
+use crate::flags::{CoefficientArgs, LearnName, ObjectiveName, PerName, TrustName};
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
 use zipit::fold::fold_batch_norm;
-use zipit::task_vectors::{task_vectors, ties};
+use zipit::task_vectors::{rooted, task_vectors, ties};
 use zipit::{Model, StateDict};
 use zipit_artifact::header::InputRef;
 use zipit_artifact::model::ModelFile;
@@ -13,6 +14,9 @@ use zipit_stage::merging::read_models;
 use zipit_torch::adapt::{AdaptSettings, Believed, Coefficients, Learn, Objective};
 use zipit_torch::initialise::initialise;
 use zipit_torch::train::Autocast;
+
+/// Where coefficients begin, if nobody says where (`AdaMerging`).
+const INITIAL: f64 = 0.3;
 
 /// What is read.
 pub struct Start {
@@ -38,15 +42,18 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
     positive("--lr", Some(args.lr))?;
     positive("--temperature", Some(args.temperature))?;
     ensure!(args.max_memory >= 0.0, "--max-memory is {}: it cannot be negative", args.max_memory);
-    let share = args.ties.is_none_or(|share| share > 0.0 && share <= 1.0);
-    ensure!(share, "--ties is {}: a share lies above 0 and is at most 1", args.ties.unwrap_or_default());
+    let share = args.coefficients.ties.is_none_or(|share| share > 0.0 && share <= 1.0);
+    ensure!(share, "--ties is {}: a share lies above 0 and is at most 1", args.coefficients.ties.unwrap_or_default());
     let coefficients = args.learn == LearnName::Coefficients;
-    if coefficients && args.base.is_none() {
+    if coefficients && args.coefficients.base.is_none() {
         return usage("--learn coefficients needs --base: what the networks are fine-tunes of");
     }
-    if !coefficients && (args.base.is_some() || args.ties.is_some() || args.clamp || args.per != PerName::Task) {
-        return usage("--base, --per, --ties and --clamp belong to --learn coefficients");
+    let CoefficientArgs { base, per, ties, initial, clamp } = &args.coefficients;
+    let given = base.is_some() || ties.is_some() || initial.is_some() || *clamp || *per != PerName::Task;
+    if !coefficients && given {
+        return usage("--base, --per, --ties, --initial and --clamp belong to --learn coefficients");
     }
+    ensure!(initial.is_none_or(f64::is_finite), "--initial is {}: it must be a number", initial.unwrap_or_default());
     if args.root.is_some() && args.to.len() > 1 {
         return usage("--root is adapted to one network at a time: give a single one after --to");
     }
@@ -67,14 +74,18 @@ pub fn start(args: &Args) -> anyhow::Result<Start> {
         .map_err(|_| anyhow::anyhow!("one network was asked for"))?;
     let mut inputs = vec![file.input_ref()];
     inputs.extend(sources.iter().map(ModelFile::input_ref));
-    let mut network = if args.root.is_some() { rooted(&file.model, &sources[0].model)? } else { file.model.clone() };
+    let mut network = file.model.clone();
+    if args.root.is_some() {
+        network = sources[0].model.clone();
+        network.weights = rooted(&network, &file.model).with_context(|| format!("{}", path.display()))?;
+    }
     network.joint = None;
     let learn = match args.learn {
         LearnName::Weights => Learn::Weights,
         LearnName::Norms => Learn::Norms,
         LearnName::Heads => Learn::Heads,
         LearnName::Coefficients => {
-            let base = read_models(args.base.as_slice())?.pop().context("--base")?;
+            let base = read_models(args.coefficients.base.as_slice())?.pop().context("--base")?;
             inputs.push(base.input_ref());
             Learn::Coefficients(coefficients(args, &network, &base.model, &sources)?)
         }
@@ -88,45 +99,22 @@ pub fn start(args: &Args) -> anyhow::Result<Start> {
     Ok(Start { network, file, sources, learn, inputs })
 }
 
-/// The root, with the head of the network that it is to be.
-fn rooted(root: &Model, source: &Model) -> anyhow::Result<Model> {
-    let mut network = source.clone();
-    let heads = network.graph.own_nodes();
-    let of_heads: BTreeSet<String> = heads
-        .iter()
-        .map(|&i| &network.graph.nodes[i])
-        .flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name)))
-        .collect();
-    let missing: Vec<&String> = network
-        .weights
-        .iter()
-        .filter(|(name, tensor)| !of_heads.contains(*name) && root.weights.get(*name).map(|own| own.shape()) != Some(tensor.shape()))
-        .map(|(name, _)| name)
-        .collect();
-    if let Some(name) = missing.first() {
-        anyhow::bail!(
-            "the root lacks {} of the {} tensors of the network that it is to become, or has them in another shape \
-             (`{name}` first): both must be of one architecture",
-            missing.len(),
-            network.weights.len()
-        );
-    }
-    for (name, tensor) in network.weights.iter_mut().filter(|(name, _)| !of_heads.contains(*name)) {
-        tensor.assign(&root.weights[name]);
-    }
-    Ok(network)
-}
-
 fn coefficients(args: &Args, network: &Model, base: &Model, sources: &[ModelFile]) -> anyhow::Result<Coefficients> {
     let tuned: Vec<&StateDict> = sources.iter().map(|file| &file.model.weights).collect();
     let mut vectors = task_vectors(network, &base.weights, &tuned)?;
-    if let Some(keep) = args.ties {
+    if let Some(keep) = args.coefficients.ties {
         ties(&mut vectors, keep);
     }
     let base = base.weights.iter().filter(|(name, _)| vectors[0].contains_key(*name));
     let base: StateDict = base.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
     tracing::info!("{} tensors are sums of {} task vectors", base.len(), vectors.len());
-    Ok(Coefficients { base, vectors, per_tensor: args.per == PerName::Tensor, initial: args.initial, clamp: args.clamp })
+    Ok(Coefficients {
+        base,
+        vectors,
+        per_tensor: args.coefficients.per == PerName::Tensor,
+        initial: args.coefficients.initial.unwrap_or(INITIAL),
+        clamp: args.coefficients.clamp,
+    })
 }
 
 /// Everything else that decides the result.
@@ -145,8 +133,8 @@ pub fn settings(args: &Args, learn: Learn) -> AdaptSettings {
         },
         batch_size: args.images.batch_size.map_or(AdaptSettings::default().batch_size, |n| n as usize),
         lr: args.lr,
-        flip: args.flip,
-        shift: args.shift,
+        flip: args.augmentation.flip,
+        shift: args.augmentation.shift,
         autocast: if args.bf16 { Autocast::Bf16 } else { Autocast::Off },
         seed: args.images.seed,
     }

@@ -101,8 +101,7 @@ pub fn notes(report: &Report) -> String {
     }
     text += "accuracy in %, ± half of the 95 % Wilson interval; FLOPs are multiply-adds of convolutions and linear layers\n";
     if report.rows.iter().any(|row| !row.used.images.is_empty()) {
-        text +=
-            "images: unlabelled ones, in the order of the stages that used some (collect, recalibrate, refit, adapt, gate)\n";
+        text += "images: unlabelled ones, in the order of the stages that used some (collect, recalibrate, refit, adapt, gate)\n";
     }
     if report.rows.iter().any(|row| row.used.task_identity) {
         text += "joint: each head's softmax; calibrated: a temperature and a bias per head; gate: a linear map from features to \

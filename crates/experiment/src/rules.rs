@@ -261,7 +261,9 @@ impl<'a> Rules<'a> {
 
     /// From one network to a better one.
     fn adapted(&mut self, variant: &Variant, files: &Files) {
-        let (Some(given), Adapted::Yes { images, epochs, from_scratch }) = (&files.given, variant.adapted) else { return };
+        let (Some(given), Adapted::Yes { images, epochs, from_scratch }) = (&files.given, variant.adapted) else {
+            return;
+        };
         let data = self.experiment.data_of(&variant.from);
         let classes =
             if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };

@@ -333,7 +333,7 @@ impl Variant {
         }
         if let Adapted::Yes { images, epochs, from_scratch } = self.adapted {
             let start = if from_scratch { " from random weights" } else { "" };
-            let passes = if epochs == 1.0 { "epoch" } else { "epochs" };
+            let passes = if epochs <= 1.0 { "epoch" } else { "epochs" };
             text += &format!(", adapted{start}, {images} images, {epochs} {passes}");
         }
         text
@@ -365,7 +365,8 @@ impl Grid {
                     for extent in &self.extent {
                         let rules =
                             self.rule.iter().flat_map(|&rule| self.trusts(rule).into_iter().map(move |t| (rule, t)));
-                        let rules = rules.flat_map(|(rule, t)| self.adapt.iter().map(move |&adapted| (rule, t, adapted)));
+                        let rules =
+                            rules.flat_map(|(rule, t)| self.adapt.iter().map(move |&adapted| (rule, t, adapted)));
                         all.extend(rules.map(|(rule, trust, adapted)| Variant {
                             method,
                             extent: extent.clone(),

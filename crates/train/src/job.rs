@@ -1,6 +1,7 @@
 //! Training: checked settings → epochs → model file, with the state saved beside it after every epoch.
 
 use crate::Args;
+use crate::base::Base;
 use crate::embedding::Embeddings;
 use crate::source::{TaskImages, preprocess, task};
 use anyhow::{Context, bail, ensure};
@@ -23,14 +24,19 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     set_intra_op_threads(n_threads);
     let dataset = open_dataset(&args.data, args.split)?;
     let (task, classes) = task(args, &dataset)?;
-    let preprocess = preprocess(args, &dataset)?;
+    let base = args.from.as_deref().map(Base::read).transpose()?;
+    let preprocess = base.as_ref().map_or_else(|| preprocess(args, &dataset), |base| Ok(base.preprocess()))?;
     let shared = args.embeddings.as_deref().map(|path| Embeddings::read(path, &dataset)).transpose()?;
-    let graph = graph(args, &preprocess, shared.as_ref(), classes.len())?;
+    let graph = match &base {
+        Some(base) => base.graph(classes.len())?,
+        None => graph(args, &preprocess, shared.as_ref(), classes.len())?,
+    };
     let images = TaskImages::new(&dataset, &preprocess, &classes);
     let environment =
         [("libtorch".to_owned(), libtorch_version().to_owned()), ("threads".to_owned(), n_threads.to_string())];
     let mut inputs = vec![data_input(dataset.name().to_owned(), dataset.digest())];
     inputs.extend(shared.as_ref().map(Embeddings::input_ref));
+    inputs.extend(base.as_ref().map(Base::input_ref));
     let provenance = stage.provenance(inputs, environment.into());
     let settings = TrainSettings {
         epochs: args.epochs,
@@ -58,6 +64,9 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         args.epochs
     );
     let mut trainer = Trainer::new(&graph, &preprocess, settings, args.seed, n_images, args.device)?;
+    if let Some(base) = &base {
+        trainer.begin_with(&base.weights(&graph, args.seed)?)?;
+    }
     if let Some(shared) = &shared {
         let (name, vectors) = shared.of(&classes);
         trainer.fix(&name, &vectors)?;
@@ -102,9 +111,10 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 
 fn graph(args: &Args, preprocess: &Preprocess, shared: Option<&Embeddings>, n_classes: usize) -> anyhow::Result<Graph> {
     let n_outputs = shared.map_or(n_classes, Embeddings::length);
-    let graph = ArchSpec::new(args.arch, args.width, preprocess.channels(), preprocess.size, n_outputs)
+    let arch = args.arch.context("which --arch?")?;
+    let graph = ArchSpec::new(arch, args.width, preprocess.channels(), preprocess.size, n_outputs)
         .build()
-        .with_context(|| format!("{} on {:?} images (see --size)", args.arch, preprocess.size))?;
+        .with_context(|| format!("{} on {:?} images (see --size)", arch, preprocess.size))?;
     shared.map_or_else(|| Ok(graph.clone()), |shared| shared.on_top(&graph, n_classes))
 }
 

@@ -1,5 +1,6 @@
 //! `train`: images of one task in, one network out.
 
+mod base;
 mod embedding;
 mod job;
 mod source;
@@ -11,7 +12,7 @@ use zipit_data::Split;
 use zipit_stage::{Common, HasCommon};
 use zipit_torch::Device;
 
-/// Train one task's network from scratch, so that experiments are reproducible.
+/// Train one task's network, from scratch or from another network, so that experiments are reproducible.
 ///
 /// SGD with Nesterov momentum and a one-cycle learning rate. Ctrl-C saves the state beside the output and the same
 /// command goes on from it. By default one LibTorch thread computes, so the result does not depend on the machine's
@@ -22,8 +23,11 @@ use zipit_torch::Device;
 #[command(name = "train", version)]
 struct Args {
     /// resnet20, resnet32, resnet56 (CIFAR layout), `vgg11_bn`, `vgg16_bn`, resnet18, resnet34, resnet50 (torchvision)
-    #[arg(long)]
-    arch: Arch,
+    #[arg(long, required_unless_present = "from")]
+    arch: Option<Arch>,
+    /// Fine-tune this network: its graph, weights and preprocessing, with a new head for the task's classes
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["arch", "width", "size", "mean", "embeddings"])]
+    from: Option<PathBuf>,
     /// Multiplies the usual number of channels
     #[arg(long, default_value_t = 1.0)]
     width: f64,

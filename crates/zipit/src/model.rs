@@ -208,7 +208,10 @@ mod tests {
             let task = Task { name: name.into(), classes: classes.iter().map(|&class| class.into()).collect() };
             Model { tasks: vec![task], ..model(&dense()[0], 1) }
         };
-        let merged = Model { tasks: [one("a", &["x"]), one("b", &["y"]), one("a-2", &["z"])].map(|m| m.tasks[0].clone()).to_vec(), ..one("", &[]) };
+        let merged = Model {
+            tasks: [one("a", &["x"]), one("b", &["y"]), one("a-2", &["z"])].map(|m| m.tasks[0].clone()).to_vec(),
+            ..one("", &[])
+        };
         let sources = [one("b", &["y"]), one("a", &["x"]), one("a", &["z"])];
         assert_eq!(merged.outputs_of(&sources.iter().collect::<Vec<_>>()).unwrap(), [[1], [0], [2]]);
         // Several networks of one task, whose heads became one.

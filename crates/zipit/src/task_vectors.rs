@@ -33,6 +33,34 @@ pub fn task_vectors(network: &Model, base: &StateDict, tuned: &[&StateDict]) -> 
     Ok(tuned.iter().map(|tuned| difference(tuned, base, shared.clone())).collect())
 }
 
+/// The network's weights, but of everything that is not its head's own (see [`own_nodes`](crate::Graph::own_nodes)) those
+/// of `root`.
+///
+/// # Errors
+/// [`Error::Request`] for a root that lacks a tensor, or has it in another shape.
+pub fn rooted(network: &Model, root: &Model) -> Result<StateDict> {
+    let own = network.graph.own_nodes().into_iter().map(|i| &network.graph.nodes[i]);
+    let of_heads: BTreeSet<String> =
+        own.flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name))).collect();
+    let mut weights = network.weights.clone();
+    let mut missing = Vec::new();
+    for (name, tensor) in weights.iter_mut().filter(|(name, _)| !of_heads.contains(*name)) {
+        match root.weights.get(name).filter(|of_root| of_root.shape() == tensor.shape()) {
+            Some(of_root) => tensor.assign(of_root),
+            None => missing.push(name.as_str()),
+        }
+    }
+    match missing.first() {
+        None => Ok(weights),
+        Some(first) => Err(Error::Request(format!(
+            "the root lacks {} of the {} tensors of the network that it is to become, or has them in another shape \
+             (`{first}` first): both must be of one architecture",
+            missing.len(),
+            network.weights.len()
+        ))),
+    }
+}
+
 /// a − b of tensors that both have.
 ///
 /// # Panics
@@ -58,7 +86,9 @@ pub fn ties(vectors: &mut [StateDict], keep: f64) {
             Some(at) => *sizes.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1,
             None => f32::INFINITY,
         };
-        vector.values_mut().for_each(|tensor| tensor.mapv_inplace(|x| if x.abs() < least { 0.0 } else { x }));
+        for tensor in vector.values_mut() {
+            tensor.mapv_inplace(|x| if x.abs() < least { 0.0 } else { x });
+        }
     }
     let Some(first) = vectors.first() else { return };
     let names: Vec<String> = first.keys().cloned().collect();

@@ -146,7 +146,8 @@ impl<'a> Adapter<'a> {
         let few: Vec<usize> = fitted.iter().copied().take(MEASURED).collect();
 
         let whitens = settings.whitened && matches!(settings.learn, Learn::Weights | Learn::Heads);
-        let found: Vec<Layer> = if whitens { layers(&model.graph, &learned_nodes(&model.graph, &settings.learn)) } else { vec![] };
+        let found: Vec<Layer> =
+            if whitens { layers(&model.graph, &learned_nodes(&model.graph, &settings.learn)) } else { vec![] };
         let roots = roots(&network, &found, &Picked::new(images, few.clone(), part), watch)?;
         let unknowns = unknowns(&network, &settings.learn, &roots)?;
         let autocast = settings.autocast;
@@ -527,10 +528,8 @@ fn aims(model: &Model, wanted: Wanted<'_>, objective: Objective) -> Result<Vec<A
     if objective == Objective::Entropy {
         let classifies = model.classifies();
         let several = |&output: &usize| classifies.get(output) == Some(&true) && shapes[output][0] > 1;
-        let aims: Vec<Aim> = (0..shapes.len())
-            .filter(several)
-            .map(|output| Aim { output, sources: vec![], weight: 1.0 })
-            .collect();
+        let aims: Vec<Aim> =
+            (0..shapes.len()).filter(several).map(|output| Aim { output, sources: vec![], weight: 1.0 }).collect();
         if aims.is_empty() {
             return Err(Error::Request("no output tells several classes apart: there is no entropy to lower".into()));
         }

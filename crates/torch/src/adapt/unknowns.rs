@@ -139,18 +139,16 @@ impl Unknown {
                 as_matrix(&gradients[weight.as_str()], bias, start.size()[0])?.f_matmul(root)?
             }
             Follows::Plain { tensor, .. } => gradients[tensor.as_str()].shallow_clone(),
-            Follows::Scaled { tensor, start } => {
-                gradients[tensor.as_str()].f_mul(start)?.f_flatten(1, -1)?.f_sum_dim_intlist(
-                    &[1_i64][..],
-                    false,
-                    None::<Kind>,
-                )?
-            }
+            Follows::Scaled { tensor, start } => gradients[tensor.as_str()]
+                .f_mul(start)?
+                .f_flatten(1, -1)?
+                .f_sum_dim_intlist(&[1_i64][..], false, None::<Kind>)?,
             Follows::Mixed { parts, .. } => {
                 let gradient = self.value.f_zeros_like()?;
                 for part in parts {
                     let own = gradients[part.tensor.as_str()].f_unsqueeze(0)?.f_mul(&part.vectors)?;
-                    let own = own.f_reshape([own.size()[0], -1])?.f_sum_dim_intlist(&[1_i64][..], false, None::<Kind>)?;
+                    let own =
+                        own.f_reshape([own.size()[0], -1])?.f_sum_dim_intlist(&[1_i64][..], false, None::<Kind>)?;
                     let _ = gradient.f_select(1, part.column)?.f_add_(&own)?;
                 }
                 gradient

@@ -88,10 +88,8 @@ pub(super) fn roots(
             all.push((i, matrix.map_err(|e| Error::Fault(e.to_string()))?));
         }
     }
-    let found: Vec<(usize, Array2<f64>)> = all
-        .into_par_iter()
-        .map(|(i, a)| Ok((i, whitening(a.view(), RIDGE)?)))
-        .collect::<zipit::Result<_>>()?;
+    let found: Vec<(usize, Array2<f64>)> =
+        all.into_par_iter().map(|(i, a)| Ok((i, whitening(a.view(), RIDGE)?))).collect::<zipit::Result<_>>()?;
     let mut roots = BTreeMap::new();
     for (i, reading) in readings.iter().enumerate() {
         let own: Vec<_> = found.iter().filter(|(of, _)| *of == i).map(|(_, root)| root.view()).collect();
@@ -137,7 +135,7 @@ fn geometry(node: &Node, bias: bool) -> (Window, i64, usize) {
     match &node.op {
         Op::Conv2d { window, groups, in_channels, .. } => {
             let n = window.kernel.iter().product::<usize>() * in_channels / groups + usize::from(bias);
-            (window.clone(), *groups as i64, n)
+            (*window, *groups as i64, n)
         }
         Op::Linear { in_features, .. } => (Window::square(1, 1, 0), 1, in_features + usize::from(bias)),
         _ => unreachable!("layers are convolutions and linear"),
@@ -163,7 +161,7 @@ fn moments(network: &Network, readings: &[Reading], images: &ndarray::Array4<f32
 fn moment(reading: &Reading, value: &Tensor) -> Result<(Tensor, i64)> {
     let rows = if value.dim() == 4 && (reading.window.kernel != [1, 1] || reading.groups > 1 || reading.step > 1) {
         // A larger stride leaves positions out.
-        let mut window = reading.window.clone();
+        let mut window = reading.window;
         window.stride = window.stride.map(|stride| stride * reading.step as usize);
         patches(value, &window, reading.groups)?
     } else {

@@ -125,6 +125,15 @@ impl Trainer {
         Ok(())
     }
 
+    /// Begins with these weights in the place of drawn ones.
+    ///
+    /// # Errors
+    /// Weights that are not the graph's, all of them listed.
+    pub fn begin_with(&mut self, weights: &StateDict) -> Result<()> {
+        self.network.graph().check_weights(weights)?;
+        self.put(weights, None)
+    }
+
     /// Steps of one epoch.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {

@@ -312,7 +312,7 @@ fn outputs_are_of_any_shape() {
 
 #[test]
 fn heads_are_what_one_output_alone_needs() {
-    let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [8, 8], 3).build().unwrap();
+    let graph = crate::graph::ArchSpec::new(crate::graph::Arch::ResNet20, 0.25, 1, [8, 8], 3).build().unwrap();
     let with_parameters = |graph: &Graph| -> Vec<String> {
         let nodes = graph.own_nodes().into_iter().map(|i| graph.nodes[i].clone());
         nodes.filter(|node| !node.op.params().is_empty()).map(|node| node.name).collect()
@@ -321,13 +321,7 @@ fn heads_are_what_one_output_alone_needs() {
     // A second output beside the first, from the middle of the network.
     let mut two = graph.clone();
     let middle = two.nodes.iter().find(|node| node.name == "layer2.2.relu_1").unwrap().name.clone();
-    let op = Op::Conv2d {
-        in_channels: 8,
-        out_channels: 2,
-        window: Window::square(1, 1, 0),
-        groups: 1,
-        bias: true,
-    };
+    let op = Op::Conv2d { in_channels: 8, out_channels: 2, window: Window::square(1, 1, 0), groups: 1, bias: true };
     two.nodes.push(Node { module: Some("map".into()), ..Node::new("map", op, vec![middle]) });
     two.outputs.push("map".into());
     let found = with_parameters(&two);

@@ -20,9 +20,7 @@ use faer::{
     MatMut, MatRef, Par, Spec,
     diag::DiagMut,
     dyn_stack::{MemBuffer, MemStack},
-    linalg::{
-        svd::{ComputeSvdVectors, svd, svd_scratch},
-    },
+    linalg::svd::{ComputeSvdVectors, svd, svd_scratch},
 };
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;

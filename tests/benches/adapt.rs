@@ -1,0 +1,86 @@
+//! `adapt` in images a second, beside a PyTorch loop of the same networks, loss, optimiser and augmentation
+//! (`scripts/adapt_loop.py`) in the same run, taking turns: two ResNet-20s on Fashion-MNIST in one of their FLOPs.
+//!
+//! What `adapt` does once (reading, whitening, listening to the sources) is left out, by the difference of a long and a
+//! short run; its judging of held-out images is not. The loop's faster memory layout counts.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::process::Command;
+use zipit_tests::{Workplace, repository};
+
+const N_IMAGES: usize = 2_000;
+/// Of the long run and of the short one.
+const EPOCHS: [usize; 2] = [5, 1];
+const N_ROUNDS: usize = 5;
+
+fn main() {
+    // `cargo test --benches` and nextest call with flags; there is nothing to test here.
+    if std::env::args().any(|arg| arg == "--test" || arg == "--list") {
+        return;
+    }
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let place = Workplace::new();
+    let at = |path: &str| repository().join(path).display().to_string();
+    let sources =
+        ["fashion_0-4_seed1", "fashion_5-9_seed2"].map(|name| at(&format!("data/checkpoints/{name}.safetensors")));
+    let (sources, data) = (sources.join(" "), at("data/fashion-mnist"));
+    place.ok("collect", &format!("{sources} --data {data} --images 1000 -o stats.h5"));
+    place.ok("match", "stats.h5 --budget 1 -o plan.bin");
+    place.ok("refit", &format!("plan.bin {sources} --data {data} --images 500 --rounds 0 -o network.safetensors"));
+    let seconds = |epochs: usize, flags: &str| -> (f64, f64) {
+        let flags = format!("--flip --shift 4 --images {N_IMAGES} --epochs {epochs} --report report.json {flags}");
+        place.ok(
+            "adapt",
+            &format!("network.safetensors --to {sources} --data {data} {flags} --force -o out.safetensors"),
+        );
+        let manifest: Value = serde_json::from_slice(&place.bytes("manifest.json")).unwrap();
+        let report: Value = serde_json::from_slice(&place.bytes("report.json")).unwrap();
+        let of = |name: &str| report["report"][name].as_f64().unwrap();
+        (manifest["out.safetensors"]["seconds"].as_f64().unwrap(), of("n_steps") * of("batch_size"))
+    };
+    let ours = |flags: &str| {
+        let [long, short] = EPOCHS.map(|epochs| seconds(epochs, flags));
+        (long.1 - short.1) / (long.0 - short.0)
+    };
+    let theirs = |flags: &str| -> f64 {
+        let run = |layout: &str| -> f64 {
+            let ran = Command::new(at(".venv-python/bin/python"))
+                .arg(at("scripts/adapt_loop.py"))
+                .arg(place.path("out.safetensors"))
+                .arg("--to")
+                .args(sources.split(' '))
+                .args(["--threads", &n_cores.to_string(), "--layout", layout])
+                .args(flags.split_whitespace())
+                .env_remove("LD_LIBRARY_PATH")
+                .output()
+                .expect("make setup-python makes .venv-python");
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+            String::from_utf8(ran.stdout).unwrap().trim().parse().unwrap()
+        };
+        run("contiguous").max(run("channels_last"))
+    };
+    println!(
+        "two ResNet-20s in one, {N_IMAGES} images 1×28×28, mirrored and shifted, {n_cores} cores: images a second"
+    );
+    println!("{:<6} {:>8} {:>10} {:>14} {:>16}", "round", "adapt", "adapt bf16", "PyTorch, plain", "PyTorch, whitened");
+    let _ = ours("");
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for i in 0..N_ROUNDS {
+        let rates = [ours(""), ours("--bf16"), theirs(""), theirs("--whitened")];
+        println!("{i:<6} {:>8.0} {:>10.0} {:>14.0} {:>16.0}", rates[0], rates[1], rates[2], rates[3]);
+        rounds.push(rates);
+    }
+    let median = |of: fn(&[f64; 4]) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    println!(
+        "median ratio of adapt to PyTorch: {:.2} to weights as they are, {:.2} to weights in whitened inputs; bf16 {:.2}, {:.2}",
+        median(|r| r[0] / r[2]),
+        median(|r| r[0] / r[3]),
+        median(|r| r[1] / r[2]),
+        median(|r| r[1] / r[3])
+    );
+}
