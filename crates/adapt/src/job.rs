@@ -11,13 +11,14 @@ use std::time::Duration;
 use zipit::Model;
 use zipit::graph::Cost;
 use zipit::watch::Watch;
-use zipit_artifact::header::Provenance;
+use zipit_artifact::header::{InputRef, Provenance};
+use zipit_artifact::model::ModelFile;
 use zipit_artifact::{model, report as report_file};
 use zipit_data::Split;
-use zipit_stage::images::{tasks_of, tell_copies};
+use zipit_stage::images::{ImageSet, tasks_of, tell_copies};
 use zipit_stage::saving::Saver;
 use zipit_stage::{Progress, Stage};
-use zipit_torch::adapt::{Adapter, Wanted};
+use zipit_torch::adapt::{Adapter, HELD_OUT, Wanted};
 use zipit_torch::device::{libtorch_version, multiplies_bf16};
 
 /// Passes over the images, if nobody says how many.
@@ -35,7 +36,8 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             bail!("{} expects its images in another way than {}", path.display(), file.path.display());
         }
     }
-    let set = args.images.choose(&tasks_of(&[&network]), Split::Train)?;
+    let (set, n_all) = args.images.choose_apart(&tasks_of(&[&network]), Split::Train, HELD_OUT)?;
+    let judges: Vec<bool> = (0..set.len()).map(|i| i >= set.len() - set.len() / HELD_OUT).collect();
     inputs.extend(set.inputs());
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let environment: BTreeMap<String, String> = environment.map(|(k, v)| (k.to_owned(), v)).into();
@@ -64,8 +66,15 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             "this processor has no fast multiplication in bf16 (AVX-512): without --bf16 it is many times faster"
         );
     }
+    tell_who_judges(&file, &set, n_all);
     let images = Kept::new(&set, &network.preprocess, bytes).map_err(|e| anyhow::anyhow!(e))?;
-    let wanted = Wanted { network: &network, sources: &models, outputs: &outputs, owners: owners.as_deref() };
+    let wanted = Wanted {
+        network: &network,
+        sources: &models,
+        outputs: &outputs,
+        owners: owners.as_deref(),
+        judges: Some(&judges),
+    };
     let looking = stage.progress("measure", "images", Adapter::looks(set.len(), models.len()));
     let mut adapter = Adapter::new(wanted, &images, set.len(), settings(args, learn), args.device, &looking)?;
     drop(looking);
@@ -96,6 +105,20 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Warns where the network was fitted to the images that judge it: they say that nothing is better.
+fn tell_who_judges(file: &ModelFile, set: &ImageSet, n_all: usize) {
+    let Some(refit) = file.provenance.last_run_of("refit") else { return };
+    let same = |data: &InputRef| refit.inputs.iter().any(|input| input.blake3 == data.blake3);
+    let n = refit.environment.get("images").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+    if set.inputs().iter().any(same) && n + set.len() / HELD_OUT > n_all {
+        tracing::warn!(
+            "{} was fitted to {n} of the {n_all} images, some of which are held out here and speak for it as it is: a refit \
+             on fewer images leaves others to judge",
+            file.path.display()
+        );
+    }
+}
+
 /// How many steps are to be made.
 fn steps(args: &Args, adapter: &Adapter<'_>, stage: &Stage) -> anyhow::Result<u64> {
     let per_epoch = adapter.steps_per_epoch() as f64;
@@ -120,9 +143,16 @@ fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: 
     while !adapter.is_done() {
         let told = adapter.best().map_or_else(String::new, |best| format!("held-out loss {:.5}", best.loss));
         progress.note(told);
+        let lr = adapter.lr();
         let whole = adapter.round(&Until { progress: &progress, saver: &saver }, &mut |step| {
             tracing::trace!("step {}: loss {:.5}, learning rate {:.2e}", step.step, step.loss, step.lr);
         })?;
+        if adapter.lr() < lr {
+            tracing::info!(
+                "steps were too large for this network: begun again at a learning rate of {:.1e}",
+                adapter.lr()
+            );
+        }
         if stage.interrupted() && !adapter.is_done() {
             resume::save(adapter, &saved, provenance)?;
             let [done, n_steps] = adapter.steps();

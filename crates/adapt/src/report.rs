@@ -19,6 +19,8 @@ pub struct AdaptReport {
     pub steps_per_epoch: u64,
     /// Steps that were planned.
     pub n_steps: u64,
+    /// The highest learning rate.
+    pub lr: f64,
     /// The held-out loss, from the network as it was given on.
     pub judged: Vec<Judgement>,
     /// Coefficients of the task vectors, task by task, if those were learned.
@@ -51,6 +53,7 @@ impl AdaptReport {
             batch_size: adapter.batch_size() as u64,
             steps_per_epoch: adapter.steps_per_epoch(),
             n_steps: adapter.steps()[1],
+            lr: adapter.lr(),
             judged: adapter.judged().iter().map(judgement).collect(),
             coefficients: rows.map(|row| row.iter().copied().collect()).collect(),
         })

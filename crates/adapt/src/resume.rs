@@ -13,6 +13,8 @@ use zipit_torch::adapt::{AdaptState, Adapter, Judged};
 struct State {
     /// Done, and to do.
     steps: [u64; 2],
+    /// How often the learning rate was.
+    lowered: u32,
     judged: Vec<(u64, f64)>,
 }
 
@@ -25,9 +27,9 @@ pub fn path(out: &Path) -> PathBuf {
 
 /// Writes what was learned so far.
 pub fn save(adapter: &Adapter<'_>, path: &Path, provenance: &Provenance) -> anyhow::Result<()> {
-    let AdaptState { steps, judged, tensors } = adapter.state()?;
+    let AdaptState { steps, lowered, judged, tensors } = adapter.state()?;
     let judged = judged.iter().map(|judged| (judged.step, judged.loss)).collect();
-    let state = serde_json::to_string(&State { steps, judged }).context("the state of learning")?;
+    let state = serde_json::to_string(&State { steps, lowered, judged }).context("the state of learning")?;
     let tensors = tensors.into_iter().map(|(name, tensor)| (name, Tensor::F32(tensor))).collect();
     Ok(checkpoint::write(path, &Checkpoint { tensors, state, provenance: provenance.clone() })?)
 }
@@ -44,14 +46,14 @@ pub fn restore(adapter: &mut Adapter<'_>, path: &Path, provenance: &Provenance, 
         path.display()
     );
     let unreadable = || format!("{} is not the state of an adaptation; remove it", path.display());
-    let State { steps, judged } = serde_json::from_str(&found.state).with_context(unreadable)?;
+    let State { steps, lowered, judged } = serde_json::from_str(&found.state).with_context(unreadable)?;
     let floats = found.tensors.into_iter().map(|(name, tensor)| match tensor {
         Tensor::F32(tensor) => Ok((name, tensor)),
         Tensor::F64(_) | Tensor::I64(_) => bail!(unreadable()),
     });
     let tensors = floats.collect::<anyhow::Result<_>>()?;
     let judged = judged.into_iter().map(|(step, loss)| Judged { step, loss }).collect();
-    adapter.restore(&AdaptState { steps, judged, tensors }).with_context(unreadable)?;
+    adapter.restore(&AdaptState { steps, lowered, judged, tensors }).with_context(unreadable)?;
     tracing::info!("going on after {} of {} steps ({})", steps[0], steps[1], path.display());
     Ok(true)
 }

@@ -224,6 +224,17 @@ pub struct Provenance {
     pub key: String,
 }
 
+impl Provenance {
+    /// The last run of a stage in the chain.
+    #[must_use]
+    pub fn last_run_of(&self, stage: &str) -> Option<&Self> {
+        if self.tool.split(' ').nth(1) == Some(stage) {
+            return Some(self);
+        }
+        self.inputs.iter().filter_map(|input| input.provenance.as_deref()).find_map(|made| made.last_run_of(stage))
+    }
+}
+
 /// A file something was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

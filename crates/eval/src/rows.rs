@@ -8,10 +8,10 @@ use zipit_artifact::model::ModelFile;
 /// networks side by side.
 pub fn kind(provenance: &Provenance) -> RowKind {
     let is_model = |input: &&InputRef| input.kind == Kind::Model.code();
-    if find(provenance, "gate").is_some_and(|gate| gate.inputs.iter().filter(is_model).count() > 1) {
+    if provenance.last_run_of("gate").is_some_and(|gate| gate.inputs.iter().filter(is_model).count() > 1) {
         return RowKind::Ensemble;
     }
-    if ["apply", "refit"].iter().any(|stage| find(provenance, stage).is_some()) {
+    if ["apply", "refit"].iter().any(|stage| provenance.last_run_of(stage).is_some()) {
         RowKind::Merged
     } else {
         RowKind::Single
@@ -23,7 +23,7 @@ pub fn method(provenance: &Provenance) -> String {
     ["collect", "match", "apply", "refit", "recalibrate", "adapt", "gate"]
         .into_iter()
         .filter_map(|stage| {
-            let found = find(provenance, stage)?;
+            let found = provenance.last_run_of(stage)?;
             let args: Vec<&str> = found.args.iter().map(String::as_str).filter(|a| !is_file(a)).collect();
             Some([stage].into_iter().chain(args).collect::<Vec<_>>().join(" "))
         })
@@ -38,7 +38,7 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
     for file in files {
         used.source_gradients |= matches_by_importance(&file.provenance);
         for stage in ["collect", "recalibrate", "refit", "adapt", "gate"] {
-            let Some(found) = find(&file.provenance, stage) else { continue };
+            let Some(found) = file.provenance.last_run_of(stage) else { continue };
             used.gradients |= stage == "adapt";
             let asks = stage == "adapt" && says(&found.args, "--objective").is_some_and(|given| given == "entropy");
             used.task_identity |= stage == "gate" || asks;
@@ -58,7 +58,7 @@ fn matches_by_importance(provenance: &Provenance) -> bool {
         let one_of = |flag, words: &[&str]| says(&found.args, flag).is_none_or(|given| words.contains(&given));
         one_of("--method", &["ward", "average", "select"]) && one_of("--similarity", &["importance"])
     };
-    find(provenance, "collect").is_some_and(measured) && find(provenance, "match").is_some_and(matched)
+    provenance.last_run_of("collect").is_some_and(measured) && provenance.last_run_of("match").is_some_and(matched)
 }
 
 /// What was given for a flag, as two arguments or as one.
@@ -69,14 +69,6 @@ fn says<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
 
 fn is_file(arg: &str) -> bool {
     [".safetensors", ".h5", ".bin"].iter().any(|ending| arg.ends_with(ending))
-}
-
-/// The last run of a stage in the chain.
-fn find<'a>(provenance: &'a Provenance, stage: &str) -> Option<&'a Provenance> {
-    if provenance.tool.split(' ').nth(1) == Some(stage) {
-        return Some(provenance);
-    }
-    provenance.inputs.iter().filter_map(|input| input.provenance.as_deref()).find_map(|p| find(p, stage))
 }
 
 #[cfg(test)]

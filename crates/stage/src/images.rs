@@ -74,6 +74,15 @@ impl ImageArgs {
     /// # Errors
     /// When a data set cannot be read, lacks a class of a task that it otherwise serves, or no image is left.
     pub fn choose(&self, tasks: &[&Task], default: Split) -> anyhow::Result<ImageSet> {
+        Ok(self.choose_apart(tasks, default, usize::MAX)?.0)
+    }
+
+    /// The same, with one in `every` of the images from the far end of the random order, which come last: no stage with the
+    /// same seed has seen them, unless it took nearly all. Also says how many images there are to choose from.
+    ///
+    /// # Errors
+    /// As [`choose`](Self::choose).
+    pub fn choose_apart(&self, tasks: &[&Task], default: Split, every: usize) -> anyhow::Result<(ImageSet, usize)> {
         let datasets = self.open(default)?;
         let mut all: Vec<Place> = Vec::new();
         for (d, dataset) in datasets.iter().enumerate() {
@@ -101,8 +110,11 @@ impl ImageArgs {
         if n > all.len() {
             tracing::warn!("--images asks for {n}, there are {}: all of them are used", all.len());
         }
-        let places = sample(all.len(), n, self.seed).into_iter().map(|i| all[i]).collect();
-        Ok(ImageSet { datasets, places, split: self.split.unwrap_or(default) })
+        let n = n.min(all.len());
+        let n_last = n / every;
+        let order = sample(all.len(), if n_last == 0 { n } else { all.len() }, self.seed);
+        let places = order[..n - n_last].iter().chain(&order[order.len() - n_last..]).map(|&i| all[i]).collect();
+        Ok((ImageSet { datasets, places, split: self.split.unwrap_or(default) }, all.len()))
     }
 }
 

@@ -21,7 +21,7 @@ fn adapter<'a>(
     n: usize,
     settings: AdaptSettings,
 ) -> Adapter<'a> {
-    let wanted = Wanted { network, sources, outputs, owners: None };
+    let wanted = Wanted { network, sources, outputs, owners: None, judges: None };
     Adapter::new(wanted, images, n, settings, Device::Cpu, &Unwatched).unwrap()
 }
 
@@ -206,14 +206,20 @@ fn the_best_network_is_kept() {
     let (network, sources) = two_heads();
     let (sources, outputs): (Vec<&Model>, _) = (sources.iter().collect(), [vec![0], vec![1]]);
     let images = noise(120);
-    // Far too large steps: nothing gets better, and what was given comes back.
-    let wild = AdaptSettings { lr: 0.05, ..settings() };
-    let mut wild = adapter(&network, &sources, &outputs, &images, 120, wild);
+    // Steps that are far too large: it begins again with smaller ones, and where all are, what was given comes back.
+    let mut wild = adapter(&network, &sources, &outputs, &images, 120, AdaptSettings { lr: 1e6, ..settings() });
     wild.plan(1000);
-    assert!(wild.round(&Unwatched, &mut |_| {}).unwrap());
+    while wild.judged().len() == 1 && wild.round(&Unwatched, &mut |_| {}).unwrap() {}
     let judged: Vec<f64> = wild.judged().iter().map(|judged| judged.loss).collect();
     assert!(judged.len() == 2 && judged[1] > judged[0], "{judged:?}");
+    assert!((wild.lr() / 1e6 - 1.0 / 81.0).abs() < 1e-9, "{}", wild.lr());
     assert_eq!(wild.network().unwrap().weights, network.weights);
+    // Where smaller ones do, the rest of the steps is made with them.
+    let mut lowered = adapter(&network, &sources, &outputs, &images, 120, AdaptSettings { lr: 0.1, ..settings() });
+    lowered.plan(400);
+    learn(&mut lowered);
+    assert!(lowered.lr() < 0.1 && lowered.steps()[1] < 400, "{} {:?}", lowered.lr(), lowered.steps());
+    assert!(lowered.best().unwrap().loss < lowered.judged()[0].loss, "{:?}", lowered.judged());
     // What is written is what was judged best.
     let mut mild = adapter(&network, &sources, &outputs, &images, 120, settings());
     mild.plan(200);
@@ -267,7 +273,7 @@ fn coefficients_move_to_where_the_entropy_is_least() {
         believed: Believed::All,
         ..AdaptSettings::default()
     };
-    let wanted = Wanted { network: &network, sources: &[], outputs: &[], owners: None };
+    let wanted = Wanted { network: &network, sources: &[], outputs: &[], owners: None, judges: None };
     let mut adapter = Adapter::new(wanted, &images, 60, settings, Device::Cpu, &Unwatched).unwrap();
     adapter.plan(200);
     learn(&mut adapter);
@@ -291,7 +297,14 @@ fn a_state_of_something_else_is_refused() {
     shaped.tensors.insert("now.conv1.weight".into(), ArrayD::zeros(IxDyn(&[2])));
     let mut steps = good.clone();
     steps.steps = [5, 4];
-    for (state, said) in [(missing, "missing: best.conv1.weight"), (shaped, "wrong shape"), (steps, "no adaptation")] {
+    let mut lowered = good.clone();
+    lowered.lowered = 9;
+    for (state, said) in [
+        (missing, "missing: best.conv1.weight"),
+        (shaped, "wrong shape"),
+        (steps, "no adaptation"),
+        (lowered, "no adaptation"),
+    ] {
         let error = adapter.restore(&state).unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
     }
@@ -317,7 +330,7 @@ fn what_goes_wrong_is_said() {
         made.err().map_or_else(|| "nothing went wrong".to_owned(), |e| e.to_string())
     };
     let (right, wrong) = ([vec![0], vec![1]], [vec![0], vec![7]]);
-    let good = Wanted { network: &network, sources: &sources, outputs: &right, owners: None };
+    let good = Wanted { network: &network, sources: &sources, outputs: &right, owners: None, judges: None };
     let default = AdaptSettings::default;
     let said: BTreeMap<&str, String> = [
         ("a hole in the disk", fails(good, &Broken, 20, default(), &Unwatched)),
@@ -326,6 +339,7 @@ fn what_goes_wrong_is_said() {
             "learning rate must be positive",
             fails(good, &images, 20, AdaptSettings { lr: 0.0, ..default() }, &Unwatched),
         ),
+        ("that say who judges", fails(Wanted { judges: Some(&[true; 3]), ..good }, &images, 20, default(), &Unwatched)),
         ("output 0 of source 1", fails(Wanted { outputs: &wrong, ..good }, &images, 20, default(), &Unwatched)),
         ("interrupted", fails(good, &images, 20, default(), &StopAfter::new(0))),
     ]

@@ -1,7 +1,7 @@
 //! Images as the networks see them, without knowing where they come from.
 
 use ndarray::{Array4, ArrayView3, Axis, concatenate};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 /// Preprocessed images, cut into batches that never change: batch `i` is the same on every machine and thread.
@@ -95,6 +95,23 @@ pub fn held_out(contents: &[u64], of: Option<&[usize]>, every: usize) -> Vec<boo
         })
     };
     contents.iter().enumerate().map(part).collect()
+}
+
+/// Which images are held out of those that are `wanted` for it: all whose copies are wanted, too.
+///
+/// ```
+/// let wanted = [false, false, true, true, true];
+/// assert_eq!(zipit::images::apart(&[1, 2, 3, 1, 3], &wanted), [false, false, true, false, true]);
+/// ```
+///
+/// # Panics
+/// When they are not as many.
+#[must_use]
+pub fn apart(contents: &[u64], wanted: &[bool]) -> Vec<bool> {
+    assert_eq!(contents.len(), wanted.len(), "a wish for every image");
+    let others: BTreeSet<u64> =
+        contents.iter().zip(wanted).filter(|(_, wanted)| !**wanted).map(|(content, _)| *content).collect();
+    contents.iter().map(|content| !others.contains(content)).collect()
 }
 
 /// Means of an image are taken over a grid of so many by so many cells.

@@ -33,12 +33,19 @@ use tch::{Kind, Tensor};
 use unknowns::{Layer, Unknown, layers, learned_nodes, unknowns};
 use whitening::roots;
 use workers::{Lesson, Said, Worker, workers};
-use zipit::images::{held_out, n_different};
+use zipit::images::{apart, held_out, n_different};
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Model, StateDict};
 
 /// One image of so many is held out.
-const HELD_OUT: usize = 10;
+pub const HELD_OUT: usize = 10;
+/// Where the first steps make the loss so many times what it was, it begins again (what is a little worse comes back as the
+/// learning rate falls)
+const WORSE: f64 = 1.25;
+/// with this share of the learning rate,
+const LOWER: f64 = 1.0 / 3.0;
+/// up to so many times.
+const TIMES: u32 = 4;
 /// What layers read, and how much sources vary, is measured on so many images.
 const MEASURED: usize = 500;
 /// Steps on which the learning rate rises.
@@ -67,6 +74,8 @@ pub struct Wanted<'a> {
     pub outputs: &'a [Vec<usize>],
     /// Of which output's task each image is, for [`Objective::Entropy`].
     pub owners: Option<&'a [usize]>,
+    /// Which images are to judge, if no copy of them is learned from; `None`: one of so many.
+    pub judges: Option<&'a [bool]>,
 }
 
 /// How good the network was at some step.
@@ -83,6 +92,8 @@ pub struct Judged {
 pub struct AdaptState {
     /// Steps done, and to do.
     pub steps: [u64; 2],
+    /// How often the learning rate was lowered.
+    pub lowered: u32,
     /// All judgements.
     pub judged: Vec<Judged>,
     /// Unknowns, their moments, and the best unknowns.
@@ -116,6 +127,7 @@ pub struct Adapter<'a> {
     said: Option<Said>,
     settings: AdaptSettings,
     course: Course,
+    lowered: u32,
 }
 
 impl<'a> Adapter<'a> {
@@ -141,7 +153,13 @@ impl<'a> Adapter<'a> {
         let part = batch_size(&model.graph, device)?.min(settings.batch_size);
         let all = Picked::new(images, (0..n_images).collect(), part);
         let contents = contents(&all, watch)?;
-        let held = held_out(&contents, wanted.owners, HELD_OUT);
+        let held = match wanted.judges {
+            Some(judges) if judges.len() == n_images => apart(&contents, judges),
+            Some(judges) => {
+                return Err(Error::Request(format!("{n_images} images, and {} that say who judges", judges.len())));
+            }
+            None => held_out(&contents, wanted.owners, HELD_OUT),
+        };
         let (held_out, fitted): (Vec<usize>, Vec<usize>) = (0..n_images).partition(|&image| held[image]);
         let few: Vec<usize> = fitted.iter().copied().take(MEASURED).collect();
 
@@ -190,6 +208,7 @@ impl<'a> Adapter<'a> {
             said: None,
             settings,
             course,
+            lowered: 0,
         };
         adapter.follow()?;
         adapter.weigh(&few, watch)?;
@@ -275,11 +294,40 @@ impl<'a> Adapter<'a> {
         Ok(fastest)
     }
 
-    /// Steps to the next judgement; false if it was interrupted, after a step from which the next call goes on.
+    /// The highest learning rate: that of the settings, or a lower one, if the first steps made the network worse.
+    #[must_use]
+    pub fn lr(&self) -> f64 {
+        self.settings.lr * LOWER.powi(self.lowered as i32)
+    }
+
+    /// Steps to the next judgement; false if it was interrupted, after a step from which the next call goes on. Where the
+    /// first judgement is far worse than that of the network as it was given, all begins again, with smaller steps.
     ///
     /// # Errors
     /// Images that cannot be read, or a loss that is not finite.
     pub fn round(&mut self, watch: &dyn Watch, on_step: &mut dyn FnMut(AdaptStep)) -> Result<bool> {
+        let went = self.stretch(watch, on_step);
+        let too_far = match (&went, &self.judged[..]) {
+            (Ok(true), [first, second]) => second.loss > WORSE * first.loss,
+            (Err(Error::NotFinite(_)), [_]) => true,
+            _ => false,
+        };
+        if !too_far || self.held_out.is_empty() || self.lowered == TIMES || self.course.is_done() {
+            return went;
+        }
+        self.lowered += 1;
+        self.judged.truncate(1);
+        self.course.n_steps -= self.course.step;
+        self.course.step = 0;
+        for (unknown, best) in self.unknowns.iter_mut().zip(&self.best) {
+            unknown.value = best.copy();
+            unknown.moments = [best.f_zeros_like()?, best.f_zeros_like()?];
+        }
+        self.follow()?;
+        Ok(true)
+    }
+
+    fn stretch(&mut self, watch: &dyn Watch, on_step: &mut dyn FnMut(AdaptStep)) -> Result<bool> {
         let from = self.judged.last().map_or(0, |judged| judged.step);
         while !self.course.is_done() && (self.course.step == from || self.course.step < from + STEPS) {
             let data = Fitted { images: self.lesson.images, fitted: self.fitted.clone() };
@@ -326,7 +374,7 @@ impl<'a> Adapter<'a> {
                 tensors.insert(format!("{kind}{}", unknown.name), to_array(tensor)?);
             }
         }
-        Ok(AdaptState { steps: self.steps(), judged: self.judged.clone(), tensors })
+        Ok(AdaptState { steps: self.steps(), lowered: self.lowered, judged: self.judged.clone(), tensors })
     }
 
     /// Goes back to a state of an adaptation of the same networks, images and settings.
@@ -354,7 +402,7 @@ impl<'a> Adapter<'a> {
         }
         let [done, n_steps] = state.steps;
         let last = state.judged.last().map(|judged| judged.step);
-        if done > n_steps || n_steps == 0 || last.is_none_or(|last| last > done) {
+        if done > n_steps || n_steps == 0 || last.is_none_or(|last| last > done) || state.lowered > TIMES {
             return Err(Error::Request(format!("{done} of {n_steps} steps and {last:?} judged are no adaptation")));
         }
         self.best.clear();
@@ -364,7 +412,7 @@ impl<'a> Adapter<'a> {
             self.best.push(best);
         }
         self.judged.clone_from(&state.judged);
-        (self.course.step, self.course.n_steps) = (done, n_steps);
+        (self.course.step, self.course.n_steps, self.lowered) = (done, n_steps, state.lowered);
         self.follow()
     }
 
@@ -511,7 +559,7 @@ impl Adapter<'_> {
             squares += numbers::<f64>(&gradient.f_square()?.f_sum(Kind::Double)?)?[0];
         }
         let shorter = (LONGEST / (squares.sqrt() + 1e-6)).min(1.0);
-        let cosine = Cosine { lr: self.settings.lr, warm_up: WARM_UP, n_steps: self.course.n_steps };
+        let cosine = Cosine { lr: self.lr(), warm_up: WARM_UP, n_steps: self.course.n_steps };
         let lr = cosine.at(self.course.step);
         let adam = Adam { lr, betas: BETAS, weight_decay: 0.0, step: self.course.step + 1 };
         for (unknown, gradient) in self.unknowns.iter_mut().zip(gradients) {
