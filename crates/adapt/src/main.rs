@@ -17,8 +17,9 @@ use zipit_torch::Device;
 /// Improve a merged network by a few minutes of gradients on unlabelled images.
 ///
 /// Every output is to say what the network that it is from says of the same images: no labels. Weights are learned in
-/// whitened inputs, held-out images judge after every epoch, and the best network is written. BatchNorm is folded into the
-/// layers and gone from the result. Uses the train split unless --split says otherwise.
+/// whitened inputs. A tenth of the images judges after every epoch, and the best network is written; it is taken from the
+/// far end of the random order, where stages that took fewer images with the same --seed have seen none. BatchNorm is
+/// folded into the layers and gone from the result. Uses the train split unless --split says otherwise.
 ///
 /// Example: adapt network.safetensors --to a.safetensors b.safetensors --data data/fashion-mnist --images 2000 -o adapted.safetensors
 #[derive(Debug, Parser)]
@@ -64,7 +65,7 @@ struct Args {
     /// As many as this machine makes in so many minutes: the log says how many, and --epochs makes the same elsewhere
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
-    /// Highest learning rate
+    /// Highest learning rate; where the first steps make the network far worse, it begins again with a third of it
     #[arg(long, default_value_t = 1e-3)]
     lr: f64,
     /// Convolutions and linear layers compute in bf16, all else in f32 (PyTorch's autocast)

@@ -343,3 +343,43 @@ pub fn parse_shard(text: &str) -> anyhow::Result<(usize, usize)> {
     ensure!((1..=n).contains(&i), "shard {i}/{n}: i runs from 1 to n");
     Ok((i, n))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use ndarray::Array4;
+
+    /// The chosen images of 103, by number.
+    fn chosen(images: Option<u64>, every: usize) -> Vec<usize> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("images.h5");
+        let pixels = Array4::from_shape_fn((103, 1, 2, 2), |(i, ..)| i as u8);
+        let labels: Vec<u32> = (0..103).map(|i| i % 2).collect();
+        zipit_artifact::dataset::write(&path, &["a".into(), "b".into()], &[("train", pixels.view(), &labels)]).unwrap();
+        let args = ImageArgs {
+            data: vec![path],
+            split: None,
+            images,
+            classes: vec!["a".into(), "b".into()],
+            seed: 5,
+            batch_size: None,
+        };
+        let (set, n_all) = args.choose_apart(&[], Split::Train, every).unwrap();
+        // `val` is every tenth training image.
+        assert_eq!(n_all, 93);
+        set.places.iter().map(|&(_, image)| image).collect()
+    }
+
+    #[test]
+    fn the_last_ones_are_from_the_far_end() {
+        let all = chosen(None, usize::MAX);
+        assert_eq!(all.len(), 93);
+        let few = chosen(Some(40), 10);
+        assert_eq!(few[..36], all[..36]);
+        assert_eq!(few[36..], all[89..]);
+        // With all of them the order is as it was; with too few none is apart.
+        assert_eq!(chosen(None, 10), all);
+        assert_eq!(chosen(Some(9), 10), all[..9]);
+    }
+}

@@ -4,7 +4,9 @@
 //! A = E x̂x̂ᵀ of what the layer reads: a step of one size then changes what a layer makes by one size, whichever of its
 //! inputs are loud. Every image goes through the sources, too, changed as it is for the network, and Adam moves D.
 //!
-//! Held-out images judge after every epoch, and the best network is kept: a training loss says nothing. A step's images
+//! Held-out images judge after every epoch, and the best network is kept: a training loss says nothing. They must be images
+//! that the network was not fitted to before, or it is judged better as it is than it can be. Networks bear steps of
+//! different sizes: where the first ones make it far worse, it begins again with smaller ones. A step's images
 //! are spread over threads in parts that do not depend on their number, and the parts' gradients are added in order: the
 //! result is the same for any number of threads.
 
