@@ -70,7 +70,8 @@ fn threads_and_labels_never_change_a_byte() {
         fs::read(place.path("data/train-labels-idx1-ubyte")).unwrap(),
         fs::read(place.path("garbage/train-labels-idx1-ubyte")).unwrap()
     );
-    let flags = "--epochs 8 --batch-size 50 --flip --shift 1";
+    // More images a step than one thread takes at once.
+    let flags = "--epochs 20 --batch-size 150 --flip --shift 1";
     for threads in [1, 2, 5] {
         place.ok("adapt", &format!("{ADAPT} {flags} --threads {threads} -o t{threads}.safetensors"));
     }
@@ -82,6 +83,24 @@ fn threads_and_labels_never_change_a_byte() {
     // Not even kept in memory, images are others.
     place.ok("adapt", &format!("{ADAPT} {flags} --max-memory 0 -o read.safetensors"));
     assert!(place.bytes("t1.safetensors") == place.bytes("read.safetensors"));
+}
+
+/// Images that the network was fitted to speak for it as it is.
+#[test]
+fn others_judge_than_the_network_was_fitted_to() {
+    let place = merged();
+    let warned = |adapt: &str| {
+        place
+            .run("adapt", &format!("{ADAPT} {adapt} --epochs 0.5 --force -o x.safetensors"))
+            .code(0)
+            .stderr()
+            .contains("was fitted to")
+    };
+    assert!(!warned("") && !warned("--images 100"), "30 of 270 images");
+    place.ok("refit", "plan.bin a.safetensors b.safetensors --data data --images 260 --rounds 0 -o merged.safetensors");
+    assert!(warned(""), "260 of 270 images");
+    assert!(!warned("--images 50"), "five others are left");
+    assert!(warned("--images 50 --seed 1"), "in another order they are anywhere");
 }
 
 #[test]
@@ -114,8 +133,13 @@ fn a_root_becomes_each_of_the_networks() {
         let moved = max_difference(&rooted.weights["conv1.weight"], &root["conv1.weight"]);
         assert!(moved > 0.0 && moved < 0.5, "{moved}");
     }
+    // A table does not call them trained, and nothing else.
+    place.ok("eval", "a.safetensors a_rooted.safetensors --data data -o rooted.json");
+    let rows = report(&place, "rooted.json")["rows"].clone();
+    let gradients = [0, 1].map(|i| rows[i]["used"]["gradients"].clone());
+    assert_eq!(gradients, [Value::Bool(false), Value::Bool(true)]);
     place.ok("collect", "a_rooted.safetensors b_rooted.safetensors --data data -o stats.h5");
-    place.ok("match", "stats.h5 --method identity -o plan.bin");
+    place.ok("match", "stats.h5 --method identity --unmerge pinv -o plan.bin");
     place.ok("apply", "plan.bin a_rooted.safetensors b_rooted.safetensors -o average.safetensors");
     // Task vectors over the root, and coefficients that lower the entropy of each head on images of its task.
     let to = "average.safetensors --to a_rooted.safetensors b_rooted.safetensors --base root.safetensors --data data";
@@ -195,12 +219,27 @@ fn what_makes_no_sense_is_refused() {
         .run("adapt", "--root a.safetensors --to a.safetensors b.safetensors --data data -o x.safetensors")
         .code(2)
         .says(&["one network at a time"]);
+    // Not feature by feature the base's: folded, or in another order.
+    let base = "--base a.safetensors --learn coefficients --objective entropy -o x.safetensors";
+    let ran = |network: &str| format!("{network} --to a.safetensors b.safetensors --data data {base}");
+    place.fails("adapt", &ran("merged.safetensors"), &["has no `bn1.bias` of the base's shape", "--method identity"]);
+    place.ok("match", "stats.h5 --unmerge pinv -o ward.bin");
+    place.ok("apply", "ward.bin a.safetensors b.safetensors -o ward.safetensors");
+    place.fails("adapt", &ran("ward.safetensors"), &["the head of network 1", "--method identity"]);
+    let alone = "merged.safetensors --to a.safetensors --data data -o x.safetensors";
+    place.fails("adapt", alone, &["no network after --to speaks of task second"]);
+    let mut root = random_model(&tiny_graph(), 3, "root", &["0", "1", "2"]);
+    root.preprocess.mean = vec![0.1];
+    write(&place, "root", &root);
+    let rooted = "--root root.safetensors --to a.safetensors --data data -o x.safetensors";
+    place.fails("adapt", rooted, &["root.safetensors and a.safetensors expect their images in different ways"]);
     let from = |network: &str, to: &str| format!("{network} --to {to} --data data -o x.safetensors");
     place.fails("adapt", &from("a.safetensors", "b.safetensors"), &["no output for task `second`", "it has: first"]);
     let mut other = random_model(&tiny_graph(), 3, "first", &["0", "1", "2"]);
     other.preprocess.mean = vec![0.1];
     write(&place, "other", &other);
-    place.fails("adapt", &from("merged.safetensors", "other.safetensors"), &["other.safetensors", "in another way"]);
+    let both = "other.safetensors b.safetensors";
+    place.fails("adapt", &from("merged.safetensors", both), &["other.safetensors", "in another way"]);
     // Unlike in width: no root.
     let wide = zipit::graph::ArchSpec::new(zipit::graph::Arch::ResNet20, 0.5, 1, [12, 12], 3).build().unwrap();
     write(&place, "wide", &random_model(&wide, 3, "wide", &["0", "1", "2"]));

@@ -23,6 +23,8 @@ use zipit_torch::device::{libtorch_version, multiplies_bf16};
 
 /// Passes over the images, if nobody says how many.
 const EPOCHS: f64 = 10.0;
+/// Fewer steps than this change little.
+const WORTH_IT: f64 = 20.0;
 /// Share of the time that is left that steps take; judging and writing take the rest.
 const STEPPING: f64 = 0.93;
 
@@ -33,9 +35,16 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let outputs = network.outputs_of(&models).with_context(|| format!("{}", file.path.display()))?;
     for (source, path) in models.iter().zip(&args.to) {
         if source.preprocess != network.preprocess {
-            bail!("{} expects its images in another way than {}", path.display(), file.path.display());
+            bail!(
+                "{} expects its images in another way than {}: {:?} instead of {:?}",
+                path.display(),
+                file.path.display(),
+                source.preprocess,
+                network.preprocess
+            );
         }
     }
+    all_are_spoken_of(args, &network, &outputs)?;
     let (set, n_all) = args.images.choose_apart(&tasks_of(&[&network]), Split::Train, HELD_OUT)?;
     let judges: Vec<bool> = (0..set.len()).map(|i| i >= set.len() - set.len() / HELD_OUT).collect();
     inputs.extend(set.inputs());
@@ -66,7 +75,7 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             "this processor has no fast multiplication in bf16 (AVX-512): without --bf16 it is many times faster"
         );
     }
-    tell_who_judges(&file, &set, n_all);
+    tell_who_judges(&file, &set, n_all, args.images.seed);
     let images = Kept::new(&set, &network.preprocess, bytes).map_err(|e| anyhow::anyhow!(e))?;
     let wanted = Wanted {
         network: &network,
@@ -85,7 +94,8 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     }
     let saved = resume::path(&args.out);
     if !resume::restore(&mut adapter, &saved, &provenance, stage)? {
-        adapter.plan(steps(args, &adapter, stage)?);
+        let n = steps(args, &mut adapter, stage)?;
+        adapter.plan(n);
     }
     learn_all(args, stage, &mut adapter, &provenance)?;
     let adapted = adapter.network()?;
@@ -105,12 +115,29 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An output that no network speaks of would drift with the features that it reads.
+fn all_are_spoken_of(args: &Args, network: &Model, outputs: &[Vec<usize>]) -> anyhow::Result<()> {
+    let silent = |&at: &usize| !outputs.iter().flatten().any(|&output| output == at);
+    let silent: Vec<&str> = (0..network.tasks.len()).filter(silent).map(|at| network.tasks[at].name.as_str()).collect();
+    if args.objective != ObjectiveName::Entropy && !silent.is_empty() {
+        bail!(
+            "no network after --to speaks of task {}, whose output would drift: give its network, too",
+            silent.join(", ")
+        );
+    }
+    Ok(())
+}
+
 /// Warns where the network was fitted to the images that judge it: they say that nothing is better.
-fn tell_who_judges(file: &ModelFile, set: &ImageSet, n_all: usize) {
+fn tell_who_judges(file: &ModelFile, set: &ImageSet, n_all: usize, seed: u64) {
     let Some(refit) = file.provenance.last_run_of("refit") else { return };
     let same = |data: &InputRef| refit.inputs.iter().any(|input| input.blake3 == data.blake3);
     let n = refit.environment.get("images").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
-    if set.inputs().iter().any(same) && n + set.len() / HELD_OUT > n_all {
+    let says = |flag: &str| refit.args.iter().skip_while(|arg| *arg != flag).nth(1).map(String::as_str);
+    // In another order they are anywhere, and few of them speak for little.
+    let in_order = says("--seed").unwrap_or("0") == seed.to_string();
+    let seen = if in_order { n + set.len() / HELD_OUT > n_all } else { n * HELD_OUT > n_all };
+    if set.inputs().iter().any(same) && seen {
         tracing::warn!(
             "{} was fitted to {n} of the {n_all} images, some of which are held out here and speak for it as it is: a refit \
              on fewer images leaves others to judge",
@@ -120,7 +147,7 @@ fn tell_who_judges(file: &ModelFile, set: &ImageSet, n_all: usize) {
 }
 
 /// How many steps are to be made.
-fn steps(args: &Args, adapter: &Adapter<'_>, stage: &Stage) -> anyhow::Result<u64> {
+fn steps(args: &Args, adapter: &mut Adapter<'_>, stage: &Stage) -> anyhow::Result<u64> {
     let per_epoch = adapter.steps_per_epoch() as f64;
     let Some(minutes) = args.minutes else {
         return Ok((args.epochs.unwrap_or(EPOCHS) * per_epoch).round().max(1.0) as u64);
@@ -128,6 +155,12 @@ fn steps(args: &Args, adapter: &Adapter<'_>, stage: &Stage) -> anyhow::Result<u6
     let pace = adapter.pace()?;
     let left = (60.0 * minutes - stage.seconds()).max(0.0) * STEPPING;
     let n = (left / pace.as_secs_f64()).floor().max(1.0);
+    if n < WORTH_IT {
+        tracing::warn!(
+            "{minutes} minutes are only {n} steps: reading and measuring took {:.0} s of them",
+            stage.seconds()
+        );
+    }
     tracing::info!("{minutes} minutes are {n} steps here: --epochs {} makes the same elsewhere", n / per_epoch);
     Ok(n as u64)
 }
@@ -163,6 +196,9 @@ fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: 
         }
         if let (true, Some(last)) = (whole, adapter.judged().last()) {
             tracing::debug!("step {}: held-out loss {:.5}", last.step, last.loss);
+        }
+        if let Some(problem) = adapter.broke() {
+            tracing::warn!("{problem}: the best network until then is written");
         }
         if saver.left() == Duration::ZERO {
             saver.save(|| resume::save(adapter, &saved, provenance))?;

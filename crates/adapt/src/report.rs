@@ -72,7 +72,12 @@ impl AdaptReport {
             table.row([what.to_owned(), format!("{epochs:.1}"), judged.step.to_string(), loss]);
         };
         if let Some(first) = self.judged.first() {
-            row(if args.from_scratch { "random" } else { "as it was given" }, first);
+            let given = match (args.from_scratch, &self.coefficients[..]) {
+                (true, _) => "random",
+                (false, []) => "as it was given",
+                (false, _) => "with the first coefficients",
+            };
+            row(given, first);
         }
         if let Some(kept) = self.judged.iter().find(|judged| judged.kept) {
             row("written", kept);

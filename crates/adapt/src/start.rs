@@ -2,9 +2,10 @@
 
 use crate::Args;
 use crate::flags::{CoefficientArgs, LearnName, ObjectiveName, PerName, TrustName};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
 use zipit::fold::fold_batch_norm;
+use zipit::graph::Op;
 use zipit::task_vectors::{rooted, task_vectors, ties};
 use zipit::{Model, StateDict};
 use zipit_artifact::header::InputRef;
@@ -15,6 +16,8 @@ use zipit_torch::adapt::{AdaptSettings, Believed, Coefficients, Learn, Objective
 use zipit_torch::initialise::initialise;
 use zipit_torch::train::Autocast;
 
+/// Of preprocessing.
+const ALIKE: &str = "networks that share features must agree on size, mean and standard deviation";
 /// Where coefficients begin, if nobody says where (`AdaMerging`).
 const INITIAL: f64 = 0.3;
 
@@ -76,6 +79,9 @@ pub fn start(args: &Args) -> anyhow::Result<Start> {
     inputs.extend(sources.iter().map(ModelFile::input_ref));
     let mut network = file.model.clone();
     if args.root.is_some() {
+        if file.model.preprocess != sources[0].model.preprocess {
+            bail!("{} and {} expect their images in different ways: {ALIKE}", path.display(), args.to[0].display());
+        }
         network = sources[0].model.clone();
         network.weights = rooted(&network, &file.model).with_context(|| format!("{}", path.display()))?;
     }
@@ -94,14 +100,33 @@ pub fn start(args: &Args) -> anyhow::Result<Start> {
         (network.graph, network.weights) = fold_batch_norm(&network.graph, &network.weights, &BTreeSet::new())?;
     }
     if args.from_scratch {
-        network.weights = initialise(&network.graph, args.images.seed)?;
+        from_scratch(&mut network, args.images.seed)?;
     }
     Ok(Start { network, file, sources, learn, inputs })
 }
 
+/// Draws what is learned anew; constants stay.
+fn from_scratch(network: &mut Model, seed: u64) -> anyhow::Result<()> {
+    let call =
+        network.graph.nodes.iter().find(|node| matches!(node.op, Op::Call { .. }) && !node.op.params().is_empty());
+    if let Some(call) = call {
+        bail!("--from-scratch does not know how `{}` begins: it is a function that is run and not followed", call.name);
+    }
+    let constants: BTreeSet<String> = network
+        .graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::Stored { .. }))
+        .flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name)))
+        .collect();
+    let drawn = initialise(&network.graph, seed)?;
+    network.weights.extend(drawn.into_iter().filter(|(name, _)| !constants.contains(name)));
+    Ok(())
+}
+
 fn coefficients(args: &Args, network: &Model, base: &Model, sources: &[ModelFile]) -> anyhow::Result<Coefficients> {
-    let tuned: Vec<&StateDict> = sources.iter().map(|file| &file.model.weights).collect();
-    let mut vectors = task_vectors(network, &base.weights, &tuned)?;
+    let tuned: Vec<&Model> = sources.iter().map(|file| &file.model).collect();
+    let mut vectors = task_vectors(network, base, &tuned)?;
     if let Some(keep) = args.coefficients.ties {
         ties(&mut vectors, keep);
     }

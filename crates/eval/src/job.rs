@@ -153,7 +153,10 @@ fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::R
         };
         let scores = score(&tasks, &heads, calibration, &labels).with_context(|| model.clone())?;
         let method = if members.len() == 1 { rows::method(&members[0].file.provenance) } else { String::new() };
-        let used = if kind == RowKind::Single { Used::default() } else { rows::used(members.iter().map(|r| &r.file)) };
+        // A network as it was trained used what is not asked here, unless gradients came after.
+        let adapted = members.iter().any(|r| r.file.provenance.last_run_of("adapt").is_some());
+        let trained = kind == RowKind::Single && !adapted;
+        let used = if trained { Used::default() } else { rows::used(members.iter().map(|r| &r.file)) };
         Ok(Row { model, kind, method, scores, cost, relative_macs: None, file_bytes, used })
     };
     let mut rows = Vec::new();

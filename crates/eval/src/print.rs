@@ -80,9 +80,9 @@ pub fn table(report: &Report) -> Table {
     table
 }
 
-/// Images, labels, task identity, gradients; dashes for a network as it was trained.
+/// Images, labels, task identity, gradients; dashes for a network as it was trained, and nothing done to it since.
 fn used(row: &Row) -> [String; 4] {
-    if row.kind == RowKind::Single {
+    if row.kind == RowKind::Single && row.used.images.is_empty() {
         return ["trained", "-", "-", "-"].map(str::to_owned);
     }
     let images: Vec<String> = row.used.images.iter().map(|s| s.n.to_string()).collect();

@@ -268,8 +268,10 @@ impl<'a> Rules<'a> {
         let classes =
             if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };
         let scratch = if from_scratch { " --from-scratch" } else { "" };
+        let one_head = variant.heads == Heads::Merge;
+        let trust = if one_head { format!(" --trust {}", variant.trust.name()) } else { String::new() };
         let command = format!(
-            "adapt {} --to {}{}{classes} --images {images} --epochs {epochs}{scratch}{}",
+            "adapt {} --to {}{}{classes} --images {images} --epochs {epochs}{scratch}{trust}{}",
             given.display(),
             listed(&files.sources),
             data_flags(&data),

@@ -91,7 +91,7 @@ fn adapted(case: &CaseResults) -> Option<&RowResult> {
 
 fn line(results: &Results, case: &CaseResults) -> Vec<String> {
     let permute = one_to_one(case);
-    let authors = |row: &RowResult| row.series.starts_with("zip ") && row.series.contains(" pinv");
+    let authors = |row: &RowResult| row.series.starts_with("zip ") && row.series.contains(" pinv") && !row.gradients;
     let shown = |row: Option<&RowResult>| {
         row.map_or_else(
             || NOTHING.to_owned(),

@@ -68,7 +68,8 @@ pub fn singles_average(case: &CaseResults) -> Option<f64> {
 
 /// Matched one feature to one and averaged, which others compare with: without refit where there is such a row.
 pub fn one_to_one(case: &CaseResults) -> Option<&RowResult> {
-    let rows = || case.rows.iter().filter(|row| row.kind == RowKind::Merged && row.model.contains("permute"));
+    let merged = |row: &&RowResult| row.kind == RowKind::Merged && row.model.contains("permute") && !row.gradients;
+    let rows = || case.rows.iter().filter(merged);
     rows().find(|row| !row.model.contains("refit")).or_else(|| rows().next())
 }
 

@@ -21,9 +21,9 @@ pub(crate) fn compute(
 ) -> Computed {
     let Some(&first) = inputs.first() else { return Ok(params[0].shallow_clone()) };
     match op {
-        Op::Conv2d { window, groups, .. } => conv2d(first, params, window, *groups as i64),
+        Op::Conv2d { window, groups, .. } => conv2d(&in_kind_of(first, params[0])?, params, window, *groups as i64),
         Op::Linear { .. } => {
-            let last = features_last(first)?;
+            let last = features_last(&in_kind_of(first, params[0])?)?;
             features_first(&last.f_linear(params[0], params.get(1).copied())?)
         }
         Op::BatchNorm2d { eps, .. } => {
@@ -70,7 +70,8 @@ pub(crate) fn compute(
         Op::SelectToken { index } => first.f_select(2, *index as i64),
         Op::PrependTokens { num_tokens, num_features } => {
             let n_images = first.size()[0];
-            let tokens = params[0].f_expand([n_images, *num_tokens as i64, *num_features as i64], false)?;
+            let tokens =
+                in_kind_of(params[0], first)?.f_expand([n_images, *num_tokens as i64, *num_features as i64], false)?;
             features_first(&Tensor::f_cat(&[&tokens, &features_last(first)?], 1)?)
         }
         Op::PositionEmbedding { axis, .. } => first.f_add(&learned(params[0], *axis, first)?),
@@ -155,6 +156,8 @@ pub(crate) fn activation(x: &Tensor, function: Activation) -> Computed {
 
 /// Per head, softmax(scale · qᵀk + bias) v.
 fn attention(inputs: &[&Tensor], bias: Option<&Tensor>, heads: i64, scale: Option<f64>) -> Computed {
+    let bias = bias.map(|bias| in_kind_of(bias, inputs[0])).transpose()?;
+    let bias = bias.as_ref();
     if inputs[0].dim() > 3 {
         return windowed_attention(inputs, bias, heads, scale);
     }
@@ -206,7 +209,12 @@ fn learned(tensor: &Tensor, axis: usize, value: &Tensor) -> Computed {
     while first.dim() < n_positions + 1 {
         first = first.f_unsqueeze(1)?;
     }
-    first.f_unsqueeze(0)
+    in_kind_of(&first.f_unsqueeze(0)?, value)
+}
+
+/// The tensor in another's kind: under autocast layers compute in one kind and what is learned beside them is in another.
+fn in_kind_of(tensor: &Tensor, other: &Tensor) -> Computed {
+    tensor.f_to_kind(other.kind())
 }
 
 /// `[B, …, C]`, a view.

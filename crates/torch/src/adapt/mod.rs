@@ -130,6 +130,7 @@ pub struct Adapter<'a> {
     settings: AdaptSettings,
     course: Course,
     lowered: u32,
+    broke: Option<String>,
 }
 
 impl<'a> Adapter<'a> {
@@ -180,7 +181,7 @@ impl<'a> Adapter<'a> {
             objective: settings.objective,
             believed: settings.believed,
             autocast,
-            aims: aims(&model, wanted, settings.objective)?,
+            aims: aims(&model, wanted, &settings)?,
             owners: wanted.owners,
             images,
             part,
@@ -211,6 +212,7 @@ impl<'a> Adapter<'a> {
             settings,
             course,
             lowered: 0,
+            broke: None,
         };
         adapter.follow()?;
         adapter.weigh(&few, watch)?;
@@ -280,19 +282,22 @@ impl<'a> Adapter<'a> {
         self.course.is_done() || since >= patience
     }
 
-    /// How long a step takes: that of some, which move nothing.
+    /// How long a step takes, with reading its images: that of some, which are undone.
     ///
     /// # Errors
     /// As a step's.
-    pub fn pace(&self) -> Result<Duration> {
+    pub fn pace(&mut self) -> Result<Duration> {
         let indices: Vec<usize> = (0..self.course.batch_size).collect();
-        let images = self.fitted(&indices)?;
+        let was = self.state()?;
+        self.course.n_steps = self.course.n_steps.max(1);
         let mut fastest = Duration::MAX;
         for _ in 0..3 {
             let start = Instant::now();
-            self.gradients(&images, &indices)?;
+            let images = self.fitted(&indices)?;
+            self.learn(&images, &indices)?;
             fastest = fastest.min(start.elapsed());
         }
+        self.go_back_to(&was)?;
         Ok(fastest)
     }
 
@@ -300,6 +305,12 @@ impl<'a> Adapter<'a> {
     #[must_use]
     pub fn lr(&self) -> f64 {
         self.settings.lr * LOWER.powi(self.lowered as i32)
+    }
+
+    /// What went wrong, if the loss became no number after the first judgement: learning stopped there.
+    #[must_use]
+    pub fn broke(&self) -> Option<&str> {
+        self.broke.as_deref()
     }
 
     /// Steps to the next judgement; false if it was interrupted, after a step from which the next call goes on. Where the
@@ -312,6 +323,11 @@ impl<'a> Adapter<'a> {
         let too_far = match (&went, &self.judged[..]) {
             (Ok(true), [first, second]) => second.loss > WORSE * first.loss,
             (Err(Error::NotFinite(_)), [_]) => true,
+            (Err(Error::NotFinite(problem)), [_, _, ..]) => {
+                self.broke = Some(problem.clone());
+                self.course.n_steps = self.course.step;
+                return Ok(true);
+            }
             _ => false,
         };
         if !too_far || self.held_out.is_empty() || self.lowered == TIMES || self.course.is_done() {
@@ -384,6 +400,15 @@ impl<'a> Adapter<'a> {
     /// # Errors
     /// Tensors that do not fit, by name, and steps or judgements that no such adaptation makes.
     pub fn restore(&mut self, state: &AdaptState) -> Result<()> {
+        let [done, n_steps] = state.steps;
+        let last = state.judged.last().map(|judged| judged.step);
+        if done > n_steps || n_steps == 0 || last.is_none_or(|last| last > done) || state.lowered > TIMES {
+            return Err(Error::Request(format!("{done} of {n_steps} steps and {last:?} judged are no adaptation")));
+        }
+        self.go_back_to(state)
+    }
+
+    fn go_back_to(&mut self, state: &AdaptState) -> Result<()> {
         let device = self.network.device();
         let mut all: Vec<[Tensor; 4]> = Vec::new();
         for unknown in &self.unknowns {
@@ -402,11 +427,6 @@ impl<'a> Adapter<'a> {
             let [now, first, second, best] = KINDS.map(load);
             all.push([now?, first?, second?, best?]);
         }
-        let [done, n_steps] = state.steps;
-        let last = state.judged.last().map(|judged| judged.step);
-        if done > n_steps || n_steps == 0 || last.is_none_or(|last| last > done) || state.lowered > TIMES {
-            return Err(Error::Request(format!("{done} of {n_steps} steps and {last:?} judged are no adaptation")));
-        }
         self.best.clear();
         for (unknown, [now, first, second, best]) in self.unknowns.iter_mut().zip(all) {
             unknown.value = now;
@@ -414,7 +434,8 @@ impl<'a> Adapter<'a> {
             self.best.push(best);
         }
         self.judged.clone_from(&state.judged);
-        (self.course.step, self.course.n_steps, self.lowered) = (done, n_steps, state.lowered);
+        [self.course.step, self.course.n_steps] = state.steps;
+        self.lowered = state.lowered;
         self.follow()
     }
 
@@ -441,8 +462,10 @@ impl<'a> Adapter<'a> {
         if self.settings.objective != Objective::Distill {
             return Ok(());
         }
-        let Some(said) = self.listen(few, watch)? else {
-            return Err(Error::Request("what the networks say of 500 images takes too much memory".into()));
+        // Two answers vary; of maps fewer fit than of logits.
+        let n = (KEPT / self.bytes_said()?.max(1)).max(2).min(few.len());
+        let Some(said) = self.listen(&few[..n], watch)? else {
+            return Err(Error::Request("what the networks say of two images takes too much memory".into()));
         };
         for (aim, target) in self.lesson.aims.iter_mut().zip(&said.targets) {
             let wide = target.f_to_kind(Kind::Double)?;
@@ -459,13 +482,18 @@ impl<'a> Adapter<'a> {
 
     /// What the sources say of images as they are; `None` where it is too much to keep.
     fn listen(&self, images: &[usize], watch: &dyn Watch) -> Result<Option<Said>> {
-        let shapes = self.network.graph().output_shapes()?;
-        let asked = self.lesson.aims.iter().filter(|aim| !aim.sources.is_empty());
-        let numbers: usize = asked.map(|aim| shapes[aim.output].iter().product::<usize>()).sum();
-        if images.is_empty() || numbers == 0 || 4 * numbers * images.len() > KEPT {
+        let bytes = self.bytes_said()?;
+        if images.is_empty() || bytes == 0 || bytes * images.len() > KEPT {
             return Ok(None);
         }
         self.lesson.listen(self.workers(images.len()), images, watch).map(Some)
+    }
+
+    /// Bytes of what the sources say of one image.
+    fn bytes_said(&self) -> Result<usize> {
+        let shapes = self.network.graph().output_shapes()?;
+        let asked = self.lesson.aims.iter().filter(|aim| !aim.sources.is_empty());
+        Ok(size_of::<f32>() * asked.map(|aim| shapes[aim.output].iter().product::<usize>()).sum::<usize>())
     }
 
     fn workers(&self, n_images: usize) -> Vec<Worker> {
@@ -560,6 +588,7 @@ impl Adapter<'_> {
         for gradient in gradients {
             squares += numbers::<f64>(&gradient.f_square()?.f_sum(Kind::Double)?)?[0];
         }
+        self.finite(squares)?;
         let shorter = (LONGEST / (squares.sqrt() + 1e-6)).min(1.0);
         let cosine = Cosine { lr: self.lr(), warm_up: WARM_UP, n_steps: self.course.n_steps };
         let lr = cosine.at(self.course.step);
@@ -573,9 +602,9 @@ impl Adapter<'_> {
 }
 
 /// What is asked of which output.
-fn aims(model: &Model, wanted: Wanted<'_>, objective: Objective) -> Result<Vec<Aim>> {
+fn aims(model: &Model, wanted: Wanted<'_>, settings: &AdaptSettings) -> Result<Vec<Aim>> {
     let shapes = model.graph.output_shapes()?;
-    if objective == Objective::Entropy {
+    if settings.objective == Objective::Entropy {
         let classifies = model.classifies();
         let several = |&output: &usize| classifies.get(output) == Some(&true) && shapes[output][0] > 1;
         let aims: Vec<Aim> =
@@ -600,6 +629,24 @@ fn aims(model: &Model, wanted: Wanted<'_>, objective: Objective) -> Result<Vec<A
     }
     if found.is_empty() {
         return Err(Error::Request("no source says anything about an output of the network".into()));
+    }
+    for (&output, sources) in &found {
+        let task = model.tasks.get(output);
+        let name = task.map_or("", |task| task.name.as_str());
+        if matches!(settings.objective, Objective::CrossEntropy { .. })
+            && task.is_none_or(|task| task.classes.is_empty())
+        {
+            return Err(Error::Request(format!(
+                "the output of task `{name}` names no classes, so it has no cross-entropy: take --objective distill"
+            )));
+        }
+        if settings.believed == Believed::Surest && sources.len() > 1 && shapes[output].len() > 1 {
+            return Err(Error::Request(format!(
+                "several networks speak of task `{name}`, whose output is {:?}: which of them is surest can be told of \
+                 vectors of logits alone; take --trust all",
+                shapes[output]
+            )));
+        }
     }
     Ok(found.into_iter().map(|(output, sources)| Aim { output, sources, weight: 1.0 }).collect())
 }

@@ -71,7 +71,8 @@ pub(super) fn loss(
                 let log = |logits: &Tensor| logits.f_div_scalar(temperature)?.f_log_softmax(1, Kind::Float);
                 let (own, wanted) = (log(output)?, log(target)?);
                 let divergence = wanted.f_exp()?.f_mul(&wanted.f_sub(&own)?)?.f_sum(Kind::Float)?;
-                divergence.f_mul_scalar(temperature * temperature)?
+                let positions: i64 = output.size().iter().skip(2).product();
+                divergence.f_mul_scalar(temperature * temperature / positions.max(1) as f64)?
             }
             Objective::Entropy => {
                 let rows = match count {

@@ -22,7 +22,7 @@ pub enum Objective {
 /// What may change.
 #[derive(Debug, Clone)]
 pub enum Learn {
-    /// Every learned parameter.
+    /// Every learned parameter; what a traced network stores beside them, such as tables and masks, is none.
     Weights,
     /// A scale and a shift for every feature that a layer makes, and the parameters of norms.
     Norms,

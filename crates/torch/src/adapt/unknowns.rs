@@ -254,10 +254,12 @@ pub(super) fn unknowns(
         }
     }
     let norms_only = matches!(learn, Learn::Norms);
-    for node in nodes.iter().map(|&i| &graph.nodes[i]) {
+    // What a traced network stores may be a table or a mask.
+    let learns = |node: &&Node| !matches!(node.op, Op::Stored { .. });
+    for node in nodes.iter().map(|&i| &graph.nodes[i]).filter(learns) {
         for param in node.op.params().iter().filter(|param| param.learned) {
             let name = node.tensor(param.name);
-            let of_features = param.name == "bias" || is_norm(&node.op);
+            let of_features = (param.name == "bias" && is_layer(node)) || is_norm(&node.op);
             if (!norms_only || of_features) && done.insert(name.clone()) {
                 found.push(plain(network, &name)?);
             }
