@@ -180,7 +180,12 @@ fn a_stage_that_is_stopped_twice_loses_nothing() {
         ("collect", format!("{models} --data data --threads 1"), "h5", "partial"),
         ("refit", format!("plan.bin {models} --data data --images 3000 --threads 1"), "safetensors", "resume"),
         ("train", train.to_owned(), "net.safetensors", "resume"),
-        ("adapt", "--root a.safetensors --to b.safetensors --data data --epochs 2".to_owned(), "safetensors", "resume"),
+        (
+            "adapt",
+            "--root a.safetensors --to b.safetensors --data data --epochs 2".to_owned(),
+            "rooted.safetensors",
+            "resume",
+        ),
     ] {
         stopped_twice(&place, stage, &args, output, state);
     }
