@@ -12,11 +12,15 @@
 
 mod objective;
 mod settings;
+mod state;
 mod unknowns;
+mod wanted;
 mod whitening;
 mod workers;
 
 pub use settings::{AdaptSettings, Believed, Coefficients, Learn, Objective};
+pub use state::{AdaptState, AdaptStep, Judged};
+pub use wanted::Wanted;
 
 use crate::augment::Augment;
 use crate::convert::{numbers, to_array, to_tensor};
@@ -28,11 +32,11 @@ use crate::parallel::{Failure, InOrder, batch_size, each_batch, n_workers};
 use crate::train::Autocast;
 use crate::{Device, Error, Result};
 use ndarray::Array4;
-use objective::Aim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 use unknowns::{Layer, Unknown, layers, learned_nodes, unknowns};
+use wanted::aims;
 use whitening::roots;
 use workers::{Lesson, Said, Worker, workers};
 use zipit::images::{apart, held_out, n_different};
@@ -64,54 +68,6 @@ const PATIENCE: usize = 5;
 const KEPT: usize = 512 << 20;
 /// Before the names of tensors in an [`AdaptState`]: as they are, Adam's two, and the best.
 const KINDS: [&str; 4] = ["now.", "first.", "second.", "best."];
-
-/// What an adaptation is about.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// The network; BatchNorm that is not folded is in inference mode.
-    pub network: &'a Model,
-    /// What it is to do.
-    pub sources: &'a [&'a Model],
-    /// For every source, which output of the network each of its outputs says something about.
-    pub outputs: &'a [Vec<usize>],
-    /// Of which output's task each image is, for [`Objective::Entropy`].
-    pub owners: Option<&'a [usize]>,
-    /// Which images are to judge, if no copy of them is learned from; `None`: one of so many.
-    pub judges: Option<&'a [bool]>,
-}
-
-/// How good the network was at some step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Judged {
-    /// Steps done.
-    pub step: u64,
-    /// On held-out images.
-    pub loss: f64,
-}
-
-/// Everything that a later [`restore`](Adapter::restore) needs to go on.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdaptState {
-    /// Steps done, and to do.
-    pub steps: [u64; 2],
-    /// How often the learning rate was lowered.
-    pub lowered: u32,
-    /// All judgements.
-    pub judged: Vec<Judged>,
-    /// Unknowns, their moments, and the best unknowns.
-    pub tensors: StateDict,
-}
-
-/// A step, for a progress line.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdaptStep {
-    /// Steps done, this one included.
-    pub step: u64,
-    /// Of its images, before the step.
-    pub loss: f64,
-    /// Its learning rate.
-    pub lr: f64,
-}
 
 /// A network that is being adapted.
 pub struct Adapter<'a> {
@@ -599,56 +555,6 @@ impl Adapter<'_> {
         }
         Ok(lr)
     }
-}
-
-/// What is asked of which output.
-fn aims(model: &Model, wanted: Wanted<'_>, settings: &AdaptSettings) -> Result<Vec<Aim>> {
-    let shapes = model.graph.output_shapes()?;
-    if settings.objective == Objective::Entropy {
-        let classifies = model.classifies();
-        let several = |&output: &usize| classifies.get(output) == Some(&true) && shapes[output][0] > 1;
-        let aims: Vec<Aim> =
-            (0..shapes.len()).filter(several).map(|output| Aim { output, sources: vec![], weight: 1.0 }).collect();
-        if aims.is_empty() {
-            return Err(Error::Request("no output tells several classes apart: there is no entropy to lower".into()));
-        }
-        return Ok(aims);
-    }
-    let mut found: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
-    for (source, (model, outputs)) in wanted.sources.iter().zip(wanted.outputs).enumerate() {
-        let said = model.graph.output_shapes()?;
-        for (at, &output) in outputs.iter().enumerate() {
-            let (is, needs) = (said.get(at), shapes.get(output));
-            if is.is_none() || is != needs {
-                return Err(Error::Request(format!(
-                    "output {at} of source {source} is {is:?}, but the network's output {output} is {needs:?}"
-                )));
-            }
-            found.entry(output).or_default().push((source, at));
-        }
-    }
-    if found.is_empty() {
-        return Err(Error::Request("no source says anything about an output of the network".into()));
-    }
-    for (&output, sources) in &found {
-        let task = model.tasks.get(output);
-        let name = task.map_or("", |task| task.name.as_str());
-        if matches!(settings.objective, Objective::CrossEntropy { .. })
-            && task.is_none_or(|task| task.classes.is_empty())
-        {
-            return Err(Error::Request(format!(
-                "the output of task `{name}` names no classes, so it has no cross-entropy: take --objective distill"
-            )));
-        }
-        if settings.believed == Believed::Surest && sources.len() > 1 && shapes[output].len() > 1 {
-            return Err(Error::Request(format!(
-                "several networks speak of task `{name}`, whose output is {:?}: which of them is surest can be told of \
-                 vectors of logits alone; take --trust all",
-                shapes[output]
-            )));
-        }
-    }
-    Ok(found.into_iter().map(|(output, sources)| Aim { output, sources, weight: 1.0 }).collect())
 }
 
 /// The images that are learned from.
