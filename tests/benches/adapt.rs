@@ -11,8 +11,10 @@ use zipit_tests::{Workplace, repository};
 
 const N_IMAGES: usize = 2_000;
 /// Of the long run and of the short one.
-const EPOCHS: [usize; 2] = [5, 1];
-const N_ROUNDS: usize = 5;
+const EPOCHS: [usize; 2] = [3, 1];
+const N_ROUNDS: usize = 3;
+/// Steps of the loop that count.
+const N_STEPS: usize = 15;
 
 fn main() {
     // `cargo test --benches` and nextest call with flags; there is nothing to test here.
@@ -50,7 +52,7 @@ fn main() {
                 .arg(place.path("out.safetensors"))
                 .arg("--to")
                 .args(sources.split(' '))
-                .args(["--threads", &n_cores.to_string(), "--layout", layout])
+                .args(["--threads", &n_cores.to_string(), "--layout", layout, "--steps", &N_STEPS.to_string()])
                 .args(flags.split_whitespace())
                 .env_remove("LD_LIBRARY_PATH")
                 .output()
