@@ -16,7 +16,7 @@ use zipit_artifact::model::ModelFile;
 use zipit_artifact::{model, report as report_file};
 use zipit_data::Split;
 use zipit_stage::images::{ImageSet, tasks_of, tell_copies};
-use zipit_stage::saving::Saver;
+use zipit_stage::saving::{Saver, beside};
 use zipit_stage::{Progress, Stage};
 use zipit_torch::adapt::{Adapter, HELD_OUT, Wanted};
 use zipit_torch::device::{libtorch_version, multiplies_bf16};
@@ -45,8 +45,8 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         }
     }
     all_are_spoken_of(args, &network, &outputs)?;
-    let (set, n_all) = args.images.choose_apart(&tasks_of(&[&network]), Split::Train, HELD_OUT)?;
-    let judges: Vec<bool> = (0..set.len()).map(|i| i >= set.len() - set.len() / HELD_OUT).collect();
+    let set = args.images.choose_apart(&tasks_of(&[&network]), Split::Train, HELD_OUT)?;
+    let judges: Vec<bool> = (0..set.len()).map(|i| i >= set.len() - set.n_last).collect();
     inputs.extend(set.inputs());
     let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     let environment: BTreeMap<String, String> = environment.map(|(k, v)| (k.to_owned(), v)).into();
@@ -75,7 +75,7 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
             "this processor has no fast multiplication in bf16 (AVX-512): without --bf16 it is many times faster"
         );
     }
-    tell_who_judges(&file, &set, n_all, args.images.seed);
+    tell_who_judges(&file, &set, args.images.seed);
     let images = Kept::new(&set, &network.preprocess, bytes).map_err(|e| anyhow::anyhow!(e))?;
     let wanted = Wanted {
         network: &network,
@@ -92,7 +92,7 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if n_held_out == 0 {
         tracing::warn!("{n_different} different images are too few to hold any out: nothing says when to stop");
     }
-    let saved = resume::path(&args.out);
+    let saved = beside(&args.out, ".resume");
     if !resume::restore(&mut adapter, &saved, &provenance, stage)? {
         let n = steps(args, &mut adapter, stage)?;
         adapter.plan(n);
@@ -129,19 +129,19 @@ fn all_are_spoken_of(args: &Args, network: &Model, outputs: &[Vec<usize>]) -> an
 }
 
 /// Warns where the network was fitted to the images that judge it: they say that nothing is better.
-fn tell_who_judges(file: &ModelFile, set: &ImageSet, n_all: usize, seed: u64) {
+fn tell_who_judges(file: &ModelFile, set: &ImageSet, seed: u64) {
     let Some(refit) = file.provenance.last_run_of("refit") else { return };
     let same = |data: &InputRef| refit.inputs.iter().any(|input| input.blake3 == data.blake3);
     let n = refit.environment.get("images").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
-    let says = |flag: &str| refit.args.iter().skip_while(|arg| *arg != flag).nth(1).map(String::as_str);
     // In another order they are anywhere, and few of them speak for little.
-    let in_order = says("--seed").unwrap_or("0") == seed.to_string();
-    let seen = if in_order { n + set.len() / HELD_OUT > n_all } else { n * HELD_OUT > n_all };
+    let in_order = refit.says("--seed").unwrap_or("0") == seed.to_string();
+    let seen = if in_order { n + set.n_last > set.n_all } else { n * HELD_OUT > set.n_all };
     if set.inputs().iter().any(same) && seen {
         tracing::warn!(
-            "{} was fitted to {n} of the {n_all} images, some of which are held out here and speak for it as it is: a refit \
+            "{} was fitted to {n} of the {} images, some of which are held out here and speak for it as it is: a refit \
              on fewer images leaves others to judge",
-            file.path.display()
+            file.path.display(),
+            set.n_all
         );
     }
 }
@@ -167,7 +167,7 @@ fn steps(args: &Args, adapter: &mut Adapter<'_>, stage: &Stage) -> anyhow::Resul
 
 /// Steps until it is done. Whatever was learned is saved when there is an interruption, and from time to time.
 fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: &Provenance) -> anyhow::Result<()> {
-    let saved = resume::path(&args.out);
+    let saved = beside(&args.out, ".resume");
     let size = adapter.batch_size() as u64;
     let [done, n_steps] = adapter.steps();
     let progress = stage.progress("adapt", "images", n_steps * size);

@@ -112,13 +112,9 @@ fn from_scratch(network: &mut Model, seed: u64) -> anyhow::Result<()> {
     if let Some(call) = call {
         bail!("--from-scratch does not know how `{}` begins: it is a function that is run and not followed", call.name);
     }
-    let constants: BTreeSet<String> = network
-        .graph
-        .nodes
-        .iter()
-        .filter(|node| matches!(node.op, Op::Stored { .. }))
-        .flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name)))
-        .collect();
+    let graph = &network.graph;
+    let stored = (0..graph.nodes.len()).filter(|&i| matches!(graph.nodes[i].op, Op::Stored { .. }));
+    let constants = graph.tensors_of(stored);
     let drawn = initialise(&network.graph, seed)?;
     network.weights.extend(drawn.into_iter().filter(|(name, _)| !constants.contains(name)));
     Ok(())

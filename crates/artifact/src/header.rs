@@ -233,6 +233,14 @@ impl Provenance {
         }
         self.inputs.iter().filter_map(|input| input.provenance.as_deref()).find_map(|made| made.last_run_of(stage))
     }
+
+    /// What was given for a flag, as two arguments or as one.
+    #[must_use]
+    pub fn says(&self, flag: &str) -> Option<&str> {
+        let apart =
+            self.args.iter().position(|arg| arg == flag).and_then(|at| self.args.get(at + 1)).map(String::as_str);
+        apart.or_else(|| self.args.iter().find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('=')))
+    }
 }
 
 /// A file something was made from.

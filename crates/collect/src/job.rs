@@ -3,7 +3,7 @@
 use crate::{Args, Gram};
 use anyhow::{Context, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 use zipit::apply::check_mergeable;
 use zipit::fold::fold_batch_norm;
@@ -19,6 +19,7 @@ use zipit_data::Split;
 use zipit_stage::Stage;
 use zipit_stage::images::{Batches, tasks_of};
 use zipit_stage::merging::read_models;
+use zipit_stage::saving::beside;
 use zipit_torch::accumulate;
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, Probes, batch_size};
@@ -65,7 +66,7 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
-    let partial = partial_path(&args.out);
+    let partial = beside(&args.out, ".partial");
     let (done, totals) = match resume(&partial, &provenance.key, stage) {
         Some(resumed) => resumed,
         None => (0, nothing(&models, &points, &read, (&layers, gram), &places)?),
@@ -115,7 +116,7 @@ fn measure(
     batches: &Batches<'_>,
     (mut done, mut totals): (usize, Collected),
 ) -> anyhow::Result<Collected> {
-    let partial = partial_path(&args.out);
+    let partial = beside(&args.out, ".partial");
     let progress = stage.progress("collect", "images", batches.n_images() as u64);
     progress.skip(batches.n_images_in(done) as u64);
     let mut saver = args.saving.start();
@@ -241,12 +242,6 @@ fn layers(models: &[&Model], observed: &BTreeSet<String>) -> anyhow::Result<Vec<
         }
     }
     Ok(measured.into_iter().map(|(_, module, size)| (module.clone(), size)).collect())
-}
-
-fn partial_path(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    out.with_file_name(name)
 }
 
 /// What an interrupted run of the same command left; anything else under that name is not touched by it.

@@ -40,7 +40,7 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
         for stage in ["collect", "recalibrate", "refit", "adapt", "gate"] {
             let Some(found) = file.provenance.last_run_of(stage) else { continue };
             used.gradients |= stage == "adapt";
-            let asks = stage == "adapt" && says(&found.args, "--objective").is_some_and(|given| given == "entropy");
+            let asks = stage == "adapt" && found.says("--objective").is_some_and(|given| given == "entropy");
             used.task_identity |= stage == "gate" || asks;
             let n = found.environment.get("images").and_then(|n| n.parse().ok());
             if let Some(n) = n.filter(|_| used.images.iter().all(|other| other.stage != stage)) {
@@ -55,16 +55,10 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
 fn matches_by_importance(provenance: &Provenance) -> bool {
     let measured = |found: &Provenance| found.args.iter().any(|arg| arg == "--importance");
     let matched = |found: &Provenance| {
-        let one_of = |flag, words: &[&str]| says(&found.args, flag).is_none_or(|given| words.contains(&given));
+        let one_of = |flag, words: &[&str]| found.says(flag).is_none_or(|given| words.contains(&given));
         one_of("--method", &["ward", "average", "select"]) && one_of("--similarity", &["importance"])
     };
     provenance.last_run_of("collect").is_some_and(measured) && provenance.last_run_of("match").is_some_and(matched)
-}
-
-/// What was given for a flag, as two arguments or as one.
-fn says<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
-    let apart = args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)).map(String::as_str);
-    apart.or_else(|| args.iter().find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('=')))
 }
 
 fn is_file(arg: &str) -> bool {

@@ -177,6 +177,9 @@ impl fmt::Display for Rule {
     }
 }
 
+/// What the name of a row says of a network that was adapted from random weights.
+pub const FROM_SCRATCH: &str = " from random weights";
+
 /// How a merged network is improved by gradients: `no`, or `2000 images 10 epochs`, `… from scratch`.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
@@ -332,7 +335,7 @@ impl Variant {
             text += &format!(", {}", self.from);
         }
         if let Adapted::Yes { images, epochs, from_scratch } = self.adapted {
-            let start = if from_scratch { " from random weights" } else { "" };
+            let start = if from_scratch { FROM_SCRATCH } else { "" };
             let passes = if epochs <= 1.0 { "epoch" } else { "epochs" };
             text += &format!(", adapted{start}, {images} images, {epochs} {passes}");
         }

@@ -16,6 +16,7 @@ use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::scratch::ScratchFile;
 use zipit_data::Split;
 use zipit_stage::images::{tasks_of, tell_copies};
+use zipit_stage::saving::beside;
 use zipit_stage::{Stage, classifier};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::evaluate::logits;
@@ -71,8 +72,8 @@ pub fn refit<'a>(
     let limited = Some((limit, &scratch as &dyn Scratch));
     let mut refit = Refit::new(&merge.models(), &merge.grafted, batches, task, limited, args.device)?
         .with_positions(args.positions(), n_images);
-    let beside = if args.flip { " and their mirror images" } else { "" };
-    let told = format!("{} unlabelled {} images{beside}", given.n_images(), set.split);
+    let flipped = if args.flip { " and their mirror images" } else { "" };
+    let told = format!("{} unlabelled {} images{flipped}", given.n_images(), set.split);
     if args.common.dry_run {
         let memory =
             |graph, merged| memory::refit(graph, merged, n_images, (limit, args.rounds() > 0), args.positions(), work);
@@ -107,7 +108,7 @@ pub fn refit<'a>(
         );
     }
     let layers = solve(args, stage, &mut refit, n_images, &outputs.provenance)?;
-    let resume = resume::path(&args.out);
+    let resume = beside(&args.out, ".resume");
     if resume.exists() {
         std::fs::remove_file(&resume).with_context(|| format!("cannot remove {}", resume.display()))?;
     }
@@ -136,7 +137,7 @@ fn solve(
     n_images: usize,
     provenance: &Provenance,
 ) -> anyhow::Result<Vec<LayerReport>> {
-    let resume = resume::path(&args.out);
+    let resume = beside(&args.out, ".resume");
     let mut layers = resume::restore(refit, &resume, provenance, stage)?;
     let n_layers = refit.n_layers();
     let progress = stage.progress("refit", "image-layers", (n_layers * n_images) as u64);

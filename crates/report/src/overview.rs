@@ -4,6 +4,7 @@ use crate::markdown::escaped;
 use crate::numbers::{NOTHING, fixed, percents};
 use crate::results::{CaseResults, Results, RowResult};
 use crate::standing::{ONE_NETWORK, SOME_HEADS, compared, dearest_of, ensemble, one_to_one};
+use zipit_experiment::variant::FROM_SCRATCH;
 use zipit_stage::table::{Format, Table};
 
 /// The page.
@@ -82,7 +83,7 @@ fn by_importance(row: &RowResult) -> bool {
 
 /// The row that was adapted, not trained from scratch, at most one network's FLOPs, on most images.
 fn adapted(case: &CaseResults) -> Option<&RowResult> {
-    let begun = |row: &RowResult| row.gradients && !row.series.contains("from scratch");
+    let begun = |row: &RowResult| row.gradients && !row.series.contains(FROM_SCRATCH);
     let images = |row: &&RowResult| row.images.get("adapt").copied().unwrap_or(0);
     let most =
         case.rows.iter().filter(|row| begun(row) && row.relative_macs <= ONE_NETWORK).map(|row| images(&row)).max();
@@ -150,7 +151,8 @@ mod tests {
         let case = &mut results.cases[0];
         assert!(adapted(case).is_none());
         let ours = dearest_of(&case.rows, ONE_NETWORK, ours).unwrap().clone();
-        for (name, images, mean) in [("few", 500, 0.99), ("many", 9000, 0.98), ("many from scratch", 9000, 0.97)] {
+        let scratch = format!("many, adapted{FROM_SCRATCH}");
+        for (name, images, mean) in [(&*scratch, 9000, 0.97), ("few", 500, 0.99), ("many", 9000, 0.98)] {
             let mut row = RowResult { model: name.into(), series: name.into(), gradients: true, ..ours.clone() };
             row.images.insert("adapt".into(), images);
             row.task_avg.mean = mean;

@@ -46,6 +46,10 @@ pub struct ImageSet {
     places: Vec<Place>,
     /// Which split they are of.
     pub split: Split,
+    /// So many of the last are from the far end of the random order.
+    pub n_last: usize,
+    /// How many there were to choose from.
+    pub n_all: usize,
 }
 
 impl ImageArgs {
@@ -74,15 +78,15 @@ impl ImageArgs {
     /// # Errors
     /// When a data set cannot be read, lacks a class of a task that it otherwise serves, or no image is left.
     pub fn choose(&self, tasks: &[&Task], default: Split) -> anyhow::Result<ImageSet> {
-        Ok(self.choose_apart(tasks, default, usize::MAX)?.0)
+        self.choose_apart(tasks, default, usize::MAX)
     }
 
     /// The same, with one in `every` of the images from the far end of the random order, which come last: no stage with the
-    /// same seed has seen them, unless it took nearly all. Also says how many images there are to choose from.
+    /// same seed has seen them, unless it took nearly all.
     ///
     /// # Errors
     /// As [`choose`](Self::choose).
-    pub fn choose_apart(&self, tasks: &[&Task], default: Split, every: usize) -> anyhow::Result<(ImageSet, usize)> {
+    pub fn choose_apart(&self, tasks: &[&Task], default: Split, every: usize) -> anyhow::Result<ImageSet> {
         let datasets = self.open(default)?;
         let mut all: Vec<Place> = Vec::new();
         for (d, dataset) in datasets.iter().enumerate() {
@@ -114,7 +118,7 @@ impl ImageArgs {
         let n_last = n / every;
         let order = sample(all.len(), if n_last == 0 { n } else { all.len() }, self.seed);
         let places = order[..n - n_last].iter().chain(&order[order.len() - n_last..]).map(|&i| all[i]).collect();
-        Ok((ImageSet { datasets, places, split: self.split.unwrap_or(default) }, all.len()))
+        Ok(ImageSet { datasets, places, split: self.split.unwrap_or(default), n_last, n_all: all.len() })
     }
 }
 
@@ -365,9 +369,9 @@ mod tests {
             seed: 5,
             batch_size: None,
         };
-        let (set, n_all) = args.choose_apart(&[], Split::Train, every).unwrap();
+        let set = args.choose_apart(&[], Split::Train, every).unwrap();
         // `val` is every tenth training image.
-        assert_eq!(n_all, 93);
+        assert_eq!((set.n_all, set.n_last), (93, images.map_or(93, |n| n as usize) / every));
         set.places.iter().map(|&(_, image)| image).collect()
     }
 

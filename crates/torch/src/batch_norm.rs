@@ -2,7 +2,7 @@
 
 use crate::convert::to_array;
 use crate::forward::{Network, Statistics, load};
-use crate::parallel::{Failure, InOrder, each_batch, n_workers, read, replicas};
+use crate::parallel::{Failure, InOrder, all_batches, n_workers, read, replicas};
 use crate::{Device, Error, Result};
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub fn reset(model: &Model, batches: &dyn ImageBatches, device: Device, watch: &
     let workers = replicas(&network, n_workers(device, n_batches));
     let average = InOrder::new(0, Average::default());
     let failure = Failure::default();
-    let done = each_batch(workers, 0..n_batches, watch, &failure, |network, batch| {
+    all_batches(workers, n_batches, watch, &failure, |network, batch| {
         let images = read(batches, batch)?;
         let n_images = images.shape()[0];
         for (node, n_positions) in &norms {
@@ -73,9 +73,6 @@ pub fn reset(model: &Model, batches: &dyn ImageBatches, device: Device, watch: &
         })?;
         Ok(n_images as u64)
     })?;
-    if done < n_batches {
-        return Err(zipit::Error::Interrupted.into());
-    }
     let mut reset = model.clone();
     let Average { weight, sums } = average.into_inner();
     for (name, sum) in sums {

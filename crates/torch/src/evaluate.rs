@@ -1,7 +1,7 @@
 //! What a network says of every image.
 
 use crate::convert::to_array;
-use crate::parallel::{Failure, each_batch, n_workers, read, replicas};
+use crate::parallel::{Failure, all_batches, n_workers, read, replicas};
 use crate::{Error, Network, Result};
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix2, IxDyn};
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,7 @@ pub fn outputs(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch)
     let n_batches = batches.n_batches();
     let workers = replicas(network, n_workers(network.device(), n_batches));
     let found: Mutex<Vec<Vec<ArrayD<f32>>>> = Mutex::new(vec![Vec::new(); n_batches]);
-    let done = each_batch(workers, 0..n_batches, watch, &Failure::default(), |network, batch| {
+    all_batches(workers, n_batches, watch, &Failure::default(), |network, batch| {
         let images = read(batches, batch)?;
         let outputs = network.outputs(network.input(&images)?)?;
         let outputs = outputs.iter().map(to_array).collect::<Result<Vec<_>>>()?;
@@ -52,9 +52,6 @@ pub fn outputs(network: &Network, batches: &dyn ImageBatches, watch: &dyn Watch)
         found.lock().unwrap_or_else(PoisonError::into_inner)[batch] = outputs;
         Ok(images.shape()[0] as u64)
     })?;
-    if done < n_batches {
-        return Err(zipit::Error::Interrupted.into());
-    }
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let shapes = network.graph().output_shapes()?.into_iter().enumerate();
     shapes

@@ -1,7 +1,7 @@
 //! Where images come from. This crate reads no file; whoever does implements [`Images`] for learning, with labels
 //! [`LabelledImages`], and [`ImageBatches`] for everything else.
 
-use crate::parallel::{Failure, each_batch, n_workers, read};
+use crate::parallel::{Failure, all_batches, n_workers, read};
 use crate::{Device, ImageError, Result};
 use ndarray::{Array4, Axis, Slice};
 use std::sync::{Mutex, PoisonError};
@@ -64,15 +64,12 @@ pub fn contents(batches: &dyn ImageBatches, watch: &dyn Watch) -> Result<Vec<u64
     let n_batches = batches.n_batches();
     let found = Mutex::new(vec![None; batches.n_images()]);
     let workers = vec![(); n_workers(Device::Cpu, n_batches)];
-    let done = each_batch(workers, 0..n_batches, watch, &Failure::default(), |(), batch| {
+    all_batches(workers, n_batches, watch, &Failure::default(), |(), batch| {
         let glances: Vec<Option<Glance>> = read(batches, batch)?.outer_iter().map(|x| Some(Glance::of(x))).collect();
         let (first, n) = (batches.n_images_in(batch), glances.len());
         found.lock().unwrap_or_else(PoisonError::into_inner)[first..first + n].clone_from_slice(&glances);
         Ok(n as u64)
     })?;
-    if done < n_batches {
-        return Err(zipit::Error::Interrupted.into());
-    }
     let glances: Vec<Glance> =
         found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
     let contents = zipit::images::contents(&glances);

@@ -151,6 +151,21 @@ impl<T, P> InOrder<T, P> {
     }
 }
 
+/// All batches, as [`each_batch`] does them.
+///
+/// # Errors
+/// What `work` says, or [`zipit::Error::Interrupted`] where `watch` interrupted before the last of them.
+pub(crate) fn all_batches<W: Send>(
+    workers: Vec<W>,
+    n_batches: usize,
+    watch: &dyn Watch,
+    failure: &Failure,
+    work: impl Fn(&mut W, usize) -> Result<u64> + Sync,
+) -> Result<()> {
+    let done = each_batch(workers, 0..n_batches, watch, failure, work)?;
+    if done < n_batches { Err(zipit::Error::Interrupted.into()) } else { Ok(()) }
+}
+
 /// Runs `work` on every batch of `range`, one thread per element of `workers`, and returns how many batches were done:
 /// all of them, or those from the start of the range up to an interruption. `work` returns its number of images.
 ///

@@ -4,19 +4,22 @@ use crate::Args;
 use crate::base::Base;
 use crate::embedding::Embeddings;
 use crate::source::{TaskImages, preprocess, task};
-use anyhow::{Context, bail, ensure};
-use std::path::{Path, PathBuf};
+use anyhow::{Context, bail};
+use std::path::Path;
 use zipit::graph::ArchSpec;
 use zipit::{Graph, Model, Preprocess};
-use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::header::Provenance;
 use zipit_artifact::model;
 use zipit_stage::Stage;
 use zipit_stage::images::open_dataset;
 use zipit_stage::provenance::data_input;
+use zipit_stage::saving::{beside, leave_behind, left_behind, no_state_of};
 use zipit_torch::device::{libtorch_version, multiplies_bf16, set_intra_op_threads};
 use zipit_torch::images::LabelledImages;
 use zipit_torch::train::{Autocast, TrainSettings, TrainState, Trainer};
+
+/// What is saved on the way.
+const WHAT: &str = "a training";
 
 pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     // A sum in another order is another network: the number of threads is part of the experiment.
@@ -78,7 +81,7 @@ pub fn train(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::info!("training a {told}");
-    let resume = resume_path(&args.out);
+    let resume = beside(&args.out, ".resume");
     restore(&mut trainer, &resume, &provenance, stage)?;
     let progress = stage.progress("train", "images", (args.epochs * n_images) as u64);
     progress.skip(trainer.step() * args.batch_size as u64);
@@ -118,37 +121,16 @@ fn graph(args: &Args, preprocess: &Preprocess, shared: Option<&Embeddings>, n_cl
     shared.map_or_else(|| Ok(graph.clone()), |shared| shared.on_top(&graph, n_classes))
 }
 
-fn resume_path(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".resume");
-    out.with_file_name(name)
-}
-
 fn save(trainer: &Trainer, path: &Path, provenance: &Provenance) -> anyhow::Result<()> {
     let TrainState { step, tensors } = trainer.state()?;
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name, Tensor::F32(tensor))).collect();
-    let checkpoint = Checkpoint { tensors, state: step.to_string(), provenance: provenance.clone() };
-    checkpoint::write(path, &checkpoint).map_err(Into::into)
+    leave_behind(path, step.to_string(), tensors, provenance)
 }
 
 /// Goes on from what an interrupted run of the same command left.
 fn restore(trainer: &mut Trainer, path: &Path, provenance: &Provenance, stage: &Stage) -> anyhow::Result<()> {
-    if !path.exists() || stage.forced() {
-        return Ok(());
-    }
-    let found = checkpoint::read(path)?;
-    ensure!(
-        found.provenance.key == provenance.key,
-        "{} is the state of a training with other settings or data; remove it or give --force to begin anew",
-        path.display()
-    );
-    let unreadable = || format!("{} is not the state of a training; remove it", path.display());
-    let step = found.state.parse().with_context(unreadable)?;
-    let floats = found.tensors.into_iter().map(|(name, tensor)| match tensor {
-        Tensor::F32(tensor) => Ok((name, tensor)),
-        Tensor::F64(_) | Tensor::I64(_) => bail!(unreadable()),
-    });
-    trainer.restore(&TrainState { step, tensors: floats.collect::<anyhow::Result<_>>()? })?;
+    let Some((state, tensors)) = left_behind(path, WHAT, provenance, stage)? else { return Ok(()) };
+    let step = state.parse().with_context(|| no_state_of(path, WHAT))?;
+    trainer.restore(&TrainState { step, tensors })?;
     tracing::info!("going on after {} epochs", trainer.epochs_done());
     Ok(())
 }

@@ -74,8 +74,7 @@ const FEATURE_BY_FEATURE: &str = "coefficients need a network whose features are
 
 /// Names of the tensors that are a network's heads' own.
 fn own_tensors(model: &Model) -> BTreeSet<String> {
-    let own = model.graph.own_nodes().into_iter().map(|i| &model.graph.nodes[i]);
-    own.flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name))).collect()
+    model.graph.tensors_of(model.graph.own_nodes())
 }
 
 /// Up to what storing in fewer bits takes away.

@@ -244,12 +244,12 @@ impl<'a> Adapter<'a> {
     /// As a step's.
     pub fn pace(&mut self) -> Result<Duration> {
         let indices: Vec<usize> = (0..self.course.batch_size).collect();
-        let was = self.state()?;
+        let (data, was) = (self.fitted(), self.state()?);
         self.course.n_steps = self.course.n_steps.max(1);
         let mut fastest = Duration::MAX;
         for _ in 0..3 {
             let start = Instant::now();
-            let images = self.fitted(&indices)?;
+            let images = data.images(&indices).map_err(|source| Error::Images { batch: 0, source })?;
             self.learn(&images, &indices)?;
             fastest = fastest.min(start.elapsed());
         }
@@ -304,7 +304,7 @@ impl<'a> Adapter<'a> {
     fn stretch(&mut self, watch: &dyn Watch, on_step: &mut dyn FnMut(AdaptStep)) -> Result<bool> {
         let from = self.judged.last().map_or(0, |judged| judged.step);
         while !self.course.is_done() && (self.course.step == from || self.course.step < from + STEPS) {
-            let data = Fitted { images: self.lesson.images, fitted: self.fitted.clone() };
+            let data = self.fitted();
             if !epoch(self, &data, watch, on_step)? {
                 return Ok(false);
             }
@@ -395,9 +395,8 @@ impl<'a> Adapter<'a> {
         self.follow()
     }
 
-    fn fitted(&self, indices: &[usize]) -> Result<Array4<f32>> {
-        let places: Vec<usize> = indices.iter().map(|&i| self.fitted[i]).collect();
-        self.lesson.images.images(&places).map_err(|source| Error::Images { batch: 0, source })
+    fn fitted(&self) -> Fitted<'a> {
+        Fitted { images: self.lesson.images, fitted: self.fitted.clone() }
     }
 
     /// The network's tensors, as they follow from the unknowns.

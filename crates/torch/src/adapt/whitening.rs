@@ -5,7 +5,7 @@ use crate::convert::numbers;
 use crate::forward::Network;
 use crate::images::Picked;
 use crate::ops::features_last;
-use crate::parallel::{Failure, InOrder, each_batch, n_workers, read, replicas};
+use crate::parallel::{Failure, InOrder, all_batches, n_workers, read, replicas};
 use crate::refit::patches;
 use crate::{Error, Result};
 use ndarray::{Array2, Array3, Axis, parallel::prelude::*};
@@ -57,7 +57,7 @@ pub(super) fn roots(
     let sums: Vec<Option<(Tensor, i64)>> = readings.iter().map(|_| None).collect();
     let sum = InOrder::new(0, sums);
     let failure = Failure::default();
-    let done = each_batch(workers, 0..n_batches, watch, &failure, |network, batch| {
+    all_batches(workers, n_batches, watch, &failure, |network, batch| {
         let images = read(images, batch)?;
         let parts = moments(network, &readings, &images)?;
         sum.hand_in(batch, parts, &failure, |sums, parts| {
@@ -74,9 +74,6 @@ pub(super) fn roots(
         })?;
         Ok(images.shape()[0] as u64)
     })?;
-    if done < n_batches {
-        return Err(zipit::Error::Interrupted.into());
-    }
     // Each layer's group by itself: a root of one is taken by one thread.
     let mut all: Vec<(usize, Array2<f64>)> = Vec::new();
     for (i, (reading, sum)) in readings.iter().zip(sum.into_inner()).enumerate() {

@@ -4,7 +4,7 @@ use super::objective::{Aim, Count, loss, targets};
 use super::settings::{Believed, Objective};
 use crate::forward::{Network, Statistics};
 use crate::images::{Images, Picked};
-use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
+use crate::parallel::{Failure, InOrder, all_batches, each_batch, n_workers, read};
 use crate::train::Autocast;
 use crate::{Device, Error, Result};
 use ndarray::{Array4, Axis, Slice};
@@ -69,7 +69,7 @@ impl Lesson<'_> {
         let n_batches = picked.n_batches();
         let all = InOrder::new(0, Vec::with_capacity(n_batches));
         let failure = Failure::default();
-        let done = each_batch(workers, 0..n_batches, watch, &failure, |worker, batch| {
+        all_batches(workers, n_batches, watch, &failure, |worker, batch| {
             let images = read(&picked, batch)?;
             let targets = self.answers(worker, &images)?;
             all.hand_in(batch, targets, &failure, |all: &mut Vec<Vec<Tensor>>, targets| {
@@ -78,9 +78,6 @@ impl Lesson<'_> {
             })?;
             Ok(images.shape()[0] as u64)
         })?;
-        if done < n_batches {
-            return Err(zipit::Error::Interrupted.into());
-        }
         let parts = all.into_inner();
         let joined = (0..parts.first().map_or(0, Vec::len)).map(|i| {
             let of: Vec<&Tensor> = parts.iter().map(|part| &part[i]).collect();
@@ -97,7 +94,7 @@ impl Lesson<'_> {
         let (whose, counts) = self.whose(images);
         let failure = Failure::default();
         let sum = InOrder::new(0, 0.0);
-        let done = each_batch(workers, 0..n_batches, watch, &failure, |worker, batch| {
+        all_batches(workers, n_batches, watch, &failure, |worker, batch| {
             let part = read(&picked, batch)?;
             let from = picked.n_images_in(batch);
             let at = from..from + part.shape()[0];
@@ -111,9 +108,6 @@ impl Lesson<'_> {
             })?;
             Ok(part.shape()[0] as u64)
         })?;
-        if done < n_batches {
-            return Err(zipit::Error::Interrupted.into());
-        }
         Ok(sum.into_inner())
     }
 

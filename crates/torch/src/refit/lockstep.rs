@@ -1,7 +1,7 @@
 //! All networks side by side, batch by batch: what has been run stays, and a pass over the images goes on from there.
 
 use super::lanes::{Lane, Lanes};
-use crate::parallel::{Failure, InOrder, each_batch, n_workers, read};
+use crate::parallel::{Failure, InOrder, all_batches, n_workers, read};
 use crate::{Device, Network, Result};
 use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
@@ -105,7 +105,7 @@ impl<'a> Lockstep<'a> {
         let workers: Vec<Vec<Network>> = (0..n_workers(self.device, n_batches))
             .map(|_| networks.iter().map(|network| network.replicate()).collect())
             .collect();
-        let done = each_batch(workers, 0..n_batches, watch, &failure, |networks: &mut Vec<Network>, batch| {
+        all_batches(workers, n_batches, watch, &failure, |networks: &mut Vec<Network>, batch| {
             let lane = if let Some(lane) = lanes.take(batch)? {
                 lane
             } else {
@@ -124,9 +124,6 @@ impl<'a> Lockstep<'a> {
             }
             Ok(images.len() as u64)
         })?;
-        if done < n_batches {
-            return Err(zipit::Error::Interrupted.into());
-        }
         Ok(sums.into_iter().map(InOrder::into_inner).collect())
     }
 }

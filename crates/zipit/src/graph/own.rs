@@ -30,4 +30,9 @@ impl Graph {
         }
         found
     }
+    /// Names of these nodes' tensors.
+    pub fn tensors_of(&self, nodes: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+        let nodes = nodes.into_iter().map(|i| &self.nodes[i]);
+        nodes.flat_map(|node| node.op.params().into_iter().map(|param| node.tensor(param.name))).collect()
+    }
 }
