@@ -11,7 +11,7 @@ pub struct Judged {
     pub loss: f64,
 }
 
-/// Everything that a later [`restore`](Adapter::restore) needs to go on.
+/// Everything that a later [`restore`](super::Adapter::restore) needs to go on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdaptState {
     /// Steps done, and to do.
