@@ -24,7 +24,7 @@ pub struct CoefficientArgs {
     pub clamp: bool,
 }
 
-/// How images are changed, at every step anew.
+/// How images are changed.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct AugmentArgs {
@@ -34,6 +34,10 @@ pub struct AugmentArgs {
     /// Shift images by up to so many pixels along each axis
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pub shift: usize,
+    /// Mirror and shift each image in so many ways, which epochs take in turn: the networks of --to are asked about each
+    /// once. 0: another way in every epoch [default: 4]
+    #[arg(long, value_name = "WAYS")]
+    pub views: Option<u64>,
 }
 
 /// The objectives.

@@ -1,6 +1,6 @@
 //! Adapting: checked inputs → steps, judged → model file, with the state saved beside it on the way.
 
-use crate::flags::ObjectiveName;
+use crate::flags::{LearnName, ObjectiveName};
 use crate::images::Kept;
 use crate::report::AdaptReport;
 use crate::start::{Start, check, settings, start};
@@ -98,7 +98,7 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         adapter.plan(n);
     }
     learn_all(args, stage, &mut adapter, &provenance)?;
-    let adapted = adapter.network()?;
+    let adapted = finished(args, stage, &adapter, set.len(), &provenance)?;
     adapted.validate()?;
     model::write_as(&args.out, &adapted, args.precision.given(file.precision), &provenance)?;
     let report = AdaptReport::of(&adapter, set.len())?;
@@ -152,9 +152,8 @@ fn steps(args: &Args, adapter: &mut Adapter<'_>, stage: &Stage) -> anyhow::Resul
     let Some(minutes) = args.minutes else {
         return Ok((args.epochs.unwrap_or(EPOCHS) * per_epoch).round().max(1.0) as u64);
     };
-    let pace = adapter.pace()?;
     let left = (60.0 * minutes - stage.seconds()).max(0.0) * STEPPING;
-    let n = (left / pace.as_secs_f64()).floor().max(1.0);
+    let n = adapter.steps_within(Duration::from_secs_f64(left))?.max(1) as f64;
     if n < WORTH_IT {
         tracing::warn!(
             "{minutes} minutes are only {n} steps: reading and measuring took {:.0} s of them",
@@ -205,6 +204,22 @@ fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: 
         }
     }
     Ok(())
+}
+
+/// The network as it was best; what was learned is left behind where that is interrupted.
+fn finished(
+    args: &Args,
+    stage: &Stage,
+    adapter: &Adapter<'_>,
+    n_images: usize,
+    provenance: &Provenance,
+) -> anyhow::Result<Model> {
+    let measured = if args.learn == LearnName::Coefficients { n_images as u64 } else { 0 };
+    let adapted = adapter.network(&stage.progress("recalibrate", "images", measured));
+    if adapted.is_err() && stage.interrupted() {
+        resume::save(adapter, &beside(&args.out, ".resume"), provenance)?;
+    }
+    Ok(adapted?)
 }
 
 /// Interrupts when it is time to save, too.

@@ -19,7 +19,8 @@ use zipit_torch::Device;
 /// Every output is to say what the network that it is from says of the same images: no labels. Weights are learned in
 /// whitened inputs. A tenth of the images judges after every epoch, and the best network is written; it is taken from the
 /// far end of the random order, where stages that took fewer images with the same --seed have seen none. BatchNorm is
-/// folded into the layers and gone from the result, but with --root and --learn coefficients. Uses the train split unless --split says otherwise.
+/// folded into the layers and gone from the result, but with --root and with --learn coefficients, which gives sums of
+/// weights BatchNorm statistics of their own (as `recalibrate` does). Uses the train split unless --split says otherwise.
 ///
 /// Example: adapt network.safetensors --to a.safetensors b.safetensors --data data/fashion-mnist --images 2000 -o adapted.safetensors
 #[derive(Debug, Parser)]

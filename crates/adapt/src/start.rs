@@ -156,6 +156,7 @@ pub fn settings(args: &Args, learn: Learn) -> AdaptSettings {
         lr: args.lr,
         flip: args.augmentation.flip,
         shift: args.augmentation.shift,
+        views: args.augmentation.views.unwrap_or(AdaptSettings::default().views),
         autocast: if args.bf16 { Autocast::Bf16 } else { Autocast::Off },
         seed: args.images.seed,
     }

@@ -15,6 +15,8 @@ use zipit::watch::Watch;
 pub(crate) struct Course {
     /// How they are changed.
     pub augment: Augment,
+    /// In how many ways each is changed, which the epochs take in turn, in the same batches; 0 for another in every epoch.
+    pub views: u64,
     /// Of their order and changes.
     pub seed: u64,
     /// All of them.
@@ -27,6 +29,15 @@ pub(crate) struct Course {
     pub step: u64,
 }
 
+/// What a step sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// The first step that sees these images, changed in this way.
+    pub first: u64,
+    /// Their numbers.
+    pub indices: Vec<usize>,
+}
+
 /// Something that learns from one batch after the other.
 pub(crate) trait Learns {
     /// What a step came to.
@@ -35,8 +46,8 @@ pub(crate) trait Learns {
     /// Where it is.
     fn course(&mut self) -> &mut Course;
 
-    /// One step, on these images, whose numbers are `indices`.
-    fn learn(&mut self, images: &Array4<f32>, indices: &[usize]) -> Result<Self::Step>;
+    /// One step, on these images.
+    fn learn(&mut self, images: &Array4<f32>, shown: &Shown) -> Result<Self::Step>;
 }
 
 impl Course {
@@ -50,16 +61,27 @@ impl Course {
         self.step >= self.n_steps
     }
 
-    /// The images of every step that is left in the current epoch.
-    fn rest_of_epoch(&self) -> Vec<Vec<usize>> {
-        let (epoch, done) = (self.step / self.steps_per_epoch(), self.step % self.steps_per_epoch());
-        let mut order: Vec<usize> = (0..self.n_images).collect();
+    /// What every step that is left in the current epoch sees.
+    fn rest_of_epoch(&self) -> Vec<Shown> {
+        let per_epoch = self.steps_per_epoch();
+        let (epoch, done) = (self.step / per_epoch, self.step % per_epoch);
+        let view = if self.views == 0 { epoch } else { epoch % self.views };
         // Streams below 2³² belong to initialisation, those from 2³³ on to augmentation.
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream((1 << 32) + epoch);
-        order.shuffle(&mut rng);
-        let left = (self.n_steps - self.step) as usize;
-        order.chunks_exact(self.batch_size).skip(done as usize).take(left).map(<[usize]>::to_vec).collect()
+        let shuffled = |stream: u64, n: usize| {
+            let mut order: Vec<usize> = (0..n).collect();
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            rng.set_stream(stream);
+            order.shuffle(&mut rng);
+            order
+        };
+        let order = shuffled((1 << 32) + view, self.n_images);
+        let shown = order.chunks_exact(self.batch_size).zip(view * per_epoch..);
+        let mut shown: Vec<Shown> = shown.map(|(of, first)| Shown { first, indices: of.to_vec() }).collect();
+        if view < epoch {
+            let turns = shuffled((1 << 32) + epoch, shown.len());
+            shown = turns.into_iter().map(|turn| shown[turn].clone()).collect();
+        }
+        shown.into_iter().skip(done as usize).take((self.n_steps - self.step) as usize).collect()
     }
 }
 
@@ -77,18 +99,55 @@ pub(crate) fn epoch<L: Learns>(
     if learner.course().is_done() {
         return Ok(true);
     }
-    for indices in learner.course().rest_of_epoch() {
+    for shown in learner.course().rest_of_epoch() {
         if watch.interrupted() {
             return Ok(false);
         }
         let course = learner.course();
         let batch = (course.step % course.steps_per_epoch()) as usize;
-        let mut images = data.images(&indices).map_err(|source| Error::Images { batch, source })?;
-        course.augment.apply(&mut images, course.seed, course.step);
-        let step = learner.learn(&images, &indices)?;
+        let mut images = data.images(&shown.indices).map_err(|source| Error::Images { batch, source })?;
+        course.augment.apply(&mut images, course.seed, shown.first);
+        let step = learner.learn(&images, &shown)?;
         learner.course().step += 1;
         on_step(step);
-        watch.advance(indices.len() as u64);
+        watch.advance(shown.indices.len() as u64);
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn course(views: u64, step: u64) -> Course {
+        let augment = Augment { flip: false, shift: 0, fill: vec![] };
+        Course { augment, views, seed: 3, n_images: 11, batch_size: 2, n_steps: 100, step }
+    }
+
+    fn first(shown: &[Shown]) -> Vec<u64> {
+        shown.iter().map(|shown| shown.first).collect()
+    }
+
+    #[test]
+    fn every_epoch_is_another_where_views_are_not_counted() {
+        for epoch in 0..4 {
+            let shown = course(0, 5 * epoch).rest_of_epoch();
+            assert_eq!(first(&shown), (5 * epoch..5 * epoch + 5).collect::<Vec<_>>());
+            assert_eq!(course(0, 5 * epoch + 3).rest_of_epoch(), shown[3..]);
+        }
+    }
+
+    #[test]
+    fn views_come_again_in_the_same_batches_and_another_order() {
+        let of = |epoch: u64| course(2, 5 * epoch).rest_of_epoch();
+        for epoch in 2..8 {
+            let (mut again, seen) = (of(epoch), of(epoch % 2));
+            assert_eq!(course(2, 5 * epoch + 2).rest_of_epoch(), again[2..]);
+            assert_ne!(of(epoch + 2), again, "their order is another");
+            again.sort_by_key(|shown| shown.first);
+            assert_eq!(again, seen);
+        }
+        assert_eq!(of(0), course(0, 0).rest_of_epoch());
+        assert_eq!(of(1), course(0, 5).rest_of_epoch());
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Statistics {
         /// Share of the batch.
         momentum: f64,
     },
+    /// The batch's own; the model's are not touched.
+    Own,
 }
 
 /// A graph with its weights on a device, ready to run. Copies made by [`replicate`](Self::replicate) share the weights.

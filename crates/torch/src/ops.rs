@@ -27,11 +27,12 @@ pub(crate) fn compute(
             features_first(&last.f_linear(params[0], params.get(1).copied())?)
         }
         Op::BatchNorm2d { eps, .. } => {
-            let (training, momentum) = match statistics {
-                Statistics::Running => (false, 0.0),
-                Statistics::Batch { momentum } => (true, momentum),
-            };
             let [weight, bias, mean, var] = [0, 1, 2, 3].map(|i| Some(params[i]));
+            let (training, momentum, [mean, var]) = match statistics {
+                Statistics::Running => (false, 0.0, [mean, var]),
+                Statistics::Batch { momentum } => (true, momentum, [mean, var]),
+                Statistics::Own => (true, 0.0, [None, None]),
+            };
             first.f_batch_norm(weight, bias, mean, var, training, momentum, *eps, true)
         }
         Op::LayerNorm { eps, num_features, .. } => {

@@ -145,7 +145,7 @@ fn weights_of(n: usize, threads: usize, settings: &AdaptSettings, stop: Option<u
             adapter.restore(&state).unwrap();
         }
         learn(&mut adapter);
-        (adapter.network().unwrap().weights, adapter.judged().iter().map(|judged| judged.loss).collect())
+        (adapter.network(&Unwatched).unwrap().weights, adapter.judged().iter().map(|judged| judged.loss).collect())
     })
 }
 
@@ -162,6 +162,11 @@ fn threads_and_interruptions_change_nothing() {
     // Steps of more images than one thread takes at once.
     let parts = AdaptSettings { batch_size: 150, ..settings() };
     assert_eq!(weights_of(200, 1, &parts, None), weights_of(200, 3, &parts, None));
+    // What sources said is forgotten on the way, and asked again.
+    let few = AdaptSettings { views: 2, ..settings() };
+    let (two, judged) = weights_after(1, &few, None);
+    assert_eq!(weights_after(2, &few, Some(600)), (two.clone(), judged));
+    assert!(one != two && weights_after(2, &AdaptSettings { views: 0, ..few }, None).0 != two);
     let other = AdaptSettings { seed: 1, ..settings() };
     assert_ne!(weights_after(2, &other, None).0, one);
 }
@@ -222,7 +227,7 @@ fn the_best_network_is_kept() {
     let judged: Vec<f64> = vain.judged().iter().map(|judged| judged.loss).collect();
     assert!(judged.len() == 2 && judged[1] > judged[0], "{judged:?}");
     assert!((vain.lr() - 0.001).abs() < 1e-9, "{}", vain.lr());
-    assert_eq!(vain.network().unwrap().weights, network.weights);
+    assert_eq!(vain.network(&Unwatched).unwrap().weights, network.weights);
     // Where smaller ones do, the rest of the steps is made with them.
     let mut lowered = adapter(&network, &sources, &outputs, &images, 120, AdaptSettings { lr: 0.1, ..settings() });
     lowered.plan(400);
@@ -233,7 +238,7 @@ fn the_best_network_is_kept() {
     let mut mild = adapter(&network, &sources, &outputs, &images, 120, settings());
     mild.plan(200);
     learn(&mut mild);
-    let (best, after) = (mild.best().unwrap().loss, mild.network().unwrap());
+    let (best, after) = (mild.best().unwrap().loss, mild.network(&Unwatched).unwrap());
     let again = adapter(&after, &sources, &outputs, &images, 120, settings()).judged()[0].loss;
     assert!((again / best - 1.0).abs() < 1e-4, "{again} instead of {best}");
 }
@@ -252,7 +257,7 @@ fn a_loss_that_becomes_no_number_ends_with_the_best_network() {
     learn(&mut adapter);
     assert!(adapter.broke().unwrap().contains("after step"), "{:?}", adapter.broke());
     assert!(adapter.is_done() && adapter.judged().len() >= 2);
-    let after = adapter.network().unwrap().weights;
+    let after = adapter.network(&Unwatched).unwrap().weights;
     assert!(after.values().flatten().all(|x| x.is_finite()) && after != network.weights);
 }
 
@@ -367,6 +372,60 @@ fn coefficients_move_to_where_the_entropy_is_least() {
     let off: Vec<f32> = found.iter().zip(least).map(|(found, least)| (found - least).abs()).collect();
     assert!(off.iter().all(|off| *off <= 0.1), "{found} instead of {least:?}");
     assert!(found.iter().any(|found| (found - 0.3).abs() > 0.1), "they did not move: {found}");
+}
+
+/// Running statistics are of the network that is given, not of the sum: they play no part, and are measured in the end.
+#[test]
+fn sums_of_task_vectors_have_statistics_of_their_own() {
+    let (network, sources) = two_heads();
+    let vector = |of: &Model| -> StateDict {
+        let shared = network.weights.iter().filter(|(name, _)| name.contains("conv") || name.starts_with("layer"));
+        let shared = shared.filter(|(name, _)| !name.contains("running"));
+        shared.map(|(name, start)| (name.clone(), &of.weights[name] - start)).collect()
+    };
+    let vectors: Vec<StateDict> = sources.iter().map(vector).collect();
+    let base: StateDict = vectors[0].keys().map(|name| (name.clone(), network.weights[name].clone())).collect();
+    let coefficients =
+        Coefficients { base: base.clone(), vectors: vectors.clone(), per_tensor: true, initial: 0.3, clamp: false };
+    let settings = AdaptSettings {
+        objective: Objective::Entropy,
+        learn: Learn::Coefficients(coefficients),
+        batch_size: 40,
+        lr: 0.01,
+        ..AdaptSettings::default()
+    };
+    let images = noise(120);
+    let learned = |network: &Model, n_steps: u64| {
+        let wanted = Wanted { network, sources: &[], outputs: &[], owners: None, judges: None };
+        let mut adapter = Adapter::new(wanted, &images, 120, settings.clone(), Device::Cpu, &Unwatched).unwrap();
+        adapter.plan(n_steps);
+        while adapter.steps()[0] < n_steps {
+            assert!(adapter.round(&Unwatched, &mut |_| {}).unwrap());
+        }
+        let losses: Vec<f64> = adapter.judged().iter().map(|judged| judged.loss).collect();
+        (adapter.network(&Unwatched).unwrap(), losses, adapter.coefficients().unwrap().unwrap())
+    };
+    let (after, losses, found) = learned(&network, 40);
+    assert!(losses.last() < losses.first(), "{losses:?}");
+    let mut others = network.clone();
+    for (name, tensor) in &mut others.weights {
+        if name.contains("running") {
+            tensor.mapv_inplace(|x| 3.0 * x + 1.0);
+        }
+    }
+    let (same, again, _) = learned(&others, 40);
+    assert_eq!((same.weights, again), (after.weights.clone(), losses));
+    let mut sum = network.clone();
+    for (at, (name, start)) in base.iter().enumerate() {
+        let scaled = (0..2).map(|task| &vectors[task][name] * found[[task, at]]);
+        sum.weights.insert(name.clone(), scaled.fold(start.clone(), |sum, vector| sum + vector));
+    }
+    let batches = zipit_torch::images::Picked::new(&images, (0..120).collect(), zipit_torch::batch_norm::BATCH);
+    let measured = zipit_torch::batch_norm::reset(&sum, &batches, Device::Cpu, &Unwatched).unwrap();
+    for (name, tensor) in &measured.weights {
+        let far = tensor.iter().zip(&after.weights[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-4 * tensor.iter().fold(1.0, |most: f32, x| most.max(x.abs())), "{name}: {far}");
+    }
 }
 
 #[test]

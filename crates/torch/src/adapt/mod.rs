@@ -10,6 +10,7 @@
 //! are spread over threads in parts that do not depend on their number, and the parts' gradients are added in order: the
 //! result is the same for any number of threads.
 
+mod fitted;
 mod objective;
 mod settings;
 mod state;
@@ -23,22 +24,24 @@ pub use state::{AdaptState, AdaptStep, Judged};
 pub use wanted::Wanted;
 
 use crate::augment::Augment;
+use crate::batch_norm;
 use crate::convert::{numbers, to_array, to_tensor};
-use crate::course::{Course, Learns, epoch};
-use crate::forward::Network;
+use crate::course::{Course, Learns, Shown, epoch};
+use crate::forward::{Network, Statistics};
 use crate::images::{Images, Picked, contents};
 use crate::optim::{Adam, Cosine};
-use crate::parallel::{Failure, InOrder, batch_size, each_batch, n_workers};
+use crate::parallel::batch_size;
 use crate::train::Autocast;
 use crate::{Device, Error, Result};
+use fitted::Fitted;
 use ndarray::Array4;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
-use unknowns::{Layer, Unknown, layers, learned_nodes, unknowns};
+use unknowns::{Layer, Unknown, each, layers, learned_nodes, unknowns};
 use wanted::aims;
 use whitening::roots;
-use workers::{Lesson, Said, Worker, workers};
+use workers::{Found, Heard, Lesson, Said, Worker, workers};
 use zipit::images::{apart, held_out, n_different};
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Model, StateDict};
@@ -82,7 +85,10 @@ pub struct Adapter<'a> {
     unknowns: Vec<Unknown>,
     best: Vec<Tensor>,
     judged: Vec<Judged>,
+    /// Of images as they are.
     said: Option<Said>,
+    /// Of the images of steps, changed, which later steps see again.
+    heard: BTreeMap<u64, Heard>,
     settings: AdaptSettings,
     course: Course,
     lowered: u32,
@@ -128,6 +134,7 @@ impl<'a> Adapter<'a> {
         let roots = roots(&network, &found, &Picked::new(images, few.clone(), part), watch)?;
         let unknowns = unknowns(&network, &settings.learn, &roots)?;
         let autocast = settings.autocast;
+        let sums = matches!(settings.learn, Learn::Coefficients(_));
         let sources = wanted.sources.iter().map(|source| {
             let source = Network::folded(source, &BTreeSet::new(), device)?;
             if autocast == Autocast::Bf16 { source.autocast(Kind::BFloat16) } else { Ok(source) }
@@ -137,6 +144,8 @@ impl<'a> Adapter<'a> {
             objective: settings.objective,
             believed: settings.believed,
             autocast,
+            // Sums of weights have statistics of their own: by others' their entropy is least where they say nothing.
+            statistics: if sums { Statistics::Own } else { Statistics::Running },
             aims: aims(&model, wanted, &settings)?,
             owners: wanted.owners,
             images,
@@ -145,6 +154,7 @@ impl<'a> Adapter<'a> {
         };
         let course = Course {
             augment: Augment::new(settings.flip, settings.shift, &model.preprocess),
+            views: settings.views,
             seed: settings.seed,
             n_images: fitted.len(),
             batch_size: settings.batch_size.min(fitted.len()),
@@ -165,6 +175,7 @@ impl<'a> Adapter<'a> {
             best,
             judged: vec![],
             said: None,
+            heard: BTreeMap::new(),
             settings,
             course,
             lowered: 0,
@@ -172,6 +183,9 @@ impl<'a> Adapter<'a> {
         };
         adapter.follow()?;
         adapter.weigh(&few, watch)?;
+        if !adapter.hears_again()? {
+            adapter.course.views = 0;
+        }
         let kept = if adapter.course.augment.is_none() { (0..n_images).collect() } else { adapter.held_out.clone() };
         adapter.said = adapter.listen(&kept, watch)?;
         adapter.judge(watch)?;
@@ -238,23 +252,34 @@ impl<'a> Adapter<'a> {
         self.course.is_done() || since >= patience
     }
 
-    /// How long a step takes, with reading its images: that of some, which are undone.
+    /// How many steps fit into so much time: by that of some, which are undone.
     ///
     /// # Errors
     /// As a step's.
-    pub fn pace(&mut self) -> Result<Duration> {
-        let indices: Vec<usize> = (0..self.course.batch_size).collect();
+    pub fn steps_within(&mut self, time: Duration) -> Result<u64> {
+        let shown = Shown { first: 0, indices: (0..self.course.batch_size).collect() };
         let (data, was) = (self.fitted(), self.state()?);
         self.course.n_steps = self.course.n_steps.max(1);
-        let mut fastest = Duration::MAX;
+        // With asking the sources, and with their answers kept.
+        let mut fastest = [f64::MAX; 2];
         for _ in 0..3 {
-            let start = Instant::now();
-            let images = data.images(&indices).map_err(|source| Error::Images { batch: 0, source })?;
-            self.learn(&images, &indices)?;
-            fastest = fastest.min(start.elapsed());
+            self.heard.clear();
+            for fastest in &mut fastest {
+                let start = Instant::now();
+                let images = data.images(&shown.indices).map_err(|source| Error::Images { batch: 0, source })?;
+                self.learn(&images, &shown)?;
+                *fastest = fastest.min(start.elapsed().as_secs_f64());
+            }
         }
+        self.heard.clear();
         self.go_back_to(&was)?;
-        Ok(fastest)
+        let [asking, told] = fastest;
+        let asked = if self.course.views == 0 { u64::MAX } else { self.course.views * self.steps_per_epoch() };
+        let n = (time.as_secs_f64() / asking).floor() as u64;
+        if n <= asked {
+            return Ok(n);
+        }
+        Ok(asked + ((time.as_secs_f64() - asking * asked as f64) / told.min(asking)).floor() as u64)
     }
 
     /// The highest learning rate: that of the settings, or a lower one, if the first steps made the network worse.
@@ -313,18 +338,24 @@ impl<'a> Adapter<'a> {
         Ok(true)
     }
 
-    /// The network as it was best.
+    /// The network as it was best. A sum of task vectors learns with the BatchNorm statistics of each part of a step,
+    /// and gets those of all images here, of which `watch` is told.
     ///
     /// # Errors
-    /// [`Error::LibTorch`] when it cannot be copied from the device.
-    pub fn network(&self) -> Result<Model> {
+    /// [`Error::LibTorch`] when it cannot be copied from the device; statistics that [`batch_norm::reset`] cannot measure.
+    pub fn network(&self, watch: &dyn Watch) -> Result<Model> {
         let mut model = self.model.clone();
         for (unknown, best) in self.unknowns.iter().zip(&self.best) {
             for (name, tensor) in unknown.follow(best)? {
                 model.weights.insert(name.to_owned(), to_array(&tensor)?);
             }
         }
-        Ok(model)
+        if !matches!(self.lesson.statistics, Statistics::Own) {
+            return Ok(model);
+        }
+        let all = (0..self.fitted.len() + self.held_out.len()).collect();
+        let images = Picked::new(self.lesson.images, all, batch_norm::BATCH);
+        batch_norm::reset(&model, &images, self.network.device(), watch)
     }
 
     /// The coefficients as they were best, `[tasks × tensors]` or `[tasks × 1]`, where those are what is learned.
@@ -396,7 +427,7 @@ impl<'a> Adapter<'a> {
     }
 
     fn fitted(&self) -> Fitted<'a> {
-        Fitted { images: self.lesson.images, fitted: self.fitted.clone() }
+        Fitted { images: self.lesson.images, places: self.fitted.clone() }
     }
 
     /// The network's tensors, as they follow from the unknowns.
@@ -444,6 +475,13 @@ impl<'a> Adapter<'a> {
         self.lesson.listen(self.workers(images.len()), images, watch).map(Some)
     }
 
+    /// Whether what the sources say of changed images is asked again, and can be kept.
+    fn hears_again(&self) -> Result<bool> {
+        let bytes = self.bytes_said()?;
+        let of_views = (bytes * self.fitted.len()).checked_mul(self.course.views as usize);
+        Ok(!self.course.augment.is_none() && bytes > 0 && of_views.is_some_and(|bytes| bytes <= KEPT))
+    }
+
     /// Bytes of what the sources say of one image.
     fn bytes_said(&self) -> Result<usize> {
         let shapes = self.network.graph().output_shapes()?;
@@ -452,7 +490,7 @@ impl<'a> Adapter<'a> {
     }
 
     fn workers(&self, n_images: usize) -> Vec<Worker> {
-        workers(&self.network, &self.sources, self.said.as_ref(), self.lesson.n_parts(n_images))
+        workers(&self.network, &self.sources, self.said.as_ref(), None, self.lesson.n_parts(n_images))
     }
 
     /// Asks the held-out images.
@@ -479,11 +517,13 @@ impl<'a> Adapter<'a> {
     }
 
     /// The loss of a step's images and its gradients by the unknowns.
-    fn gradients(&self, images: &Array4<f32>, indices: &[usize]) -> Result<(f64, Vec<Tensor>)> {
-        let indices: Vec<usize> = indices.iter().map(|&i| self.fitted[i]).collect();
+    fn gradients(&mut self, images: &Array4<f32>, shown: &Shown) -> Result<(f64, Vec<Tensor>)> {
+        let indices: Vec<usize> = shown.indices.iter().map(|&i| self.fitted[i]).collect();
         let names: BTreeSet<&str> = self.unknowns.iter().flat_map(Unknown::tensors).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let (loss, gradients) = self.lesson.gradients(self.workers(images.shape()[0]), images, &indices, &names)?;
+        let n_parts = self.lesson.n_parts(images.shape()[0]);
+        let workers = workers(&self.network, &self.sources, self.said.as_ref(), self.heard.get(&shown.first), n_parts);
+        let Found { loss, gradients, heard } = self.lesson.gradients(workers, images, &indices, &names)?;
         let with_gradients = |unknowns: &[Unknown]| {
             let gradients = names.iter().zip(&gradients).map(|(&name, of)| (name, of.shallow_clone()));
             (unknowns.iter().map(Unknown::replicate).collect::<Vec<_>>(), gradients.collect::<BTreeMap<_, _>>())
@@ -491,29 +531,11 @@ impl<'a> Adapter<'a> {
         let pulled = each(&self.unknowns, self.network.device(), with_gradients, |(unknowns, gradients), i| {
             unknowns[i].pull_back(gradients)
         })?;
+        if self.course.views > 0 {
+            self.heard.insert(shown.first, heard);
+        }
         Ok((self.finite(loss)?, pulled))
     }
-}
-
-/// Something of every unknown, each made by one thread with what is its own.
-fn each<S: Send, T: Send>(
-    unknowns: &[Unknown],
-    device: Device,
-    own: impl Fn(&[Unknown]) -> S,
-    make: impl Fn(&mut S, usize) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let n = unknowns.len();
-    let made = InOrder::new(0, Vec::with_capacity(n));
-    let failure = Failure::default();
-    let workers = (0..n_workers(device, n)).map(|_| own(unknowns)).collect();
-    each_batch(workers, 0..n, &Unwatched, &failure, |own, i| {
-        made.hand_in(i, make(own, i)?, &failure, |all: &mut Vec<T>, one| {
-            all.push(one);
-            Ok(())
-        })?;
-        Ok(0)
-    })?;
-    Ok(made.into_inner())
 }
 
 impl Learns for Adapter<'_> {
@@ -523,8 +545,8 @@ impl Learns for Adapter<'_> {
         &mut self.course
     }
 
-    fn learn(&mut self, images: &Array4<f32>, indices: &[usize]) -> Result<AdaptStep> {
-        let (loss, gradients) = self.gradients(images, indices)?;
+    fn learn(&mut self, images: &Array4<f32>, shown: &Shown) -> Result<AdaptStep> {
+        let (loss, gradients) = self.gradients(images, shown)?;
         let n_threads = tch::get_num_threads();
         tch::set_num_threads(1);
         let moved = self.move_by(&gradients);
@@ -553,18 +575,5 @@ impl Adapter<'_> {
             unknown.stay_within()?;
         }
         Ok(lr)
-    }
-}
-
-/// The images that are learned from.
-struct Fitted<'a> {
-    images: &'a dyn Images,
-    fitted: Vec<usize>,
-}
-
-impl Images for Fitted<'_> {
-    fn images(&self, indices: &[usize]) -> Result<Array4<f32>, crate::ImageError> {
-        let places: Vec<usize> = indices.iter().map(|&i| self.fitted[i]).collect();
-        self.images.images(&places)
     }
 }

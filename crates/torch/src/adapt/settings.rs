@@ -4,6 +4,9 @@ use crate::train::Autocast;
 use crate::{Error, Result};
 use zipit::StateDict;
 
+/// As many change little against another way in every epoch.
+const VIEWS: u64 = 4;
+
 /// What is made small.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Objective {
@@ -75,6 +78,9 @@ pub struct AdaptSettings {
     pub flip: bool,
     /// Shift images by up to so many pixels along each axis.
     pub shift: usize,
+    /// In how many ways each image is changed, which the epochs take in turn, so that sources are asked about each once;
+    /// 0 for another way in every epoch. Without effect where what they say takes too much memory to be kept.
+    pub views: u64,
     /// Which precision convolutions and linear layers compute in.
     pub autocast: Autocast,
     /// Of the order of the images and their changes.
@@ -92,6 +98,7 @@ impl Default for AdaptSettings {
             lr: 1e-3,
             flip: false,
             shift: 0,
+            views: VIEWS,
             autocast: Autocast::Off,
             seed: 0,
         }

@@ -4,12 +4,14 @@
 use super::settings::{Coefficients, Learn};
 use crate::convert::{channels_last, to_tensor};
 use crate::forward::Network;
+use crate::parallel::{Failure, InOrder, each_batch, n_workers};
 use crate::{Device, Error, Result};
 use ndarray::{Array1, Array3};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 use zipit::Graph;
 use zipit::graph::{Node, Op};
+use zipit::watch::Unwatched;
 
 /// A number, or many, that steps move.
 #[derive(Debug)]
@@ -302,4 +304,25 @@ fn mixed(network: &Network, of: &Coefficients) -> Result<Unknown> {
     let start = Array1::from_elem(n_tasks * n_columns, of.initial as f32);
     let start = to_tensor(&start, device)?.f_reshape([n_tasks as i64, n_columns as i64])?;
     Unknown::new("coefficients".to_owned(), start, Follows::Mixed { parts, clamp: of.clamp })
+}
+
+/// Something of every unknown, each made by one thread with what is its own.
+pub(super) fn each<S: Send, T: Send>(
+    unknowns: &[Unknown],
+    device: Device,
+    own: impl Fn(&[Unknown]) -> S,
+    make: impl Fn(&mut S, usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let n = unknowns.len();
+    let made = InOrder::new(0, Vec::with_capacity(n));
+    let failure = Failure::default();
+    let workers = (0..n_workers(device, n)).map(|_| own(unknowns)).collect();
+    each_batch(workers, 0..n, &Unwatched, &failure, |own, i| {
+        made.hand_in(i, make(own, i)?, &failure, |all: &mut Vec<T>, one| {
+            all.push(one);
+            Ok(())
+        })?;
+        Ok(0)
+    })?;
+    Ok(made.into_inner())
 }

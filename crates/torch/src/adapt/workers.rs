@@ -18,6 +18,8 @@ pub(super) struct Lesson<'a> {
     pub objective: Objective,
     pub believed: Believed,
     pub autocast: Autocast,
+    /// Of the network's BatchNorm.
+    pub statistics: Statistics,
     pub aims: Vec<Aim>,
     /// Of which output's task each image is.
     pub owners: Option<&'a [usize]>,
@@ -41,18 +43,37 @@ pub(super) struct Worker {
     network: Network,
     sources: Vec<Network>,
     said: Option<Said>,
+    heard: Option<Heard>,
+}
+
+/// What sources say of a step's images, as outputs are to be: part by part, aim by aim.
+pub(super) type Heard = Vec<Vec<Tensor>>;
+
+/// The loss of a step's images, its gradients, and what the sources said.
+pub(super) struct Found {
+    pub loss: f64,
+    pub gradients: Vec<Tensor>,
+    pub heard: Heard,
+}
+
+fn own(targets: &[Tensor]) -> Vec<Tensor> {
+    targets.iter().map(Tensor::shallow_clone).collect()
 }
 
 /// So many workers as `n` parts of something keep busy.
-pub(super) fn workers(network: &Network, sources: &[Network], said: Option<&Said>, n: usize) -> Vec<Worker> {
-    let copy = |said: &Said| Said {
-        rows: said.rows.clone(),
-        targets: said.targets.iter().map(Tensor::shallow_clone).collect(),
-    };
+pub(super) fn workers(
+    network: &Network,
+    sources: &[Network],
+    said: Option<&Said>,
+    heard: Option<&Heard>,
+    n: usize,
+) -> Vec<Worker> {
+    let copy = |said: &Said| Said { rows: said.rows.clone(), targets: own(&said.targets) };
     let worker = |_| Worker {
         network: network.replicate(),
         sources: sources.iter().map(Network::replicate).collect(),
         said: said.map(copy),
+        heard: heard.map(|heard| heard.iter().map(|part| own(part)).collect()),
     };
     (0..n_workers(network.device(), n)).map(worker).collect()
 }
@@ -99,7 +120,7 @@ impl Lesson<'_> {
             let from = picked.n_images_in(batch);
             let at = from..from + part.shape()[0];
             let targets = self.targets(worker, &part, &images[at.clone()])?;
-            let outputs = run(&worker.network, &part, self.autocast)?;
+            let outputs = self.run(&worker.network, &part)?;
             let count = whose.as_ref().map_or(Count::All(images.len()), |whose| Count::Own(&whose[at], &counts));
             let loss = loss(self.objective, &self.aims, &outputs, &targets, count)?.f_double_value(&[])?;
             sum.hand_in(batch, loss, &failure, |sum, loss| {
@@ -118,16 +139,19 @@ impl Lesson<'_> {
         images: &Array4<f32>,
         indices: &[usize],
         names: &[&str],
-    ) -> Result<(f64, Vec<Tensor>)> {
+    ) -> Result<Found> {
         let n = images.shape()[0];
         let (whose, counts) = self.whose(indices);
         let failure = Failure::default();
-        let sum = InOrder::new(0, None::<(f64, Vec<Tensor>)>);
+        let sum = InOrder::new(0, None::<Found>);
         each_batch(workers, 0..self.n_parts(n), &Unwatched, &failure, |worker, i| {
             let at = i * self.part..((i + 1) * self.part).min(n);
             let part = images.slice_axis(Axis(0), Slice::from(at.clone()));
             let part = part.to_owned();
-            let targets = self.targets(worker, &part, &indices[at.clone()])?;
+            let targets = match &worker.heard {
+                Some(heard) => own(&heard[i]),
+                None => self.targets(worker, &part, &indices[at.clone()])?,
+            };
             let count = whose.as_ref().map_or(Count::All(n), |whose| Count::Own(&whose[at], &counts));
             let found = tch::with_grad(|| -> Result<(f64, Vec<Tensor>)> {
                 let mut leaves = Vec::with_capacity(names.len());
@@ -136,7 +160,7 @@ impl Lesson<'_> {
                     worker.network.set_tensor(name, leaf.shallow_clone());
                     leaves.push(leaf);
                 }
-                let outputs = run(&worker.network, &part, self.autocast)?;
+                let outputs = self.run(&worker.network, &part)?;
                 let loss = loss(self.objective, &self.aims, &outputs, &targets, count)?;
                 let value = loss.f_double_value(&[])?;
                 let gradients = Tensor::f_run_backward(&[loss], &leaves, false, false)?;
@@ -145,15 +169,16 @@ impl Lesson<'_> {
                 };
                 Ok((value, gradients.into_iter().zip(&leaves).map(reached).collect::<Result<_, _>>()?))
             })?;
-            sum.hand_in(i, found, &failure, |sum, (loss, gradients)| {
+            sum.hand_in(i, (found, targets), &failure, |sum, ((loss, gradients), targets)| {
                 match sum {
-                    Some((all, sums)) => {
-                        *all += loss;
-                        for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                    Some(all) => {
+                        all.loss += loss;
+                        all.heard.push(targets);
+                        for (sum, gradient) in all.gradients.iter_mut().zip(gradients) {
                             let _ = sum.f_add_(&gradient)?;
                         }
                     }
-                    None => *sum = Some((loss, gradients)),
+                    None => *sum = Some(Found { loss, gradients, heard: vec![targets] }),
                 }
                 Ok(())
             })?;
@@ -195,17 +220,17 @@ impl Lesson<'_> {
         });
         targets(&self.aims, &said.collect::<Result<Vec<_>>>()?, self.believed)
     }
-}
 
-/// What the network makes of images.
-fn run(network: &Network, images: &Array4<f32>, autocast: Autocast) -> Result<Vec<Tensor>> {
-    let input = network.input(images)?;
-    match autocast {
-        Autocast::Off => network.start(input, Statistics::Running).outputs(),
-        Autocast::Bf16 => {
-            let network = network.autocast(Kind::BFloat16)?;
-            let outputs = network.start(input.f_to_kind(Kind::BFloat16)?, Statistics::Running).outputs()?;
-            outputs.into_iter().map(|output| Ok(output.f_to_kind(Kind::Float)?)).collect()
+    /// What the network makes of images.
+    fn run(&self, network: &Network, images: &Array4<f32>) -> Result<Vec<Tensor>> {
+        let input = network.input(images)?;
+        match self.autocast {
+            Autocast::Off => network.start(input, self.statistics).outputs(),
+            Autocast::Bf16 => {
+                let network = network.autocast(Kind::BFloat16)?;
+                let outputs = network.start(input.f_to_kind(Kind::BFloat16)?, self.statistics).outputs()?;
+                outputs.into_iter().map(|output| Ok(output.f_to_kind(Kind::Float)?)).collect()
+            }
         }
     }
 }

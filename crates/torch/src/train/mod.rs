@@ -13,7 +13,7 @@ pub use settings::{Autocast, TrainSettings};
 
 use crate::augment::Augment;
 use crate::convert::to_array;
-use crate::course::{Course, Learns, epoch};
+use crate::course::{Course, Learns, Shown, epoch};
 use crate::forward::{Network, Statistics, load};
 use crate::images::LabelledImages;
 use crate::initialise::initialise;
@@ -58,8 +58,8 @@ impl Learns for Labelled<'_> {
         &mut self.trainer.course
     }
 
-    fn learn(&mut self, images: &Array4<f32>, indices: &[usize]) -> Result<StepStats> {
-        let labels: Vec<i64> = indices.iter().map(|&i| i64::from(self.labels[i])).collect();
+    fn learn(&mut self, images: &Array4<f32>, shown: &Shown) -> Result<StepStats> {
+        let labels: Vec<i64> = shown.indices.iter().map(|&i| i64::from(self.labels[i])).collect();
         self.trainer.descend(images, &labels)
     }
 }
@@ -97,6 +97,7 @@ impl Trainer {
             learned: BTreeMap::new(),
             fixed: BTreeSet::new(),
             course: Course {
+                views: 0,
                 augment: Augment::new(settings.flip, settings.shift, preprocess),
                 seed,
                 n_images,
