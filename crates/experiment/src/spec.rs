@@ -93,6 +93,8 @@ pub struct Adapt {
     pub flip: bool,
     /// Images are shifted by up to so many pixels.
     pub shift: usize,
+    /// In how many ways each is mirrored and shifted.
+    pub views: Option<u64>,
     /// Highest learning rate.
     pub lr: Option<f64>,
     /// Convolutions and linear layers compute in bf16.
@@ -109,6 +111,9 @@ impl Adapt {
         }
         if self.shift > 0 {
             text += &format!(" --shift {}", self.shift);
+        }
+        if let Some(views) = self.views {
+            text += &format!(" --views {views}");
         }
         if let Some(lr) = self.lr {
             text += &format!(" --lr {lr}");
@@ -441,6 +446,13 @@ mod tests {
             n += 1;
         }
         assert!(n >= 12, "{n} experiments");
+    }
+
+    #[test]
+    fn adapting_is_told_what_is_given() {
+        assert_eq!(Adapt::default().flags(), "");
+        let all = Adapt { flip: true, shift: 4, views: Some(0), lr: Some(0.002), bf16: true };
+        assert_eq!(all.flags(), " --flip --shift 4 --views 0 --lr 0.002 --bf16");
     }
 
     #[test]
