@@ -203,6 +203,7 @@ fn what_makes_no_sense_is_refused() {
         ("--base a.safetensors", 2, "belong to --learn coefficients"),
         ("--clamp", 2, "belong to --learn coefficients"),
         ("--epochs 3 --minutes 1", 2, "cannot be used with"),
+        ("--views 2", 2, "goes with --flip or --shift"),
         ("--epochs 0", 1, "--epochs is 0: it must be positive"),
         ("--minutes -1", 2, ""),
         ("--lr 0", 1, "--lr is 0"),

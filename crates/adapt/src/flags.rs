@@ -35,7 +35,7 @@ pub struct AugmentArgs {
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pub shift: usize,
     /// Mirror and shift each image in so many ways, which epochs take in turn: the networks of --to are asked about each
-    /// once. 0: another way in every epoch [default: 4]
+    /// once, unless their answers take too much memory. 0: another way in every epoch [default: 8]
     #[arg(long, value_name = "WAYS")]
     pub views: Option<u64>,
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use zipit::Model;
 use zipit::graph::Cost;
-use zipit::watch::Watch;
+use zipit::watch::{Unwatched, Watch};
 use zipit_artifact::header::{InputRef, Provenance};
 use zipit_artifact::model::ModelFile;
 use zipit_artifact::{model, report as report_file};
@@ -48,8 +48,16 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let set = args.images.choose_apart(&tasks_of(&[&network]), Split::Train, HELD_OUT)?;
     let judges: Vec<bool> = (0..set.len()).map(|i| i >= set.len() - set.n_last).collect();
     inputs.extend(set.inputs());
-    let environment = [("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
-    let environment: BTreeMap<String, String> = environment.map(|(k, v)| (k.to_owned(), v)).into();
+    let settings = settings(args, learn);
+    let mut environment = vec![("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
+    // What decides the result beside the flags: defaults that were others once.
+    if settings.flip || settings.shift > 0 {
+        environment.push(("views", settings.views.to_string()));
+    }
+    if args.learn == LearnName::Coefficients {
+        environment.push(("statistics", "own".to_owned()));
+    }
+    let environment: BTreeMap<String, String> = environment.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let provenance = stage.provenance(inputs, environment);
     // Only for AdaMerging: of which task an image is.
     let owners = (args.objective == ObjectiveName::Entropy).then(|| set.tasks_of_images(&network.tasks)).transpose()?;
@@ -85,10 +93,18 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         judges: Some(&judges),
     };
     let looking = stage.progress("measure", "images", Adapter::looks(set.len(), models.len()));
-    let mut adapter = Adapter::new(wanted, &images, set.len(), settings(args, learn), args.device, &looking)?;
+    let views = settings.views;
+    let mut adapter = Adapter::new(wanted, &images, set.len(), settings, args.device, &looking)?;
     drop(looking);
     let [n_different, n_held_out] = adapter.n_images();
     tell_copies(set.len(), n_different);
+    let asks = (args.augmentation.flip || args.augmentation.shift > 0) && args.objective != ObjectiveName::Entropy;
+    if asks && adapter.views() != views {
+        tracing::info!(
+            "what the networks say of {views} views of the images takes too much memory: they are asked at every step, \
+             each of another view"
+        );
+    }
     if n_held_out == 0 {
         tracing::warn!("{n_different} different images are too few to hold any out: nothing says when to stop");
     }
@@ -153,7 +169,7 @@ fn steps(args: &Args, adapter: &mut Adapter<'_>, stage: &Stage) -> anyhow::Resul
         return Ok((args.epochs.unwrap_or(EPOCHS) * per_epoch).round().max(1.0) as u64);
     };
     let left = (60.0 * minutes - stage.seconds()).max(0.0) * STEPPING;
-    let n = adapter.steps_within(Duration::from_secs_f64(left))?.max(1) as f64;
+    let n = adapter.steps_within(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX))?.max(1) as f64;
     if n < WORTH_IT {
         tracing::warn!(
             "{minutes} minutes are only {n} steps: reading and measuring took {:.0} s of them",
@@ -169,8 +185,8 @@ fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: 
     let saved = beside(&args.out, ".resume");
     let size = adapter.batch_size() as u64;
     let [done, n_steps] = adapter.steps();
-    let progress = stage.progress("adapt", "images", n_steps * size);
-    progress.skip(done * size);
+    let progress = stage.progress("adapt", "images", n_steps.saturating_mul(size));
+    progress.skip(done.saturating_mul(size));
     let mut saver = args.saving.start();
     while !adapter.is_done() {
         let told = adapter.best().map_or_else(String::new, |best| format!("held-out loss {:.5}", best.loss));
@@ -187,11 +203,7 @@ fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: 
         }
         if stage.interrupted() && !adapter.is_done() {
             resume::save(adapter, &saved, provenance)?;
-            let [done, n_steps] = adapter.steps();
-            bail!(
-                "interrupted after {done} of {n_steps} steps; the same command goes on from there ({})",
-                saved.display()
-            );
+            return interrupted(args, adapter);
         }
         if let (true, Some(last)) = (whole, adapter.judged().last()) {
             tracing::debug!("step {}: held-out loss {:.5}", last.step, last.loss);
@@ -206,7 +218,7 @@ fn learn_all(args: &Args, stage: &Stage, adapter: &mut Adapter<'_>, provenance: 
     Ok(())
 }
 
-/// The network as it was best; what was learned is left behind where that is interrupted.
+/// The network as it was best; what was learned is left behind where that fails.
 fn finished(
     args: &Args,
     stage: &Stage,
@@ -214,12 +226,25 @@ fn finished(
     n_images: usize,
     provenance: &Provenance,
 ) -> anyhow::Result<Model> {
-    let measured = if args.learn == LearnName::Coefficients { n_images as u64 } else { 0 };
-    let adapted = adapter.network(&stage.progress("recalibrate", "images", measured));
-    if adapted.is_err() && stage.interrupted() {
+    if args.learn != LearnName::Coefficients {
+        return Ok(adapter.network(&Unwatched)?);
+    }
+    let adapted = adapter.network(&stage.progress("recalibrate", "images", n_images as u64));
+    if adapted.is_err() {
         resume::save(adapter, &beside(&args.out, ".resume"), provenance)?;
     }
+    if stage.interrupted() && adapted.is_err() {
+        return interrupted(args, adapter);
+    }
     Ok(adapted?)
+}
+
+fn interrupted<T>(args: &Args, adapter: &Adapter<'_>) -> anyhow::Result<T> {
+    let [done, n_steps] = adapter.steps();
+    bail!(
+        "interrupted after {done} of {n_steps} steps; the same command goes on from there ({})",
+        beside(&args.out, ".resume").display()
+    )
 }
 
 /// Interrupts when it is time to save, too.

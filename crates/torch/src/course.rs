@@ -21,7 +21,7 @@ pub(crate) struct Course {
     pub seed: u64,
     /// All of them.
     pub n_images: usize,
-    /// Images of a step. What does not fill a last one is left out of its epoch.
+    /// Images of a step. What does not fill a last one is left out of its epoch, or of its view.
     pub batch_size: usize,
     /// All steps.
     pub n_steps: u64,

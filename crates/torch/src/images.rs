@@ -28,6 +28,7 @@ pub struct Picked<'a> {
     images: &'a dyn Images,
     indices: Vec<usize>,
     batch_size: usize,
+    even: bool,
 }
 
 impl<'a> Picked<'a> {
@@ -38,7 +39,16 @@ impl<'a> Picked<'a> {
     #[must_use]
     pub fn new(images: &'a dyn Images, indices: Vec<usize>, batch_size: usize) -> Self {
         assert!(batch_size > 0, "batches of no images");
-        Self { images, indices, batch_size }
+        Self { images, indices, batch_size, even: false }
+    }
+
+    /// The same in as few batches, whose sizes differ by one at most.
+    ///
+    /// # Panics
+    /// When `batch_size` is zero.
+    #[must_use]
+    pub fn even(images: &'a dyn Images, indices: Vec<usize>, batch_size: usize) -> Self {
+        Self { even: true, ..Self::new(images, indices, batch_size) }
     }
 }
 
@@ -48,6 +58,9 @@ impl ImageBatches for Picked<'_> {
     }
 
     fn n_images_in(&self, n: usize) -> usize {
+        if self.even {
+            return n * self.indices.len() / self.n_batches().max(1);
+        }
         (n * self.batch_size).min(self.indices.len())
     }
 
@@ -132,5 +145,27 @@ impl LabelledImages for InMemory {
 impl Images for InMemory {
     fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError> {
         Ok(self.images.select(Axis(0), indices))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_batches_leave_no_image_alone() {
+        let images = InMemory::new(Array4::zeros((100, 1, 1, 1)), 1);
+        for n in 2..100 {
+            for size in 2..12 {
+                let even = Picked::even(&images, (0..n).collect(), size);
+                assert_eq!(even.n_batches(), Picked::new(&images, (0..n).collect(), size).n_batches());
+                assert_eq!((even.n_images_in(0), even.n_images_in(even.n_batches())), (0, n));
+                let sizes = (0..even.n_batches()).map(|i| even.batch(i).map(|batch| batch.shape()[0]));
+                let sizes: Vec<usize> = sizes.collect::<Result<_, _>>().expect("images in memory");
+                let (least, most) = (sizes.iter().min().unwrap_or(&0), sizes.iter().max().unwrap_or(&0));
+                assert!(*most <= size && most - least <= 1 && *least >= 1, "{n} {size}: {sizes:?}");
+                assert!(*least > 1 || size == 2, "{n} {size}: {sizes:?}");
+            }
+        }
     }
 }

@@ -374,6 +374,10 @@ fn coefficients_move_to_where_the_entropy_is_least() {
     assert!(found.iter().any(|found| (found - 0.3).abs() > 0.1), "they did not move: {found}");
 }
 
+fn wanted(network: &Model) -> Wanted<'_> {
+    Wanted { network, sources: &[], outputs: &[], owners: None, judges: None }
+}
+
 /// Running statistics are of the network that is given, not of the sum: they play no part, and are measured in the end.
 #[test]
 fn sums_of_task_vectors_have_statistics_of_their_own() {
@@ -396,13 +400,15 @@ fn sums_of_task_vectors_have_statistics_of_their_own() {
     };
     let images = noise(120);
     let learned = |network: &Model, n_steps: u64| {
-        let wanted = Wanted { network, sources: &[], outputs: &[], owners: None, judges: None };
-        let mut adapter = Adapter::new(wanted, &images, 120, settings.clone(), Device::Cpu, &Unwatched).unwrap();
+        let made = Adapter::new(wanted(network), &images, 120, settings.clone(), Device::Cpu, &Unwatched);
+        let mut adapter = made.unwrap();
         adapter.plan(n_steps);
         while adapter.steps()[0] < n_steps {
             assert!(adapter.round(&Unwatched, &mut |_| {}).unwrap());
         }
         let losses: Vec<f64> = adapter.judged().iter().map(|judged| judged.loss).collect();
+        let stopped = adapter.network(&StopAfter::new(0)).unwrap_err().to_string();
+        assert!(stopped.contains("interrupted"), "{stopped}");
         (adapter.network(&Unwatched).unwrap(), losses, adapter.coefficients().unwrap().unwrap())
     };
     let (after, losses, found) = learned(&network, 40);
@@ -425,6 +431,17 @@ fn sums_of_task_vectors_have_statistics_of_their_own() {
     for (name, tensor) in &measured.weights {
         let far = tensor.iter().zip(&after.weights[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(far < 1e-4 * tensor.iter().fold(1.0, |most: f32, x| most.max(x.abs())), "{name}: {far}");
+    }
+    // No image is left alone, whose statistics would say nothing: neither in a step, nor by a judge, nor in the end.
+    let odd = noise(251);
+    let single = AdaptSettings { batch_size: 33, ..settings.clone() };
+    let mut adapter = Adapter::new(wanted(&network), &odd, 251, single, Device::Cpu, &Unwatched).unwrap();
+    adapter.plan(2);
+    assert!(adapter.round(&Unwatched, &mut |_| {}).unwrap());
+    assert!(adapter.network(&Unwatched).unwrap().weights.values().flatten().all(|x| x.is_finite()));
+    for (n, settings) in [(19, settings.clone()), (120, AdaptSettings { batch_size: 1, ..settings.clone() })] {
+        let refused = Adapter::new(wanted(&network), &noise(n), n, settings, Device::Cpu, &Unwatched).err().unwrap();
+        assert!(refused.to_string().contains("take 20 images or more"), "{refused}");
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What is learned are weights in whitened inputs, \[W | b\] = \[W₀ | b₀\] + D S with S = (A + 10⁻³·mean(diag A)·I)^(−½),
 //! A = E x̂x̂ᵀ of what the layer reads: a step of one size then changes what a layer makes by one size, whichever of its
-//! inputs are loud. Every image goes through the sources, too, changed as it is for the network, and Adam moves D.
+//! inputs are loud. Every image goes through the sources, too, changed as it is for the network, and Adam moves D. Images
+//! are changed in a few ways, and sources are asked about each once.
 //!
 //! Held-out images judge after every epoch, and the best network is kept: a training loss says nothing. They must be images
 //! that the network was not fitted to before, or it is judged better as it is than it can be. Networks bear steps of
@@ -12,6 +13,7 @@
 
 mod fitted;
 mod objective;
+mod pace;
 mod settings;
 mod state;
 mod unknowns;
@@ -36,12 +38,12 @@ use crate::{Device, Error, Result};
 use fitted::Fitted;
 use ndarray::Array4;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 use unknowns::{Layer, Unknown, each, layers, learned_nodes, unknowns};
 use wanted::aims;
 use whitening::roots;
 use workers::{Found, Heard, Lesson, Said, Worker, workers};
+use zipit::graph::Op;
 use zipit::images::{apart, held_out, n_different};
 use zipit::watch::{Unwatched, Watch};
 use zipit::{Model, StateDict};
@@ -126,6 +128,17 @@ impl<'a> Adapter<'a> {
             None => held_out(&contents, wanted.owners, HELD_OUT),
         };
         let (held_out, fitted): (Vec<usize>, Vec<usize>) = (0..n_images).partition(|&image| held[image]);
+        let sums = matches!(settings.learn, Learn::Coefficients(_));
+        let norms = model.graph.nodes.iter().any(|node| matches!(node.op, Op::BatchNorm2d { .. }));
+        if sums && norms && (settings.batch_size.min(fitted.len()) < 2 || held_out.len() < 2) {
+            return Err(Error::Request(format!(
+                "{} images to learn from, {} at a time, and {} that judge: the BatchNorm of a sum of weights needs two at a \
+                 time, so take 20 images or more",
+                fitted.len(),
+                settings.batch_size,
+                held_out.len()
+            )));
+        }
         let few: Vec<usize> = fitted.iter().copied().take(MEASURED).collect();
 
         let whitens = settings.whitened && matches!(settings.learn, Learn::Weights | Learn::Heads);
@@ -134,7 +147,6 @@ impl<'a> Adapter<'a> {
         let roots = roots(&network, &found, &Picked::new(images, few.clone(), part), watch)?;
         let unknowns = unknowns(&network, &settings.learn, &roots)?;
         let autocast = settings.autocast;
-        let sums = matches!(settings.learn, Learn::Coefficients(_));
         let sources = wanted.sources.iter().map(|source| {
             let source = Network::folded(source, &BTreeSet::new(), device)?;
             if autocast == Autocast::Bf16 { source.autocast(Kind::BFloat16) } else { Ok(source) }
@@ -145,7 +157,7 @@ impl<'a> Adapter<'a> {
             believed: settings.believed,
             autocast,
             // Sums of weights have statistics of their own: by others' their entropy is least where they say nothing.
-            statistics: if sums { Statistics::Own } else { Statistics::Running },
+            statistics: if sums && norms { Statistics::Own } else { Statistics::Running },
             aims: aims(&model, wanted, &settings)?,
             owners: wanted.owners,
             images,
@@ -215,6 +227,12 @@ impl<'a> Adapter<'a> {
         [self.course.step, self.course.n_steps]
     }
 
+    /// In how many ways images are changed; 0: in another in every epoch.
+    #[must_use]
+    pub fn views(&self) -> u64 {
+        self.course.views
+    }
+
     /// Images of a step.
     #[must_use]
     pub fn batch_size(&self) -> usize {
@@ -250,36 +268,6 @@ impl<'a> Adapter<'a> {
         let gap = (self.course.steps_per_epoch() * STEPS.div_ceil(self.course.steps_per_epoch())).max(1);
         let patience = PATIENCE.max((self.course.n_steps / gap / 4) as usize);
         self.course.is_done() || since >= patience
-    }
-
-    /// How many steps fit into so much time: by that of some, which are undone.
-    ///
-    /// # Errors
-    /// As a step's.
-    pub fn steps_within(&mut self, time: Duration) -> Result<u64> {
-        let shown = Shown { first: 0, indices: (0..self.course.batch_size).collect() };
-        let (data, was) = (self.fitted(), self.state()?);
-        self.course.n_steps = self.course.n_steps.max(1);
-        // With asking the sources, and with their answers kept.
-        let mut fastest = [f64::MAX; 2];
-        for _ in 0..3 {
-            self.heard.clear();
-            for fastest in &mut fastest {
-                let start = Instant::now();
-                let images = data.images(&shown.indices).map_err(|source| Error::Images { batch: 0, source })?;
-                self.learn(&images, &shown)?;
-                *fastest = fastest.min(start.elapsed().as_secs_f64());
-            }
-        }
-        self.heard.clear();
-        self.go_back_to(&was)?;
-        let [asking, told] = fastest;
-        let asked = if self.course.views == 0 { u64::MAX } else { self.course.views * self.steps_per_epoch() };
-        let n = (time.as_secs_f64() / asking).floor() as u64;
-        if n <= asked {
-            return Ok(n);
-        }
-        Ok(asked + ((time.as_secs_f64() - asking * asked as f64) / told.min(asking)).floor() as u64)
     }
 
     /// The highest learning rate: that of the settings, or a lower one, if the first steps made the network worse.
@@ -354,7 +342,7 @@ impl<'a> Adapter<'a> {
             return Ok(model);
         }
         let all = (0..self.fitted.len() + self.held_out.len()).collect();
-        let images = Picked::new(self.lesson.images, all, batch_norm::BATCH);
+        let images = Picked::even(self.lesson.images, all, batch_norm::BATCH);
         batch_norm::reset(&model, &images, self.network.device(), watch)
     }
 
@@ -523,7 +511,8 @@ impl<'a> Adapter<'a> {
         let names: Vec<&str> = names.into_iter().collect();
         let n_parts = self.lesson.n_parts(images.shape()[0]);
         let workers = workers(&self.network, &self.sources, self.said.as_ref(), self.heard.get(&shown.first), n_parts);
-        let Found { loss, gradients, heard } = self.lesson.gradients(workers, images, &indices, &names)?;
+        let Found { loss, gradients, heard } =
+            self.lesson.gradients(workers, images, &indices, &names, self.course.views > 0)?;
         let with_gradients = |unknowns: &[Unknown]| {
             let gradients = names.iter().zip(&gradients).map(|(&name, of)| (name, of.shallow_clone()));
             (unknowns.iter().map(Unknown::replicate).collect::<Vec<_>>(), gradients.collect::<BTreeMap<_, _>>())

