@@ -1,10 +1,11 @@
 //! Every command of the README works, as it is written there.
 
-use crate::support::tiny_graph;
+use crate::support::{tiny_graph, write};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use zipit_tests::{Workplace, binary, repository, write_cifar, write_idx};
+use zipit::graph::{ArchSpec, arch::Arch};
+use zipit_tests::{Workplace, binary, random_model, repository, write_cifar, write_idx};
 
 /// The lines after `$ ` in the README's console blocks.
 fn commands() -> Vec<String> {
@@ -115,6 +116,23 @@ fn your_two_checkpoints_in_five_commands() {
                 net = zipit_torch.load('both.safetensors'); y = net(torch.zeros(2, 3, 32, 32)); \
                 assert {k: tuple(v.shape) for k, v in y.items()} == {'cats': (2, 3), 'dogs': (2, 3)}, y";
     bash(&place, &format!(".venv-python/bin/python -c \"{back}\""));
+}
+
+#[test]
+fn fine_tunes_of_one_base_as_their_page_says() {
+    let place = Workplace::new();
+    fs::create_dir_all(place.path("target")).unwrap();
+    std::os::unix::fs::symlink(binary("import").parent().unwrap(), place.path("target/release")).unwrap();
+    write_cifar(&place.path("images"), 400);
+    let base = ArchSpec::new(Arch::ResNet20, 0.25, 3, [32, 32], 7).build().unwrap();
+    write(&place, "base", &random_model(&base, 1, "base", &["a", "b", "c", "d", "e", "f", "g"]));
+    let commands = commands_of("docs/fine-tunes.md");
+    assert_eq!(commands.len(), 6);
+    for command in &commands {
+        bash(&place, command);
+    }
+    let sum = crate::support::tensors(&place, "sum.safetensors");
+    assert!(sum.values().all(|tensor| tensor.iter().all(|x| x.is_finite())));
 }
 
 #[test]
