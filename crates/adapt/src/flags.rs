@@ -40,6 +40,13 @@ pub struct AugmentArgs {
     pub views: Option<u64>,
 }
 
+impl AugmentArgs {
+    /// Whether images are changed at all.
+    pub fn changes(&self) -> bool {
+        self.flip || self.shift > 0
+    }
+}
+
 /// The objectives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ObjectiveName {

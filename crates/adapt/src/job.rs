@@ -51,7 +51,7 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let settings = settings(args, learn);
     let mut environment = vec![("libtorch", libtorch_version().to_owned()), ("images", set.len().to_string())];
     // What decides the result beside the flags: defaults that were others once.
-    if settings.flip || settings.shift > 0 {
+    if args.augmentation.changes() {
         environment.push(("views", settings.views.to_string()));
     }
     if args.learn == LearnName::Coefficients {
@@ -98,8 +98,7 @@ pub fn adapt(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     drop(looking);
     let [n_different, n_held_out] = adapter.n_images();
     tell_copies(set.len(), n_different);
-    let asks = (args.augmentation.flip || args.augmentation.shift > 0) && args.objective != ObjectiveName::Entropy;
-    if asks && adapter.views() != views {
+    if args.augmentation.changes() && args.objective != ObjectiveName::Entropy && adapter.views() != views {
         tracing::info!(
             "what the networks say of {views} views of the images takes too much memory: they are asked at every step, \
              each of another view"
@@ -229,14 +228,10 @@ fn finished(
     if args.learn != LearnName::Coefficients {
         return Ok(adapter.network(&Unwatched)?);
     }
-    let adapted = adapter.network(&stage.progress("recalibrate", "images", n_images as u64));
-    if adapted.is_err() {
+    adapter.network(&stage.progress("recalibrate", "images", n_images as u64)).or_else(|problem| {
         resume::save(adapter, &beside(&args.out, ".resume"), provenance)?;
-    }
-    if stage.interrupted() && adapted.is_err() {
-        return interrupted(args, adapter);
-    }
-    Ok(adapted?)
+        if stage.interrupted() { interrupted(args, adapter) } else { Err(problem.into()) }
+    })
 }
 
 fn interrupted<T>(args: &Args, adapter: &Adapter<'_>) -> anyhow::Result<T> {

@@ -51,8 +51,7 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
     if coefficients && args.coefficients.base.is_none() {
         return usage("--learn coefficients needs --base: what the networks are fine-tunes of");
     }
-    let changed = args.augmentation.flip || args.augmentation.shift > 0;
-    if args.augmentation.views.is_some() && !changed {
+    if args.augmentation.views.is_some() && !args.augmentation.changes() {
         return usage("--views says how often images are mirrored or shifted: it goes with --flip or --shift");
     }
     let CoefficientArgs { base, per, ties, initial, clamp } = &args.coefficients;

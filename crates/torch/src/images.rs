@@ -52,6 +52,14 @@ impl<'a> Picked<'a> {
     }
 }
 
+/// By their places among those that were picked.
+impl Images for Picked<'_> {
+    fn images(&self, indices: &[usize]) -> Result<Array4<f32>, ImageError> {
+        let picked: Vec<usize> = indices.iter().map(|&i| self.indices[i]).collect();
+        self.images.images(&picked)
+    }
+}
+
 impl ImageBatches for Picked<'_> {
     fn n_batches(&self) -> usize {
         self.indices.len().div_ceil(self.batch_size)

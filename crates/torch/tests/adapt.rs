@@ -364,8 +364,7 @@ fn coefficients_move_to_where_the_entropy_is_least() {
         believed: Believed::All,
         ..AdaptSettings::default()
     };
-    let wanted = Wanted { network: &network, sources: &[], outputs: &[], owners: None, judges: None };
-    let mut adapter = Adapter::new(wanted, &images, 60, settings, Device::Cpu, &Unwatched).unwrap();
+    let mut adapter = Adapter::new(wanted(&network), &images, 60, settings, Device::Cpu, &Unwatched).unwrap();
     adapter.plan(200);
     learn(&mut adapter);
     let found = adapter.coefficients().unwrap().unwrap();

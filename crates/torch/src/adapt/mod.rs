@@ -11,7 +11,6 @@
 //! are spread over threads in parts that do not depend on their number, and the parts' gradients are added in order: the
 //! result is the same for any number of threads.
 
-mod fitted;
 mod objective;
 mod pace;
 mod settings;
@@ -35,7 +34,6 @@ use crate::optim::{Adam, Cosine};
 use crate::parallel::batch_size;
 use crate::train::Autocast;
 use crate::{Device, Error, Result};
-use fitted::Fitted;
 use ndarray::Array4;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
@@ -414,8 +412,9 @@ impl<'a> Adapter<'a> {
         self.follow()
     }
 
-    fn fitted(&self) -> Fitted<'a> {
-        Fitted { images: self.lesson.images, places: self.fitted.clone() }
+    /// The images that are learned from, by numbers of their own.
+    fn fitted(&self) -> Picked<'a> {
+        Picked::new(self.lesson.images, self.fitted.clone(), self.lesson.part)
     }
 
     /// The network's tensors, as they follow from the unknowns.
@@ -460,7 +459,7 @@ impl<'a> Adapter<'a> {
         if images.is_empty() || bytes == 0 || bytes * images.len() > KEPT {
             return Ok(None);
         }
-        self.lesson.listen(self.workers(images.len()), images, watch).map(Some)
+        self.lesson.listen(self.workers(images.len(), None), images, watch).map(Some)
     }
 
     /// Whether what the sources say of changed images is asked again, and can be kept.
@@ -477,8 +476,9 @@ impl<'a> Adapter<'a> {
         Ok(size_of::<f32>() * asked.map(|aim| shapes[aim.output].iter().product::<usize>()).sum::<usize>())
     }
 
-    fn workers(&self, n_images: usize) -> Vec<Worker> {
-        workers(&self.network, &self.sources, self.said.as_ref(), None, self.lesson.n_parts(n_images))
+    /// With what sources said of these images, if they were asked before.
+    fn workers(&self, n_images: usize, heard: Option<&Heard>) -> Vec<Worker> {
+        workers(&self.network, &self.sources, self.said.as_ref(), heard, self.lesson.n_parts(n_images))
     }
 
     /// Asks the held-out images.
@@ -486,7 +486,7 @@ impl<'a> Adapter<'a> {
         let loss = if self.held_out.is_empty() {
             0.0
         } else {
-            self.finite(self.lesson.off(self.workers(self.held_out.len()), &self.held_out, watch)?)?
+            self.finite(self.lesson.off(self.workers(self.held_out.len(), None), &self.held_out, watch)?)?
         };
         let better = self.held_out.is_empty() || self.judged.iter().all(|judged| loss < judged.loss);
         self.judged.push(Judged { step: self.course.step, loss });
@@ -509,8 +509,7 @@ impl<'a> Adapter<'a> {
         let indices: Vec<usize> = shown.indices.iter().map(|&i| self.fitted[i]).collect();
         let names: BTreeSet<&str> = self.unknowns.iter().flat_map(Unknown::tensors).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let n_parts = self.lesson.n_parts(images.shape()[0]);
-        let workers = workers(&self.network, &self.sources, self.said.as_ref(), self.heard.get(&shown.first), n_parts);
+        let workers = self.workers(images.shape()[0], self.heard.get(&shown.first));
         let Found { loss, gradients, heard } =
             self.lesson.gradients(workers, images, &indices, &names, self.course.views > 0)?;
         let with_gradients = |unknowns: &[Unknown]| {
