@@ -406,8 +406,14 @@ docs: .venv/ready ## The API documentation, every broken link an error
 deny: ## Licences, advisories and one-door rules (needs cargo-deny)
 	cargo deny check
 
-bench: build .venv-python/ready ## Benchmarks: ratios against named rivals, in one run
-	cargo bench --locked --workspace --bench collect --bench gram --bench matching --bench resnet50 --bench adapt
+# What `combine` is measured beside, in an environment of its own: it pins old versions of much.
+.venv-mergekit/ready:
+	python3 -m venv .venv-mergekit
+	.venv-mergekit/bin/pip --quiet --disable-pip-version-check install mergekit==0.1.5
+	touch $@
+
+bench: build .venv-python/ready .venv-mergekit/ready ## Benchmarks: ratios against named rivals, in one run
+	cargo bench --locked --workspace --bench collect --bench gram --bench matching --bench resnet50 --bench adapt --bench combine
 
 clean: ## Remove builds, environments and runs
-	rm -rf target runs .venv .venv-python
+	rm -rf target runs .venv .venv-python .venv-mergekit

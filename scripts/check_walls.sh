@@ -31,7 +31,7 @@ for crate in zipit zipit-artifact zipit-data zipit-torch; do
     depth=1 forbid "$crate" anyhow
 done
 # These run on any machine, without LibTorch.
-for crate in zipit-import zipit-inspect zipit-match zipit-apply zipit-experiment zipit-report; do
+for crate in zipit-import zipit-inspect zipit-match zipit-apply zipit-combine zipit-experiment zipit-report; do
     forbid "$crate" zipit-torch tch torch-sys
 done
 # A binary is small: at most 150 lines in its main.rs.

@@ -1,4 +1,4 @@
-//! `import`, `inspect`, `match`, `apply`, `experiment` and `report` run on machines without LibTorch.
+//! `import`, `inspect`, `match`, `apply`, `combine`, `experiment` and `report` run on machines without LibTorch.
 
 use std::process::Command;
 use zipit_tests::binary;
@@ -11,7 +11,7 @@ fn libraries(name: &str) -> String {
 
 #[test]
 fn the_pure_stages_link_no_libtorch() {
-    for name in ["import", "inspect", "match", "apply", "experiment", "report"] {
+    for name in ["import", "inspect", "match", "apply", "combine", "experiment", "report"] {
         let libraries = libraries(name);
         assert!(!libraries.contains("torch") && !libraries.contains("hdf5"), "{name}:\n{libraries}");
     }

@@ -6,6 +6,7 @@ mod architectures;
 mod bad_input;
 mod check;
 mod checkpoints;
+mod combine;
 mod dense;
 mod drawings;
 mod embeddings;

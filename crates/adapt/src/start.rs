@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
 use zipit::fold::fold_batch_norm;
 use zipit::graph::Op;
-use zipit::task_vectors::{rooted, task_vectors, ties};
+use zipit::task_vector::{rooted, task_vectors, trim_and_elect};
 use zipit::{Model, StateDict};
 use zipit_artifact::header::InputRef;
 use zipit_artifact::model::ModelFile;
@@ -127,7 +127,7 @@ fn coefficients(args: &Args, network: &Model, base: &Model, sources: &[ModelFile
     let tuned: Vec<&Model> = sources.iter().map(|file| &file.model).collect();
     let mut vectors = task_vectors(network, base, &tuned)?;
     if let Some(keep) = args.coefficients.ties {
-        ties(&mut vectors, keep);
+        trim_and_elect(&mut vectors, keep);
     }
     let base = base.weights.iter().filter(|(name, _)| vectors[0].contains_key(*name));
     let base: StateDict = base.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use zipit::StateDict;
 
@@ -49,16 +49,6 @@ impl Values<'_> {
             Self::Floats(a, _) => a.shape(),
             Self::F64(a) => a.shape(),
             Self::I64(a) => a.shape(),
-        }
-    }
-
-    fn n_bytes(self) -> usize {
-        match self {
-            Self::Floats(a, Precision::F16 | Precision::Bf16) => a.len() * 2,
-            Self::Floats(a, Precision::F32) => a.len() * 4,
-            Self::Floats(a, Precision::F64) => a.len() * 8,
-            Self::F64(a) => a.len() * 8,
-            Self::I64(a) => a.len() * 8,
         }
     }
 
@@ -162,47 +152,114 @@ enum Section<'a> {
 /// Writes `tensors` under `metadata`; kind, version, provenance and digest are added.
 pub(crate) fn write(
     path: &Path,
-    (kind, version): (Kind, u32),
-    mut metadata: BTreeMap<&str, String>,
+    kind: (Kind, u32),
+    metadata: BTreeMap<&str, String>,
     tensors: &BTreeMap<&str, Values<'_>>,
     provenance: &Provenance,
 ) -> Result<()> {
+    let types = tensors.iter().map(|(name, values)| (*name, (values.dtype(), values.shape()))).collect();
+    write_streamed(path, kind, metadata, &types, provenance, |sink| {
+        tensors.values().try_for_each(|values| values.write(sink)).map_err(|e| Error::unwritten(path, &e))
+    })
+}
+
+/// The same of tensors whose bytes come one after the other, in the order of names, from `fill`. Neither they nor the whole of
+/// them are ever in memory.
+pub(crate) fn write_streamed<E: From<Error>>(
+    path: &Path,
+    (kind, version): (Kind, u32),
+    mut metadata: BTreeMap<&str, String>,
+    tensors: &BTreeMap<&str, (Dtype, &[usize])>,
+    provenance: &Provenance,
+    fill: impl FnOnce(&mut Sink<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     const METADATA: &str = "__metadata__";
     if tensors.contains_key(METADATA) {
-        return Err(Error::unwritable(path, &format!("a tensor cannot be called `{METADATA}`")));
+        return Err(Error::unwritable(path, &format!("a tensor cannot be called `{METADATA}`")).into());
     }
     metadata.insert(KIND, kind.code().to_owned());
     metadata.insert(VERSION, version.to_string());
     let provenance = json::encode("provenance", &provenance.compact()).map_err(|e| Error::unwritable(path, &e))?;
     metadata.insert(PROVENANCE, provenance);
-    let mut digest = Digest::of_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str())));
-    for (name, values) in tensors {
-        digest.tensor(name, values.dtype(), values.shape());
-        values.write(&mut digest).map_err(|e| Error::unwritable(path, &e))?;
-    }
+    let digest = Digest::of_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str())));
+    // The digest is known in the end, and as long as any other.
     metadata.insert(DIGEST, digest.hex());
+    let header = |metadata: &BTreeMap<&str, String>| -> Result<Vec<u8>> {
+        let mut end = 0;
+        let mut sections = BTreeMap::from([(METADATA, Section::Metadata(metadata))]);
+        for (name, &(dtype, shape)) in tensors {
+            let start = end;
+            end += n_bytes(dtype, shape);
+            sections.insert(name, Section::Tensor(Entry { dtype, shape, data_offsets: [start, end] }));
+        }
+        let mut header = serde_json::to_vec(&sections).map_err(|e| Error::unwritable(path, &e))?;
+        // Spaces up to the next multiple of 8, so that the data are aligned.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        if header.len() as u64 > MAX_HEADER {
+            return Err(Error::unwritable(path, &format!("its header would take {} bytes", header.len())));
+        }
+        Ok([&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())
+    };
+    let staged = atomic::Staged::new(path)?;
+    let write = |bytes: &[u8]| staged.file().write_all(bytes).map_err(|e| Error::unwritten(path, &e));
+    write(&header(&metadata)?)?;
+    let order = tensors.iter().map(|(name, &(dtype, shape))| (*name, dtype, shape)).collect();
+    let mut sink = Sink { file: staged.file(), digest, order, at: 0, left: 0 };
+    fill(&mut sink)?;
+    sink.skip_empty();
+    assert!(sink.left == 0 && sink.at == tensors.len(), "every tensor is filled");
+    metadata.insert(DIGEST, sink.digest.hex());
+    staged.file().rewind().map_err(|e| Error::unwritten(path, &e))?;
+    write(&header(&metadata)?)?;
+    Ok(staged.commit()?)
+}
 
-    let mut end = 0;
-    let mut sections = BTreeMap::from([(METADATA, Section::Metadata(&metadata))]);
-    for (name, values) in tensors {
-        let start = end;
-        end += values.n_bytes();
-        sections.insert(
-            name,
-            Section::Tensor(Entry { dtype: values.dtype(), shape: values.shape(), data_offsets: [start, end] }),
-        );
+fn n_bytes(dtype: Dtype, shape: &[usize]) -> usize {
+    shape.iter().product::<usize>() * dtype.bitsize() / 8
+}
+
+/// Where tensors' bytes go, one after the other: into the file, and into the digest.
+pub(crate) struct Sink<'a> {
+    file: &'a File,
+    digest: Digest,
+    order: Vec<(&'a str, Dtype, &'a [usize])>,
+    /// The tensor that is next.
+    at: usize,
+    /// What the last one still lacks.
+    left: usize,
+}
+
+impl<'a> Sink<'a> {
+    /// The tensor that the next byte belongs to.
+    pub(crate) fn tensor(&self) -> Option<&'a str> {
+        let at = if self.left > 0 { self.at - 1 } else { self.at };
+        self.order.get(at).map(|&(name, ..)| name)
     }
-    let mut header = serde_json::to_vec(&sections).map_err(|e| Error::unwritable(path, &e))?;
-    // Spaces up to the next multiple of 8, so that the data are aligned.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    if header.len() as u64 > MAX_HEADER {
-        return Err(Error::unwritable(path, &format!("its header would take {} bytes", header.len())));
+
+    /// Begins what has no bytes.
+    fn skip_empty(&mut self) {
+        while self.left == 0 {
+            let Some(&(name, dtype, shape)) = self.order.get(self.at) else { return };
+            self.digest.tensor(name, dtype, shape);
+            self.left = n_bytes(dtype, shape);
+            self.at += 1;
+        }
     }
-    atomic::write(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors.values().try_for_each(|values| values.write(file))
-    })
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.skip_empty();
+        let own = &bytes[..bytes.len().min(self.left)];
+        self.file.write_all(own)?;
+        self.digest.write_all(own)?;
+        self.left -= own.len();
+        Ok(own.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether the first bytes may be those of a safetensors file, whole or cut: a header starts after eight bytes of
@@ -216,11 +273,14 @@ pub(crate) struct Header {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) tensors: BTreeMap<String, TensorInfo>,
     pub(crate) n_bytes: u64,
+    /// Where the tensors begin.
+    pub(crate) start: u64,
 }
 
 impl Header {
     fn new(metadata: &Metadata, n_bytes: u64) -> Self {
         Self {
+            start: n_bytes - metadata.data_len() as u64,
             metadata: metadata.metadata().clone().unwrap_or_default().into_iter().collect(),
             tensors: metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect(),
             n_bytes,
@@ -290,6 +350,31 @@ impl Header {
         json::decode("provenance", self.text(path, PROVENANCE)?).map_err(|e| Error::contents(path, self.kind(), &e))
     }
 
+    /// The digest of what `bytes` adds of every tensor, see [`Digest`].
+    pub(crate) fn digest(
+        &self,
+        mut bytes: impl FnMut(&str, &TensorInfo, &mut blake3::Hasher) -> Result<()>,
+    ) -> Result<String> {
+        let mut digest = Digest::of_metadata(self.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        for (name, info) in &self.tensors {
+            digest.tensor(name, info.dtype, &info.shape);
+            bytes(name, info, &mut digest.0)?;
+        }
+        Ok(digest.hex())
+    }
+
+    /// Compares a digest with the one that was written with the content.
+    pub(crate) fn verify(&self, path: &Path, digest: &str) -> Result<()> {
+        if digest == self.text(path, DIGEST)? {
+            return Ok(());
+        }
+        let problem = format!(
+            "its content is not what zipit wrote (`{DIGEST}` differs; if another program changed it on purpose, save it \
+             without the zipit metadata and use `import`)"
+        );
+        Err(Error::damaged(path, self.kind(), problem))
+    }
+
     /// A metadata entry that must be there.
     pub(crate) fn text(&self, path: &Path, key: &str) -> Result<&str> {
         self.metadata
@@ -354,30 +439,16 @@ impl<'a> Container<'a> {
 
     /// The digest of the content, see [`Digest`].
     pub(crate) fn digest(&self) -> String {
-        let mut digest =
-            Digest::of_metadata(self.header.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-        for (name, info) in &self.header.tensors {
-            digest.tensor(name, info.dtype, &info.shape);
-            digest.0.update_rayon(self.bytes(name));
-        }
-        digest.hex()
+        let bytes = |name: &str, _: &TensorInfo, to: &mut blake3::Hasher| -> Result<()> {
+            to.update_rayon(self.bytes(name));
+            Ok(())
+        };
+        self.header.digest(bytes).unwrap_or_default()
     }
 
     /// Compares the content with the digest that was written with it.
     pub(crate) fn verify(&self, path: &Path) -> Result<()> {
-        let written = self.header.text(path, DIGEST)?;
-        if self.digest() == written {
-            Ok(())
-        } else {
-            Err(Error::damaged(
-                path,
-                self.header.kind(),
-                format!(
-                    "its content is not what zipit wrote (`{DIGEST}` differs; if another program changed it on \
-                     purpose, save it without the zipit metadata and use `import`)"
-                ),
-            ))
-        }
+        self.header.verify(path, &self.digest())
     }
 
     fn bytes(&self, name: &str) -> &'a [u8] {

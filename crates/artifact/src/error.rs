@@ -94,6 +94,10 @@ impl Error {
         Self::Contents { path: path.to_owned(), kind, reason: reason.to_string() }
     }
 
+    pub(crate) fn unwritten(path: &Path, error: &io::Error) -> Self {
+        Self::Write { path: path.to_owned(), reason: reason(error) }
+    }
+
     pub(crate) fn unwritable(path: &Path, reason: &(impl ToString + ?Sized)) -> Self {
         Self::Unwritable { path: path.to_owned(), reason: reason.to_string() }
     }

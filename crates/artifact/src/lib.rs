@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`model`], [`stats`], [`plan`], [`report`], [`dataset`], [`checkpoint`]: one kind of file each, read and written;
+//! - [`weights`]: a model's numbers piece by piece;
 //! - [`exported`]: a network that another program exported with its graph, not yet a model of ours;
 //! - [`header`]: what every one of them says about itself: kind, format version, provenance;
 //! - [`sniff`](sniff()): what a file is, ours or somebody else's, so that a wrong file is refused by its name;
@@ -31,6 +32,7 @@ pub mod report;
 pub mod scratch;
 mod sniff;
 pub mod stats;
+pub mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use dataset::DatasetFile;
@@ -42,3 +44,4 @@ pub use precision::Precision;
 pub use report::ReportFile;
 pub use sniff::{provenance_of, sniff};
 pub use stats::{StatsHeader, StatsReader};
+pub use weights::WeightsReader;

@@ -142,19 +142,25 @@ pub fn write(path: &Path, model: &Model, provenance: &Provenance) -> Result<()> 
 pub fn write_as(path: &Path, model: &Model, precision: Precision, provenance: &Provenance) -> Result<()> {
     let unwritable = |reason: String| Error::unwritable(path, &reason);
     model.validate().map_err(|e| unwritable(e.to_string()))?;
-    precision.check(path, &model.weights)?;
-    let mut metadata = BTreeMap::from([
-        (FORMAT, "pt".to_owned()),
-        (GRAPH, json::encode("graph", &model.graph).map_err(unwritable)?),
-        (TASKS, json::encode("list of tasks", &model.tasks).map_err(unwritable)?),
-        (PREPROCESS, json::encode("preprocessing", &model.preprocess).map_err(unwritable)?),
-    ]);
-    if let Some(joint) = &model.joint {
-        metadata.insert(JOINT, json::encode("joint prediction", joint).map_err(unwritable)?);
-    }
+    precision.check_all(path, &model.weights)?;
+    let metadata = metadata(model).map_err(unwritable)?;
     let tensors =
         model.weights.iter().map(|(name, tensor)| (name.as_str(), Values::Floats(tensor, precision))).collect();
     container::write(path, (Kind::Model, MODEL_VERSION), metadata, &tensors, provenance)
+}
+
+/// What a model says of itself, but for its tensors.
+pub(crate) fn metadata(model: &Model) -> Result<BTreeMap<&'static str, String>, String> {
+    let mut metadata = BTreeMap::from([
+        (FORMAT, "pt".to_owned()),
+        (GRAPH, json::encode("graph", &model.graph)?),
+        (TASKS, json::encode("list of tasks", &model.tasks)?),
+        (PREPROCESS, json::encode("preprocessing", &model.preprocess)?),
+    ]);
+    if let Some(joint) = &model.joint {
+        metadata.insert(JOINT, json::encode("joint prediction", joint)?);
+    }
+    Ok(metadata)
 }
 
 /// A state dict from somebody else's safetensors file.

@@ -62,24 +62,33 @@ impl Precision {
         }
     }
 
-    /// Refuses weights that this type cannot hold.
-    pub(crate) fn check(self, path: &Path, weights: &StateDict) -> Result<()> {
+    fn beyond(self, numbers: impl IntoIterator<Item = f32>) -> Option<f32> {
         if matches!(self, Self::F32 | Self::F64) {
-            return Ok(());
+            return None;
         }
-        let beyond = |tensor: &ArrayD<f32>| tensor.iter().copied().find(|&x| self.overflows(x));
+        numbers.into_iter().find(|&x| self.overflows(x))
+    }
+
+    fn refused(self, path: &Path, found: &[String]) -> Error {
+        let advice = if self == Self::F16 { "bf16 or f32" } else { "f32" };
+        let found = found.join(", ");
+        Error::unwritable(path, &format!("numbers that would become infinite in {self}: {found}; store it as {advice}"))
+    }
+
+    /// Refuses numbers of one tensor that this type cannot hold.
+    pub(crate) fn check(self, path: &Path, name: &str, numbers: &[f32]) -> Result<()> {
+        let beyond = self.beyond(numbers.iter().copied());
+        beyond.map_or(Ok(()), |x| Err(self.refused(path, &[format!("`{name}` holds {x:e}")])))
+    }
+
+    /// Refuses weights that this type cannot hold.
+    pub(crate) fn check_all(self, path: &Path, weights: &StateDict) -> Result<()> {
+        let beyond = |tensor: &ArrayD<f32>| self.beyond(tensor.iter().copied());
         let found: Vec<String> = weights
             .iter()
             .filter_map(|(name, tensor)| beyond(tensor).map(|x| format!("`{name}` holds {x:e}")))
             .collect();
-        if found.is_empty() {
-            return Ok(());
-        }
-        let advice = if self == Self::F16 { "bf16 or f32" } else { "f32" };
-        Err(Error::unwritable(
-            path,
-            &format!("numbers that would become infinite in {self}: {}; store it as {advice}", found.join(", ")),
-        ))
+        if found.is_empty() { Ok(()) } else { Err(self.refused(path, &found)) }
     }
 }
 

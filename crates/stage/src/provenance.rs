@@ -100,6 +100,12 @@ impl Stage {
         Ok(())
     }
 
+    /// Whether the argument `id` was given, on the command line or by the environment.
+    #[must_use]
+    pub fn was_given(&self, id: &str) -> bool {
+        matches!(self.matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    }
+
     /// The arguments that decide the result, as given, in the order of the help text.
     fn recorded_args(&self) -> Vec<String> {
         let mut recorded = Vec::new();
@@ -108,7 +114,7 @@ impl Stage {
             if matches!(arg.get_help_heading(), Some(EXECUTION | OUTPUT)) || matches!(id, "help" | "version") {
                 continue;
             }
-            if !matches!(self.matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            if !self.was_given(id) {
                 continue;
             }
             let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 use zipit::graph::Op;
-use zipit::task_vectors::rooted;
+use zipit::task_vector::rooted;
 use zipit::{Graph, Model, Preprocess, StateDict};
 use zipit_artifact::header::InputRef;
 use zipit_artifact::model;

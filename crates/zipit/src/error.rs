@@ -32,6 +32,9 @@ pub enum Error {
     /// A number that is not finite, or a measurement without samples.
     #[error("{0}")]
     Numbers(String),
+    /// What tensors are read from failed, in its own words.
+    #[error("{0}")]
+    Source(String),
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -15,7 +15,7 @@
 //! - [`apply`](mod@apply): graph surgery and `W* = Σᵢ Mᵢ Wᵢ Uᵢ`;
 //! - [`fold`]: BatchNorm folded into convolutions;
 //! - [`refit`]: every layer of the merged network solved again;
-//! - [`task_vectors`]: what fine-tuning changed;
+//! - [`task_vector`]: what fine-tuning changed, and fine-tunes of one base merged by it;
 //! - [`memory`]: what running all that takes;
 //! - [`joint`]: one prediction over the classes of all heads;
 //! - [`prospects`]: what a merge will be, before anything is run.
@@ -48,7 +48,7 @@ pub mod report;
 pub mod scratch;
 pub mod state_dict;
 pub mod symmetric;
-pub mod task_vectors;
+pub mod task_vector;
 pub mod unmerge;
 pub mod watch;
 

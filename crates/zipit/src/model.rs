@@ -44,6 +44,19 @@ impl Model {
         if !bad.is_empty() {
             return Err(Error::Numbers(format!("not finite (NaN or infinity): {}", bad.join(", "))));
         }
+        self.check_meaning(&shapes)
+    }
+
+    /// [`validate`](Self::validate) without the weights: graph, tasks, preprocessing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_outline(&self) -> Result<()> {
+        self.check_meaning(&self.graph.output_shapes()?)
+    }
+
+    /// What outputs of these `shapes` and the input mean.
+    fn check_meaning(&self, shapes: &[Vec<usize>]) -> Result<()> {
         let gate = self.joint.as_ref().is_some_and(|joint| joint.gate);
         if self.tasks.len() + usize::from(gate) != self.graph.outputs.len() {
             return Err(Error::Graph(format!(

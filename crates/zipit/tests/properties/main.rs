@@ -1,5 +1,6 @@
 //! Properties of matchings and of the maps made from them, on random features.
 
+mod combine;
 mod constants;
 mod features;
 mod importance;

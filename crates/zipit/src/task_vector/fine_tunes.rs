@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 /// # use ndarray::array;
 /// # use std::collections::BTreeMap;
 /// # let dict = |x: f32| BTreeMap::from([("w".to_owned(), array![x, 1.0].into_dyn())]);
-/// let vector = zipit::task_vectors::difference(&dict(3.0), &dict(1.0), ["w"].into());
+/// let vector = zipit::task_vector::difference(&dict(3.0), &dict(1.0), ["w"].into());
 /// assert_eq!(vector["w"], array![2.0, 0.0].into_dyn());
 /// ```
 ///
@@ -119,69 +119,4 @@ pub fn rooted(network: &Model, root: &Model) -> Result<StateDict> {
 #[must_use]
 pub fn difference(a: &StateDict, b: &StateDict, names: BTreeSet<&str>) -> StateDict {
     names.into_iter().map(|name| (name.to_owned(), &a[name] - &b[name])).collect()
-}
-
-/// TIES (Yadav et al. 2023, arXiv 2306.01708) up to its mean: of every task vector, its largest entries by magnitude are
-/// left, a share `keep` of all, and of these those whose sign is the sign of the sum over tasks.
-///
-/// # Panics
-/// When the vectors have different tensors.
-pub fn ties(vectors: &mut [StateDict], keep: f64) {
-    for vector in vectors.iter_mut() {
-        let mut sizes: Vec<f32> = vector.values().flat_map(|tensor| tensor.iter().map(|x| x.abs())).collect();
-        let n_kept = (keep.clamp(0.0, 1.0) * sizes.len() as f64).ceil() as usize;
-        if n_kept >= sizes.len() {
-            continue;
-        }
-        let least = match n_kept.checked_sub(1) {
-            Some(at) => *sizes.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1,
-            None => f32::INFINITY,
-        };
-        for tensor in vector.values_mut() {
-            tensor.mapv_inplace(|x| if x.abs() < least { 0.0 } else { x });
-        }
-    }
-    let Some(first) = vectors.first() else { return };
-    let names: Vec<String> = first.keys().cloned().collect();
-    for name in names {
-        let mut sum = ndarray::ArrayD::<f64>::zeros(vectors[0][&name].raw_dim());
-        for vector in vectors.iter() {
-            sum.zip_mut_with(&vector[&name], |sum, &x| *sum += f64::from(x));
-        }
-        for vector in vectors.iter_mut() {
-            let tensor = vector.get_mut(&name).expect("every task has the tensor");
-            tensor.zip_mut_with(&sum, |x, &sum| *x = if f64::from(*x) * sum > 0.0 { *x } else { 0.0 });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ndarray::array;
-
-    fn vector(values: [f32; 4]) -> StateDict {
-        let [a, b, c, d] = values;
-        [("m".to_owned(), array![a, b].into_dyn()), ("w".to_owned(), array![c, d].into_dyn())].into()
-    }
-
-    #[test]
-    fn ties_trims_and_elects_a_sign() {
-        let mut vectors = [vector([4.0, -0.1, 3.0, 0.2]), vector([-1.0, 2.0, 0.0, -2.0])];
-        ties(&mut vectors, 0.5);
-        // The larger half of each: (4, ·, 3, ·) and (·, 2, ·, −2), where no two meet.
-        assert_eq!(vectors[0], vector([4.0, 0.0, 3.0, 0.0]));
-        assert_eq!(vectors[1], vector([0.0, 2.0, 0.0, -2.0]));
-        let mut vectors = [vector([4.0, -1.0, 3.0, 1.0]), vector([-1.0, 2.0, 0.5, -1.0])];
-        ties(&mut vectors, 1.0);
-        assert_eq!(vectors[0], vector([4.0, 0.0, 3.0, 0.0]), "signs that lose are gone, and both of a draw");
-        assert_eq!(vectors[1], vector([0.0, 2.0, 0.5, 0.0]));
-    }
-
-    #[test]
-    fn nothing_is_left_of_none() {
-        let mut vectors = [vector([4.0, -1.0, 3.0, 1.0])];
-        ties(&mut vectors, 0.0);
-        assert_eq!(vectors[0], vector([0.0; 4]));
-    }
 }
