@@ -163,6 +163,7 @@ fn help_of_every_program_has_an_example() {
         "collect",
         "match",
         "apply",
+        "combine",
         "recalibrate",
         "refit",
         "adapt",

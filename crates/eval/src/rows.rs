@@ -4,23 +4,28 @@ use zipit::report::{RowKind, StageImages, Used};
 use zipit_artifact::header::{InputRef, Kind, Provenance};
 use zipit_artifact::model::ModelFile;
 
-/// Merged, if `apply` or `refit` stands anywhere in the chain that made the file; an ensemble, if `gate` put several
-/// networks side by side.
+/// Merged, if `apply`, `refit` or `combine` made it, or what it was made of since it was trained; an ensemble, if `gate` put
+/// several networks side by side.
 pub fn kind(provenance: &Provenance) -> RowKind {
     let is_model = |input: &&InputRef| input.kind == Kind::Model.code();
     if provenance.last_run_of("gate").is_some_and(|gate| gate.inputs.iter().filter(is_model).count() > 1) {
         return RowKind::Ensemble;
     }
-    if ["apply", "refit"].iter().any(|stage| provenance.last_run_of(stage).is_some()) {
-        RowKind::Merged
-    } else {
-        RowKind::Single
+    if is_merged(provenance) { RowKind::Merged } else { RowKind::Single }
+}
+
+fn is_merged(provenance: &Provenance) -> bool {
+    match provenance.tool.split(' ').nth(1) {
+        Some("apply" | "refit" | "combine") => true,
+        // A fine-tune of a merged network is a network by itself.
+        Some("train") => false,
+        _ => provenance.inputs.iter().filter_map(|input| input.provenance.as_deref()).any(is_merged),
     }
 }
 
 /// How it was made, in the words of the command line: collected images, matching, heads, recalibration.
 pub fn method(provenance: &Provenance) -> String {
-    ["collect", "match", "apply", "refit", "recalibrate", "adapt", "gate"]
+    ["collect", "match", "apply", "combine", "refit", "recalibrate", "adapt", "gate"]
         .into_iter()
         .filter_map(|stage| {
             let found = provenance.last_run_of(stage)?;
@@ -87,6 +92,10 @@ mod tests {
         assert_eq!(kind(&made_by("gate", &[], vec![merged.clone()])), RowKind::Merged);
         assert_eq!(kind(&single), RowKind::Single);
         assert_eq!(kind(&merged), RowKind::Merged);
+        let combined = made_by("combine", &["--rule", "ties"], vec![single.clone(), single.clone()]);
+        assert_eq!(kind(&made_by("recalibrate", &[], vec![combined.clone()])), RowKind::Merged);
+        assert_eq!(method(&combined), "combine --rule ties");
+        assert_eq!(kind(&made_by("train", &["--from", "m.safetensors"], vec![combined])), RowKind::Single);
         assert_eq!(method(&single), "");
         assert_eq!(method(&merged), "collect --images 100; match --method permute; apply");
         for (collect, matched, used) in [

@@ -77,7 +77,7 @@ impl Experiment {
             } else {
                 let variants = match &grid.like {
                     Some(like) => {
-                        grid.with_methods(&best(like).map(|best| best.method).into_iter().collect::<Vec<_>>())
+                        grid.with_methods(&best(like).map(|best| best.method.clone()).into_iter().collect::<Vec<_>>())
                     }
                     None => grid.variants(),
                 };

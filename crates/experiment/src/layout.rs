@@ -139,7 +139,8 @@ impl Experiment {
         let data = self.data_key(&variant.from);
         let refits = variant.rule.refits();
         let resets = variant.reset && !refits;
-        let (collect, sources, state) = if refits {
+        let combined = variant.method.combined.as_ref();
+        let (collect, sources, state) = if refits || combined.is_some() {
             (images.refit, set.files().map(Path::to_owned).collect(), "raw".to_owned())
         } else if resets {
             (images.collect, self.reset_sources(set, &variant.from, images.reset), format!("reset{}", images.reset))
@@ -158,7 +159,13 @@ impl Experiment {
             None => variant.method.name.to_string(),
         };
         let unmerge = if variant.rule == Rule::Pinv { "pinv" } else { "covariance" };
-        let plan = statistics.join(format!("{method}_{extent}_{unmerge}"));
+        let plan = match (combined, self.base(set)) {
+            (Some(combined), Some(base)) => {
+                let of = Path::new(MERGES).join(set.key()).join(format!("combined_{}_{data}", stem(&base.file)));
+                of.join(combined.slug())
+            }
+            _ => statistics.join(format!("{method}_{extent}_{unmerge}")),
+        };
         let made = match variant.rule {
             Rule::Pinv | Rule::Covariance if resets => format!("reset{}", images.reset),
             Rule::Pinv | Rule::Covariance => "plain".to_owned(),

@@ -8,6 +8,7 @@
 
 pub mod choose;
 mod error;
+mod grid;
 pub mod layout;
 pub mod rules;
 pub mod sets;

@@ -120,14 +120,23 @@ impl<'a> Rules<'a> {
         let experiment = self.experiment;
         let network = &experiment.networks[&member.network];
         let train = experiment.train_of(network);
-        if train.arch.is_none() {
+        let from = train.from.as_ref().map(|name| {
+            let base = &experiment.networks[name];
+            Member { network: name.clone(), seed: base.seeds[0], file: experiment.file(name, base, base.seeds[0]) }
+        });
+        if let Some(base) = &from {
+            self.network(base);
+        }
+        if train.arch.is_none() && from.is_none() {
             self.given.insert(member.file.clone());
             return;
         }
         let data = train.data.clone().unwrap_or_else(|| experiment.data[0].clone());
         let classes = network.classes.as_ref().map(|c| format!(" --classes {c}")).unwrap_or_default();
-        let command = format!("train{} --data {}{classes} --seed {}", flags(&train), data.display(), member.seed);
-        self.add(&member.file, || Rule { stage: "train", needs: vec![], data: vec![data], command });
+        let base = from.as_ref().map(|base| format!(" --from {}", base.file.display())).unwrap_or_default();
+        let command = format!("train{base}{} --data {}{classes} --seed {}", flags(&train), data.display(), member.seed);
+        let needs = from.into_iter().map(|base| base.file).collect();
+        self.add(&member.file, || Rule { stage: "train", needs, data: vec![data], command });
     }
 
     /// The networks with statistics of all tasks' images.
@@ -201,12 +210,15 @@ impl<'a> Rules<'a> {
         let data = self.experiment.data_of(&variant.from);
         let refits = variant.rule.refits();
         let network = files.given.as_ref().unwrap_or(&files.network);
+        if let (Some(combined), Some(base)) = (&variant.method.combined, self.experiment.base(set)) {
+            self.network(&base);
+            self.combined(&combined.flags(), &base.file, variant, files, images);
+            return;
+        }
         if variant.reset && !refits {
             self.reset(set, &variant.from, images.reset);
         }
-        let classes =
-            if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };
-        let on = format!("{}{classes}", data_flags(&data));
+        let on = on_images(&data, &variant.from);
         let sources = listed(&files.sources);
         let n = if refits { images.refit } else { images.collect };
         let collect = |how: &str| Rule {
@@ -253,9 +265,33 @@ impl<'a> Rules<'a> {
         let made = if variant.reset { &files.merged } else { network };
         self.add(made, || Rule { stage: "apply", needs: needs(), data: vec![], command });
         if variant.reset {
-            let command = format!("recalibrate {}{on} --images {}", files.merged.display(), images.reset);
-            let needs = vec![files.merged.clone()];
-            self.add(network, || Rule { stage: "recalibrate", needs, data, command });
+            self.measured_again(network, files, variant, images);
+        }
+    }
+
+    /// Statistics of images for a network that has others'.
+    fn measured_again(&mut self, network: &Path, files: &Files, variant: &Variant, images: Images) {
+        let data = self.experiment.data_of(&variant.from);
+        let command = format!(
+            "recalibrate {}{} --images {}",
+            files.merged.display(),
+            on_images(&data, &variant.from),
+            images.reset
+        );
+        let needs = vec![files.merged.clone()];
+        self.add(network, || Rule { stage: "recalibrate", needs, data, command });
+    }
+
+    /// From fine-tunes of one base to one network.
+    fn combined(&mut self, flags: &str, base: &Path, variant: &Variant, files: &Files, images: Images) {
+        let network = files.given.as_ref().unwrap_or(&files.network);
+        let heads = if variant.heads == Heads::Merge { " --heads merge" } else { "" };
+        let command = format!("combine {} {} {flags}{heads}", base.display(), listed(&files.sources));
+        let needs = [vec![base.to_owned()], files.sources.clone()].concat();
+        let made = if variant.reset { &files.merged } else { network };
+        self.add(made, || Rule { stage: "combine", needs, data: vec![], command });
+        if variant.reset {
+            self.measured_again(network, files, variant, images);
         }
     }
 
@@ -265,16 +301,14 @@ impl<'a> Rules<'a> {
             return;
         };
         let data = self.experiment.data_of(&variant.from);
-        let classes =
-            if let ImagesFrom::Classes(only) = &variant.from { format!(" --classes {only}") } else { String::new() };
+        let on = on_images(&data, &variant.from);
         let scratch = if from_scratch { " --from-scratch" } else { "" };
         let one_head = variant.heads == Heads::Merge;
         let trust = if one_head { format!(" --trust {}", variant.trust.name()) } else { String::new() };
         let command = format!(
-            "adapt {} --to {}{}{classes} --images {images} --epochs {epochs}{scratch}{trust}{}",
+            "adapt {} --to {}{on} --images {images} --epochs {epochs}{scratch}{trust}{}",
             given.display(),
             listed(&files.sources),
-            data_flags(&data),
             self.experiment.adapt.flags()
         );
         let needs = [vec![given.clone()], files.sources.clone()].concat();
@@ -307,6 +341,12 @@ impl<'a> Rules<'a> {
         }
         text
     }
+}
+
+/// The images that something is measured on.
+fn on_images(data: &[PathBuf], from: &ImagesFrom) -> String {
+    let classes = if let ImagesFrom::Classes(only) = from { format!(" --classes {only}") } else { String::new() };
+    data_flags(data) + &classes
 }
 
 fn data_flags(data: &[PathBuf]) -> String {
@@ -468,6 +508,43 @@ mod tests {
         // What is chosen is not known before they are measured.
         let error = fragment(&experiment(rows), Part::All).unwrap_err().to_string();
         assert!(error.contains("`best` cannot be chosen yet") && error.contains("--part select"), "{error}");
+    }
+
+    #[test]
+    fn fine_tunes_of_one_base_are_combined() {
+        let base = r#"networks.base = { classes = "4-9", seeds = [7] }"#;
+        let from = |text: &str| text.replace("train = { width", "train = { from = \"base\", width");
+        let text = from(TWO).replace("seeds = [1] }", "seeds = [1], train.from = \"base\" }");
+        let text = text.replace("networks.a", &format!("{base}\n        networks.a"));
+        let rows = r#"
+            [[rows]]
+            combine = ["ties --density 0.2"]
+            scale = [0.5, 1]
+            adapt = ["no", "20 images 2 epochs"]
+
+            [[rows]]
+            combine = ["average"]
+            reset = false
+        "#;
+        let experiment = Experiment::parse(&format!("{text}\n{rows}"), "x").unwrap();
+        let made = files(&experiment).unwrap();
+        let of = |stage: &str| -> Vec<&str> {
+            made.iter().filter(|m| m.stage == stage).map(|m| m.command.as_str()).collect()
+        };
+        let base = "runs/networks/x_base_seed7.safetensors";
+        assert_eq!(of("train").len(), 3);
+        assert!(of("train")[0].starts_with("train --arch resnet20 ") && of("train")[0].ends_with(base));
+        assert!(of("train")[2].starts_with(&format!("train --from {base} --mean 0.5 --bf16 ")), "{:?}", of("train"));
+        let sources = format!("{base} runs/networks/x_a_seed1.safetensors b.safetensors");
+        let [half, whole, average] = of("combine")[..] else { panic!("{:?}", of("combine")) };
+        assert!(half.starts_with(&format!("combine {sources} --rule ties --density 0.2 --scale 0.5 -o ")), "{half}");
+        assert!(whole.ends_with("/ties_density0.2_scale1/merged.safetensors"), "{whole}");
+        assert!(average.ends_with("/average/plain/network.safetensors"), "{average}");
+        // Statistics are an image's matter once, and what is adapted begins with them.
+        assert_eq!((of("recalibrate").len(), of("adapt").len()), (2, 2));
+        assert!(of("collect").is_empty() && of("match").is_empty() && of("apply").is_empty());
+        let said = of("eval").join("\n");
+        assert!(said.contains("\"ties, density 0.2, λ = 0.5\"") && said.contains("\"average, no reset\""), "{said}");
     }
 
     #[test]

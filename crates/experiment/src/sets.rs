@@ -52,8 +52,9 @@ impl Experiment {
     pub fn train_of(&self, network: &Network) -> Train {
         let (own, all) = (network.train.clone(), self.train.clone());
         Train {
-            arch: own.arch.or(all.arch),
-            width: own.width.or(all.width),
+            arch: own.arch.or(all.arch).filter(|_| own.from.is_none()),
+            width: own.width.or(all.width).filter(|_| own.from.is_none()),
+            from: own.from,
             data: own.data.or(all.data),
             epochs: own.epochs.or(all.epochs),
             batch_size: own.batch_size.or(all.batch_size),
@@ -68,6 +69,14 @@ impl Experiment {
             bf16: own.bf16.or(all.bf16),
             embeddings: own.embeddings.or(all.embeddings),
         }
+    }
+
+    /// What a set's networks are fine-tunes of, where that is one network.
+    #[must_use]
+    pub fn base(&self, set: &MergeSet) -> Option<Member> {
+        let name = self.base_of(set.members.iter().map(|member| &member.network))?;
+        let (network, seed) = (&self.networks[name], self.networks[name].seeds[0]);
+        Some(Member { network: name.to_owned(), seed, file: self.file(name, network, seed) })
     }
 
     /// The merge sets of a case, the paired ones first, so that a choice on some of them sees every seed once.

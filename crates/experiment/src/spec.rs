@@ -131,6 +131,9 @@ impl Adapt {
 pub struct Train {
     /// `resnet20`, `vgg11_bn`, …
     pub arch: Option<String>,
+    /// The network that it is a fine-tune of, by its name here, in place of `arch` and `width`. Of networks that are there, too:
+    /// rules of `combine` need it.
+    pub from: Option<String>,
     /// Multiplies the usual number of channels.
     pub width: Option<f64>,
     /// The data set [default: the experiment's first].
@@ -214,6 +217,12 @@ pub struct Grid {
     pub method: Vec<MethodName>,
     /// Matched as this choice was, in place of `method`.
     pub like: Option<String>,
+    /// In place of `method` and `rule`, of fine-tunes of one base: what stands after `combine --rule`, with flags.
+    #[serde(default)]
+    pub combine: Vec<String>,
+    /// combine: λ [default: the rule's].
+    #[serde(default)]
+    pub scale: Vec<f64>,
     /// zip: α.
     #[serde(default)]
     pub alpha: Vec<f64>,
@@ -224,6 +233,7 @@ pub struct Grid {
     #[serde(default = "full")]
     pub extent: Vec<Extent>,
     /// How features come back, or how layers are solved again.
+    #[serde(default)]
     pub rule: Vec<Rule>,
     /// Which images the statistics are of.
     #[serde(default = "own")]
@@ -319,6 +329,17 @@ impl Experiment {
         some(self.rows.is_empty(), "[[rows]]: say how it is merged")?;
         for (name, network) in &self.networks {
             some(network.seeds.is_empty(), &format!("seeds for network `{name}`"))?;
+            if let Some(from) = &network.train.from {
+                let base = self
+                    .networks
+                    .get(from)
+                    .ok_or_else(|| format!("network `{name}` is from `{from}`, which is none"))?;
+                if base.train.from.is_some() || base.seeds.len() != 1 {
+                    return Err(format!(
+                        "network `{name}` is from `{from}`: a base is trained from nothing, with one seed"
+                    ));
+                }
+            }
             if network.seeds.len() > 1 && network.file.as_ref().is_some_and(|file| !file.contains("{seed}")) {
                 return Err(format!("network `{name}` has several seeds: its `file` must hold {{seed}}"));
             }
@@ -336,6 +357,14 @@ impl Experiment {
             if let Some(unknown) = grid.cases.iter().flatten().find(|case| !names.contains(case)) {
                 return Err(format!("[[rows]] names case `{unknown}`; there are {names:?}"));
             }
+            for case in self.cases.iter().filter(|case| !grid.combine.is_empty() && grid.is_of(&case.name)) {
+                if self.base_of(case.merge.iter()).is_none() {
+                    return Err(format!(
+                        "case `{}` is combined, but its networks are not all from one base",
+                        case.name
+                    ));
+                }
+            }
             if let Some(like) = &grid.like {
                 let chosen = |case: &str| self.choices(case).any(|(name, _)| name == like);
                 if let Some(case) = names.iter().find(|case| grid.is_of(case) && !chosen(case)) {
@@ -344,6 +373,13 @@ impl Experiment {
             }
         }
         self.check_for_make()
+    }
+
+    /// The base that all these networks are from.
+    pub(crate) fn base_of<'a>(&self, mut names: impl Iterator<Item = &'a String>) -> Option<&str> {
+        let from = |name: &String| self.networks.get(name)?.train.from.as_deref();
+        let first = from(names.next()?)?;
+        names.all(|name| from(name) == Some(first)).then_some(first)
     }
 
     fn check_case(&self, case: &Case) -> std::result::Result<(), String> {
@@ -390,8 +426,8 @@ impl Grid {
     fn check(&self) -> std::result::Result<(), String> {
         let zip = self.method.contains(&MethodName::Zip);
         for (empty, what) in [
-            (self.method.is_empty() && self.like.is_none(), "method"),
-            (self.rule.is_empty(), "rule"),
+            (self.method.is_empty() && self.like.is_none() && self.combine.is_empty(), "method"),
+            (self.rule.is_empty() && self.combine.is_empty(), "rule"),
             (self.extent.is_empty(), "extent"),
             (self.images_from.is_empty(), "images-from"),
             (self.adapt.is_empty(), "adapt"),
@@ -409,6 +445,19 @@ impl Grid {
             return Err(
                 "[[rows]] with `like` takes its method from a choice: leave out `method` and `choose`".to_owned()
             );
+        }
+        let matched = self.like.is_some() || !(self.method.is_empty() && self.rule.is_empty());
+        if !self.combine.is_empty() && (matched || self.extent != full()) {
+            return Err(
+                "[[rows]] with `combine` merges all as it stands: leave out method, like, rule and extent".to_owned()
+            );
+        }
+        if self.combine.is_empty() && !self.scale.is_empty() {
+            return Err("[[rows]] gives scale, which belongs to `combine`".to_owned());
+        }
+        let odd = |c: char| !(c.is_ascii_alphanumeric() || " -.,".contains(c));
+        if let Some(rule) = self.combine.iter().find(|rule| rule.is_empty() || rule.contains(odd)) {
+            return Err(format!("combine `{rule}`: write a rule and its flags, \"ties --density 0.2\""));
         }
         if self.gate && self.choose.is_some() {
             return Err("[[rows]] cannot both choose and gate: give the gated row a [[rows]] of its own".to_owned());
@@ -480,6 +529,20 @@ mod tests {
             ("[\"refit\"]", "[\"refit\"]\nchoose-on = 2", "choose-on is the number of merge sets"),
             ("[\"refit\"]", "[\"refit\"]\ncases = [\"three\"]", "names case `three`"),
             ("method = [\"ward\"]", "like = \"best\"", "is like `best`, but no [[rows]] chooses that in case"),
+            ("method = [\"ward\"]", "combine = [\"ties\"]", "leave out method, like, rule and extent"),
+            ("method = [\"ward\"]\n        rule = [\"refit\"]", "combine = [\"ties\"]", "are not all from one base"),
+            (
+                "method = [\"ward\"]\n        rule = [\"refit\"]",
+                "combine = [\"ties; ls\"]",
+                "combine `ties; ls`: write a rule",
+            ),
+            ("[\"refit\"]", "[\"refit\"]\nscale = [1]", "gives scale, which belongs to `combine`"),
+            ("{ seeds = [2, 4] }", "{ seeds = [2, 4], train.from = \"c\" }", "is from `c`, which is none"),
+            (
+                "{ seeds = [2, 4] }",
+                "{ seeds = [2, 4], train.from = \"a\" }",
+                "a base is trained from nothing, with one seed",
+            ),
         ] {
             let text = GOOD.replacen(from, to, 1);
             let error = Experiment::parse(&text, "x").unwrap_err();

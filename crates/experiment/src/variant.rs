@@ -1,6 +1,5 @@
 //! One way to merge: a row of the table.
 
-use crate::spec::Grid;
 use serde::Deserialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -33,6 +32,9 @@ pub enum MethodName {
     Optimal,
     /// Weight averaging.
     Identity,
+    /// None: fine-tunes of one base, by a rule of `combine`.
+    #[serde(skip)]
+    Combine,
 }
 
 impl MethodName {
@@ -58,25 +60,60 @@ impl fmt::Display for MethodName {
             Self::Cca => "cca",
             Self::Optimal => "optimal",
             Self::Identity => "identity",
+            Self::Combine => "combine",
         })
     }
 }
 
-/// A matching with its parameters.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A matching with its parameters, or a rule for fine-tunes of one base.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Method {
     /// Which.
     pub name: MethodName,
     /// zip: α and β.
     pub alpha_beta: Option<(f64, f64)>,
+    /// combine: the rule.
+    pub combined: Option<Combined>,
 }
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.alpha_beta {
-            Some((alpha, beta)) => write!(f, "{} α={alpha} β={beta}", self.name),
-            None => self.name.fmt(f),
+        match (&self.combined, self.alpha_beta) {
+            (Some(combined), _) => combined.fmt(f),
+            (None, Some((alpha, beta))) => write!(f, "{} α={alpha} β={beta}", self.name),
+            (None, None) => self.name.fmt(f),
         }
+    }
+}
+
+/// A rule of `combine`, as its command line has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Combined {
+    /// What stands after `--rule`: `ties --density 0.2`.
+    pub rule: String,
+    /// `--scale`.
+    pub scale: Option<f64>,
+}
+
+impl Combined {
+    /// As the command line has it.
+    #[must_use]
+    pub fn flags(&self) -> String {
+        let scale = self.scale.map(|scale| format!(" --scale {scale}")).unwrap_or_default();
+        format!("--rule {}{scale}", self.rule)
+    }
+
+    /// In paths.
+    #[must_use]
+    pub fn slug(&self) -> String {
+        self.flags().trim_start_matches("--rule ").replace(" --", "_").replace(' ', "")
+    }
+}
+
+impl fmt::Display for Combined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rule.replace(" --", ", "))?;
+        self.scale.map_or(Ok(()), |scale| write!(f, ", λ = {scale}"))
     }
 }
 
@@ -311,7 +348,11 @@ impl Variant {
     /// Whether it merges the networks whose statistics were re-estimated on the experiment's own images.
     #[must_use]
     pub fn resets_sources(&self) -> bool {
-        self.reset && !self.rule.refits() && self.from == ImagesFrom::Tasks && self.images.is_none()
+        self.method.combined.is_none()
+            && self.reset
+            && !self.rule.refits()
+            && self.from == ImagesFrom::Tasks
+            && self.images.is_none()
     }
 
     /// What sets it apart from others of the same matching, extent and rule: `, one head, 300 images`.
@@ -343,78 +384,22 @@ impl Variant {
     }
 }
 
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}{}", self.method, self.extent, self.rule, self.apart())
+impl Variant {
+    /// The curve that it is a point of: what it is whatever its extent.
+    #[must_use]
+    pub fn series(&self) -> String {
+        match self.method.combined {
+            Some(_) => format!("{}{}", self.method, self.apart()),
+            None => format!("{} {}{}", self.method, self.rule, self.apart()),
+        }
     }
 }
 
-impl Grid {
-    /// Every combination, in the order written; none of a grid that is `like` a choice.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        self.with_methods(&self.methods())
-    }
-
-    /// Every combination of `methods` with the grid's other lists.
-    #[must_use]
-    pub fn with_methods(&self, methods: &[Method]) -> Vec<Variant> {
-        let counts: Vec<Option<u64>> =
-            if self.images.is_empty() { vec![None] } else { self.images.iter().copied().map(Some).collect() };
-        let mut all = Vec::new();
-        for from in &self.images_from {
-            for &images in &counts {
-                for &method in methods {
-                    for extent in &self.extent {
-                        let rules =
-                            self.rule.iter().flat_map(|&rule| self.trusts(rule).into_iter().map(move |t| (rule, t)));
-                        let rules =
-                            rules.flat_map(|(rule, t)| self.adapt.iter().map(move |&adapted| (rule, t, adapted)));
-                        all.extend(rules.map(|(rule, trust, adapted)| Variant {
-                            method,
-                            extent: extent.clone(),
-                            rule,
-                            from: from.clone(),
-                            images,
-                            heads: self.heads,
-                            trust,
-                            adapted,
-                            reset: self.reset,
-                            gate: self.gate,
-                        }));
-                    }
-                }
-            }
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.method.combined {
+            Some(_) => write!(f, "{}{}", self.method, self.apart()),
+            None => write!(f, "{} {} {}{}", self.method, self.extent, self.rule, self.apart()),
         }
-        all
-    }
-
-    fn trusts(&self, rule: Rule) -> Vec<Trust> {
-        match &self.trust[..] {
-            _ if !rule.asks() => vec![Trust::All],
-            [] if self.heads == Heads::Merge => vec![Trust::Surest],
-            [] => vec![Trust::All],
-            given => given.to_vec(),
-        }
-    }
-
-    fn methods(&self) -> Vec<Method> {
-        let mut methods = Vec::new();
-        for &name in &self.method {
-            if name == MethodName::Zip {
-                for &alpha in &self.alpha {
-                    methods.extend(self.beta.iter().map(|&beta| Method { name, alpha_beta: Some((alpha, beta)) }));
-                }
-            } else {
-                methods.push(Method { name, alpha_beta: None });
-            }
-        }
-        methods
-    }
-
-    /// Whether its rows belong to a case.
-    #[must_use]
-    pub fn is_of(&self, case: &str) -> bool {
-        self.cases.as_ref().is_none_or(|cases| cases.iter().any(|name| name == case))
     }
 }

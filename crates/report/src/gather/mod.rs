@@ -120,7 +120,7 @@ fn notes(experiment: &Experiment) -> Vec<String> {
 /// Seconds by stage, from the manifests beside the files.
 fn time(experiment: &Experiment) -> anyhow::Result<Vec<StageTime>> {
     let mut manifests: BTreeMap<PathBuf, BTreeMap<String, manifest::Entry>> = BTreeMap::new();
-    let order = ["train", "recalibrate", "collect", "match", "apply", "refit", "adapt", "gate", "eval"];
+    let order = ["train", "recalibrate", "collect", "match", "apply", "combine", "refit", "adapt", "gate", "eval"];
     let mut times = order.map(|stage| StageTime { stage: stage.to_owned(), n_files: 0, seconds: 0.0 });
     for made in rules::files(experiment)? {
         let folder = made.path.parent().unwrap_or(Path::new(".")).to_owned();

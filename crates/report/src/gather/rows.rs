@@ -68,7 +68,7 @@ pub fn rows(experiment: &Experiment, case: &Case, sets: &[MergeSet], table: &[ch
         let variant = &row.variant;
         let named = |gate: &str| Named {
             model: format!("{}{gate}", row.name),
-            series: format!("{} {}{}{gate}", variant.method, variant.rule, variant.apart()),
+            series: format!("{}{gate}", variant.series()),
             extent: variant.extent.to_string(),
         };
         let found = of_sets(experiment, sets, |set| experiment.files(set, variant).report(Split::Test))?;
