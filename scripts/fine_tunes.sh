@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Every rule of `combine`, and AdaMerging, beside everything else, on two fine-tunes of one base: ResNet-20s, CIFAR-10's classes 0-4 and 5-9, from one
-# that knows 50 classes of Tiny-ImageNet at 32 px. Sums of weights get statistics of their own (recalibrate) before they are
-# measured. Prints what networks come to on validation and test images; what is there already is not made again.
+# Every rule of `combine`, and AdaMerging, beside everything else, on two fine-tunes of one base: ResNet-20s, CIFAR-10's classes
+# 0-4 and 5-9, from one that knows 50 classes of Tiny-ImageNet at 32 px. Sums of weights get statistics of their own
+# (recalibrate) before they are measured. Prints what networks come to on validation and test images; what is there already is
+# not made again.
 #
 #     scripts/fine_tunes.sh CIFAR10 TINYIMAGENET32 [FOLDER]
 #
