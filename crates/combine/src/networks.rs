@@ -83,13 +83,18 @@ impl Networks {
             kin.to_base.iter().map(|&c| cosine(c)).collect::<Vec<_>>().join(", "),
             cosine(kin.between_vectors)
         );
+        let between = kin.between_vectors.map(|between| {
+            format!(
+                " (task vectors have {between:.2} with each other; those of fine-tunes have little, those of networks that have \
+                 nothing to do with the base 0.5)"
+            )
+        });
         for (t, to_base) in kin.strangers() {
             tracing::warn!(
-                "{} seems to be no fine-tune of the base: the cosine of their weights is {to_base:.2} (task vectors have {} \
-                 with each other; those of fine-tunes have little, those of networks that have nothing to do with the base \
-                 0.5); networks of several initialisations are merged by `collect`, `match` and `refit`",
+                "{} seems to be no fine-tune of the base: the cosine of their weights is {to_base:.2}{}; networks of several \
+                 initialisations are merged by `collect`, `match` and `refit`",
                 self.tuned[t].header().path.display(),
-                cosine(kin.between_vectors)
+                between.as_deref().unwrap_or_default()
             );
         }
     }

@@ -57,7 +57,7 @@ def with_base(method: str, models: list[dict[str, Any]], **parameters: Any) -> t
 
 
 def cases() -> list[dict[str, Any]]:
-    from fusion_bench.method.isotropic_merging.iso_utils import iso_c
+    from fusion_bench.method.isotropic_merging.iso_utils import iso_c, iso_cts
     from fusion_bench.method.task_singular_vector.utils.TSVM_utils import compute_and_sum_svd_mem_reduction
     from fusion_bench.method.ties_merging.ties_merging_utils import ties_merging
 
@@ -98,6 +98,9 @@ def cases() -> list[dict[str, Any]]:
             case(bench, args, BASE.flatten() + merged, draws)
     dicts = [{"w": vector} for vector in VECTORS]
     case(bench, "--rule iso-c", BASE + iso_c(dicts, accelerator="cpu")["w"])
+    for common in [0.8, 0.0]:
+        merged = iso_cts(dicts, common_space_fraction=common, accelerator="cpu")["w"]
+        case(bench, f"--rule iso-cts --common {common}", BASE + merged)
     merged = compute_and_sum_svd_mem_reduction(dicts, accelerator="cpu")["w"]
     case(bench, "--rule tsv-m", BASE + merged)
     return found
