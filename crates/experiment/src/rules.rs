@@ -120,10 +120,7 @@ impl<'a> Rules<'a> {
         let experiment = self.experiment;
         let network = &experiment.networks[&member.network];
         let train = experiment.train_of(network);
-        let from = train.from.as_ref().map(|name| {
-            let base = &experiment.networks[name];
-            Member { network: name.clone(), seed: base.seeds[0], file: experiment.file(name, base, base.seeds[0]) }
-        });
+        let from = train.from.as_ref().map(|name| experiment.base_called(name));
         if let Some(base) = &from {
             self.network(base);
         }

@@ -74,9 +74,17 @@ impl Experiment {
     /// What a set's networks are fine-tunes of, where that is one network.
     #[must_use]
     pub fn base(&self, set: &MergeSet) -> Option<Member> {
-        let name = self.base_of(set.members.iter().map(|member| &member.network))?;
+        Some(self.base_called(self.base_of(set.members.iter().map(|member| &member.network))?))
+    }
+
+    /// A base, which has one seed.
+    ///
+    /// # Panics
+    /// When there is no such network; an experiment that was read has it.
+    #[must_use]
+    pub fn base_called(&self, name: &str) -> Member {
         let (network, seed) = (&self.networks[name], self.networks[name].seeds[0]);
-        Some(Member { network: name.to_owned(), seed, file: self.file(name, network, seed) })
+        Member { network: name.to_owned(), seed, file: self.file(name, network, seed) }
     }
 
     /// The merge sets of a case, the paired ones first, so that a choice on some of them sees every seed once.
