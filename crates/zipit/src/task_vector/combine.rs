@@ -269,16 +269,17 @@ impl Kitchen<'_> {
     fn matrix(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let n = tensor.n_numbers();
         let rows = tensor.shape[0];
-        let vector = |(t, weight): (usize, &f64)| -> Result<Array2<f64>> {
+        // One network's at a time, so that memory does not grow with their number.
+        let vector = |t: usize| -> Result<Array2<f64>> {
+            let weight = self.recipe.weights[t];
             let numbers = whole_vector(self.source, tensor, t)?;
             let numbers = numbers.into_iter().map(|x| weight * f64::from(x)).collect();
             Ok(Array2::from_shape_vec((rows, n / rows), numbers).expect("as many numbers as it holds"))
         };
-        let vectors = self.recipe.weights.iter().enumerate().map(vector).collect::<Result<Vec<_>>>()?;
         let merged = match self.recipe.rule {
-            Rule::IsoCts { common, .. } => iso::common_and_specific(&vectors, common)?,
-            Rule::TsvM { .. } => tsv::merged(&vectors)?,
-            _ => iso::common(&vectors)?,
+            Rule::IsoCts { common, .. } => iso::common_and_specific(self.n_tuned, &vector, common)?,
+            Rule::TsvM { .. } => tsv::merged(self.n_tuned, &vector)?,
+            _ => iso::common(self.n_tuned, &vector)?,
         };
         let whole = Piece { source: self.source, tensor, start: 0, len: n };
         let merged: Vec<f64> = merged.into_iter().collect();

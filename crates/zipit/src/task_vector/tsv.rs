@@ -5,12 +5,13 @@ use super::factors::Factors;
 use crate::Result;
 use ndarray::Array2;
 
-/// Δ. Every task has a direction at least, where the authors leave a matrix with fewer than N out.
-pub(super) fn merged(vectors: &[Array2<f64>]) -> Result<Array2<f64>> {
-    let own = |vector: &Array2<f64>| -> Result<Factors> {
-        let factors = Factors::of(vector.view())?;
-        Ok(factors.first((factors.s.len() / vectors.len()).max(1)))
+/// Δ of the `n` matrices that `vector` gives. Every task has a direction at least, where the authors leave a matrix with fewer
+/// than N out.
+pub(super) fn merged(n: usize, vector: &dyn Fn(usize) -> Result<Array2<f64>>) -> Result<Array2<f64>> {
+    let own = |t: usize| -> Result<Factors> {
+        let factors = Factors::of(vector(t)?.view())?;
+        Ok(factors.first((factors.s.len() / n).max(1)))
     };
-    let parts = vectors.iter().map(own).collect::<Result<Vec<_>>>()?;
+    let parts = (0..n).map(own).collect::<Result<Vec<_>>>()?;
     Ok(Factors::joined(&parts).orthogonal()?.product())
 }
