@@ -54,7 +54,7 @@ fn one_matrix(body: &[f32], task: &str, n_classes: usize) -> Model {
 }
 
 /// A base and fine-tunes of it that moved a little.
-fn fine_tunes(place: &Workplace, n: usize) {
+pub fn fine_tunes(place: &Workplace, n: usize) {
     let base = random_model(&tiny_graph(), 1, "base", &["p", "q", "r"]);
     write(place, "base", &base);
     for i in 0..n {

@@ -20,6 +20,7 @@ mod images;
 mod interruption;
 mod libtorch_free;
 mod matchings;
+mod measured;
 mod multiheaded;
 mod permuted_copy;
 mod precision;

@@ -21,7 +21,8 @@ pub const MODEL_VERSION: u32 = 2;
 /// - 3: every model's graph, where heads differ; the ranges of the values that something reads, which tell constant
 ///   features; products of centred numbers.
 /// - 4: importance (`collect --importance`). A file of version 3 has none.
-pub const STATS_VERSION: u32 = 4;
+/// - 5: Fisher information and gradients at layers (`collect --fisher`, `--gradients`); files of one model. Files before have none.
+pub const STATS_VERSION: u32 = 5;
 /// Format version of a plan.
 ///
 /// - 1: first.

@@ -8,6 +8,10 @@ pub const POINTS: &str = "points";
 pub const LAYERS: &str = "layers";
 /// Stats: the group that holds one group per value that something reads.
 pub const VALUES: &str = "values";
+/// Stats: the group that holds one group per layer at which gradients were measured.
+pub const GRADIENTS: &str = "gradients";
+/// Stats: the group that holds one group per model of its Fisher information.
+pub const FISHER: &str = "fisher";
 /// Stats, per value: the smallest number of each feature, `[N·C]` f32.
 pub const LOW: &str = "low";
 /// Stats, per value: the largest number of each feature, `[N·C]` f32.
@@ -50,6 +54,30 @@ pub fn value(name: &str) -> String {
 #[must_use]
 pub fn own(name: &str, i: usize) -> String {
     format!("{}/{i}", layer(name))
+}
+
+/// Path of a layer's gradients.
+#[must_use]
+pub fn layer_gradients(name: &str) -> String {
+    format!("{GRADIENTS}/{}", link(name))
+}
+
+/// Path of model i's gradients at a layer.
+#[must_use]
+pub fn own_gradients(name: &str, i: usize) -> String {
+    format!("{}/{i}", layer_gradients(name))
+}
+
+/// Path of model i's Fisher information.
+#[must_use]
+pub fn fisher(i: usize) -> String {
+    format!("{FISHER}/{i}")
+}
+
+/// Path of model i's Fisher information of one tensor: a data set.
+#[must_use]
+pub fn fisher_of(i: usize, tensor: &str) -> String {
+    format!("{}/{}", fisher(i), link(tensor))
 }
 
 /// Path of the group that holds one group per place where a merge point's importance was measured.

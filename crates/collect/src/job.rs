@@ -1,5 +1,6 @@
 //! Collecting: checked inputs → forward passes → stats file, with a partial file in between when interrupted.
 
+use crate::gradients::{self, Silent, ToTheEnd};
 use crate::{Args, Gram};
 use anyhow::{Context, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use zipit::images::ImageBatches;
 use zipit::importance::Importance;
 use zipit::memory::{self, Collection, Grams, Work};
 use zipit::refit::gram::{patch_size, reads_alike};
+use zipit::watch::Watch;
 use zipit::{Collected, Extent, Graph, Model, Moments};
 use zipit_artifact::model::ModelFile;
 use zipit_artifact::stats::{self, GramKind, StatsHeader, StatsReader};
@@ -21,13 +23,16 @@ use zipit_stage::images::{Batches, tasks_of};
 use zipit_stage::merging::read_models;
 use zipit_stage::saving::beside;
 use zipit_torch::accumulate;
+use zipit_torch::curvature::Differentiable;
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, Probes, batch_size};
 
 pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let files = read_models(&args.models)?;
     let models: Vec<&Model> = files.iter().map(|f| &f.model).collect();
-    check_mergeable(&models)?;
+    if models.len() > 1 {
+        check_mergeable(&models)?;
+    }
     let set = args.images.choose(&tasks_of(&models), Split::Train)?;
     let graph = &models[0].graph;
     let spaces = graph.spaces()?;
@@ -67,7 +72,9 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Ok(());
     }
     let partial = beside(&args.out, ".partial");
-    let (done, totals) = match resume(&partial, &provenance.key, stage) {
+    let resumed = resume(&partial, &provenance.key, stage);
+    let fresh = resumed.is_none();
+    let (done, mut totals) = match resumed {
         Some(resumed) => resumed,
         None => (0, nothing(&models, &points, &read, (&layers, gram), &places)?),
     };
@@ -81,6 +88,9 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         layers,
         gram,
         probes: seed,
+        predicted: gradients::predicted(args),
+        fisher: args.fisher.is_some(),
+        gradients: args.gradients,
         n_images: batches.n_images() as u64,
         batch_size,
         shard: args.shard,
@@ -89,10 +99,15 @@ pub fn collect(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         provenance,
     };
 
+    if fresh {
+        gradients::make_room(&whole, &mut totals);
+    }
+    let differentiable = gradients::networks(&whole, &models, args)?;
     let network = |model: &&Model| Network::traced(model, &observed, &traced, args.device);
     let networks = models.iter().map(network).collect::<Result<Vec<_>, _>>()?;
     let networks: Vec<&Network> = networks.iter().collect();
-    let totals = measure(args, stage, &whole, (&networks, &points, probes.as_ref()), &batches, (done, totals))?;
+    let measured = (&networks[..], &points[..], probes.as_ref(), &differentiable[..]);
+    let totals = measure(args, stage, &whole, measured, &batches, (done, totals))?;
     stats::write(&args.out, &whole, &totals)?;
     if partial.exists() {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
@@ -112,7 +127,7 @@ fn measure(
     args: &Args,
     stage: &Stage,
     whole: &StatsHeader,
-    (networks, points, probes): (&[&Network], &[MergePoint], Option<&Probes>),
+    (networks, points, probes, differentiable): (&[&Network], &[MergePoint], Option<&Probes>, &[Differentiable]),
     batches: &Batches<'_>,
     (mut done, mut totals): (usize, Collected),
 ) -> anyhow::Result<Collected> {
@@ -124,8 +139,15 @@ fn measure(
         let mut piece = stage.n_threads();
         while done < batches.n_batches() && !saver.left().is_zero() && !stage.interrupted() {
             let started = Instant::now();
-            let range = done..(done + piece).min(batches.n_batches());
-            done += accumulate::measure(networks, points, &mut totals, probes, batches, range, &progress)?;
+            let mut range = done..(done + piece).min(batches.n_batches());
+            // The slower of two passes over the same batches: where it was stopped, the other one ends.
+            if !differentiable.is_empty() {
+                let silent = Silent(&progress);
+                let n = gradients::measure(differentiable, whole, &mut totals, batches, range.clone(), &silent)?;
+                range.end = done + n;
+            }
+            let watch: &dyn Watch = if differentiable.is_empty() { &progress } else { &ToTheEnd(&progress) };
+            done += accumulate::measure(networks, points, &mut totals, probes, batches, range, watch)?;
             // As many batches as fit until the next save, found from the pieces' own speed.
             let fitting = piece as f64 * saver.left().as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
             piece = (2 * piece).min(fitting as usize).max(stage.n_threads());
@@ -184,6 +206,7 @@ fn nothing(
         moments: points.iter().map(|p| (p.name.clone(), Moments::zeros(n * p.dim))).collect(),
         grams: layers.iter().filter_map(|(name, f)| Some((name.clone(), zeros(*f)?))).collect(),
         extents: values.iter().map(|value| (value.clone(), Extent::none(n * shapes[value.as_str()][0]))).collect(),
+        ..Collected::default()
     })
 }
 

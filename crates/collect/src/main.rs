@@ -1,13 +1,15 @@
 //! `collect`: models and images in, moments of the joint features at every merge point out.
 
+mod gradients;
 mod job;
 mod reduce;
 
 use clap::{Parser, ValueEnum};
+use gradients::Predictions;
 use std::path::PathBuf;
 use zipit_artifact::stats::GramKind;
 use zipit_stage::images::{ImageArgs, parse_shard};
-use zipit_stage::{Common, HasCommon, SaveArgs, Stage};
+use zipit_stage::{Common, HasCommon, SaveArgs, Stage, Usage};
 use zipit_torch::Device;
 
 /// Measure the joint features of all models on the same images, at every merge point.
@@ -21,8 +23,8 @@ use zipit_torch::Device;
 #[derive(Debug, Parser)]
 #[command(name = "collect", version, verbatim_doc_comment)]
 struct Args {
-    /// The models to merge, two or more
-    #[arg(required_unless_present = "reduce", num_args = 2..)]
+    /// The models to merge, two or more; one where only it itself is measured, for `combine` (--gram own, --fisher)
+    #[arg(required_unless_present = "reduce", num_args = 1..)]
     models: Vec<PathBuf>,
     #[command(flatten)]
     images: ImageArgs,
@@ -41,6 +43,17 @@ struct Args {
     /// Seed of the probes [default: 0]
     #[arg(long, value_name = "SEED", requires = "importance")]
     probe_seed: Option<u64>,
+    /// Also measure how much each network's predictions change with every parameter (the diagonal of the Fisher information):
+    /// for each image the expectation over its own class probabilities, or of the label's class; a backward pass per class,
+    /// image by image
+    #[arg(long, value_enum, value_name = "OF", num_args = 0..=1, default_missing_value = "own", conflicts_with = "reduce")]
+    fisher: Option<Predictions>,
+    /// Also measure second moments of the gradients at what every layer makes: `MaTS`' second factor, beside --gram own
+    #[arg(long, conflicts_with = "reduce")]
+    gradients: bool,
+    /// --fisher, --gradients: every class by itself, also where there are more than 10, in place of 8 random sums of them
+    #[arg(long, conflicts_with = "reduce")]
+    exact: bool,
     /// Add up the moments of shards
     #[arg(long, value_name = "STATS", num_args = 1.., conflicts_with_all = ["models", "data"])]
     reduce: Vec<PathBuf>,
@@ -85,5 +98,13 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if !args.reduce.is_empty() {
         return reduce::reduce(&args.reduce, &args.out, args.common.dry_run, stage);
     }
+    if args.gradients && !matches!(args.gram, Some(Gram::Own)) {
+        let problem = "--gradients are one factor of two: add --gram own, what layers read";
+        return Err(Usage(problem.to_owned()).into());
+    }
+    if args.exact && args.fisher.is_none() && !args.gradients {
+        return Err(Usage("--exact is about --fisher or --gradients: neither is given".to_owned()).into());
+    }
+    gradients::check_number(args)?;
     job::collect(args, stage)
 }

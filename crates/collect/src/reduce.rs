@@ -64,7 +64,22 @@ pub fn reduce(paths: &[PathBuf], out: &Path, dry_run: bool, stage: &Stage) -> an
         }
         importance.insert(name.clone(), sum);
     }
-    stats::write(out, &header, &Collected { moments: total, grams, extents, importance })?;
+    let mut gradients = BTreeMap::new();
+    for (name, _) in first.gradients.then(|| first.gradient_layers()).into_iter().flatten() {
+        ensure!(!stage.interrupted(), "interrupted, nothing was written");
+        let mut sum = shards[0].gradients(&name)?;
+        for shard in &shards[1..] {
+            sum.merge(&shard.gradients(&name)?).with_context(|| format!("{}: `{name}`", shard.path().display()))?;
+        }
+        gradients.insert(name, sum);
+    }
+    let mut fisher = shards[0].fisher()?;
+    for shard in &shards[1..] {
+        for (sum, own) in fisher.iter_mut().zip(shard.fisher()?) {
+            sum.merge(&own).with_context(|| format!("{}", shard.path().display()))?;
+        }
+    }
+    stats::write(out, &header, &Collected { moments: total, grams, extents, importance, gradients, fisher })?;
     stage.record(out);
     stage.print(&format!("{}: {told}\n", out.display()))
 }
@@ -79,6 +94,10 @@ fn check_same_job(a: &StatsReader, b: &StatsReader) -> anyhow::Result<()> {
         (x.points == y.points, "other merge points"),
         (x.layers == y.layers && x.gram == y.gram, "other layers (--gram)"),
         (x.probes == y.probes, "importance by other probes (--importance, --probe-seed)"),
+        (
+            (x.predicted, x.fisher, x.gradients) == (y.predicted, y.fisher, y.gradients),
+            "other gradients (--fisher, --gradients)",
+        ),
         (x.preprocess == y.preprocess, "another preprocessing (see `inspect`)"),
         (x.shard.map(|s| s.1) == y.shard.map(|s| s.1), "a split into another number of shards"),
         (x.shard.is_none() || x.batch_size == y.batch_size, "other batches (--batch-size)"),

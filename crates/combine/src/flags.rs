@@ -1,7 +1,8 @@
 //! Flags of the rules: which belong to which, and what they are where they are not given.
 
 use clap::{Args, ValueEnum};
-use zipit::task_vector::{Disjoint, Kernels, Recipe, Rescale, Rule, Scope};
+use std::path::PathBuf;
+use zipit::task_vector::{Disjoint, Kernels, Recipe, Rescale, Rule, Scope, Stop};
 use zipit_stage::Usage;
 
 /// The rule and its numbers.
@@ -41,6 +42,22 @@ pub struct RuleArgs {
     /// iso-cts: the share of directions that are common to all
     #[arg(long, value_name = "SHARE", default_value_t = 0.8, allow_negative_numbers = true)]
     pub common: f64,
+    /// fisher, regmean, mats: what `collect` measured of the networks (--fisher; --gram own; --gram own --gradients), in one file
+    /// for all, or one for each
+    #[arg(long, value_name = "STATS", num_args = 1..)]
+    pub stats: Vec<PathBuf>,
+    /// fisher: divide each network's Fisher information by its norm, so that none outweighs the others as a whole
+    #[arg(long)]
+    pub normalize: bool,
+    /// regmean: what off-diagonal entries of the second moments are multiplied by
+    #[arg(long, value_name = "α", default_value_t = 0.9, allow_negative_numbers = true)]
+    pub off_diagonal: f64,
+    /// mats: the most iterations of conjugate gradients
+    #[arg(long, default_value_t = 100)]
+    pub iterations: usize,
+    /// mats: the share of the residual at which they end
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-6, allow_negative_numbers = true)]
+    pub tolerance: f64,
     /// iso-c, iso-cts, tsv-m: what is made of convolutions' kernels
     #[arg(long, value_enum, default_value_t = KernelsName::Matrix)]
     pub kernels: KernelsName,
@@ -71,6 +88,12 @@ pub enum RuleName {
     IsoCts,
     /// The first directions of every task, made orthogonal
     TsvM,
+    /// The mean, every number by what the networks' predictions depend on
+    Fisher,
+    /// The layers that do to what each network's layers read what those do
+    Regmean,
+    /// The same, by what the networks' predictions depend on
+    Mats,
 }
 
 /// `--trim-scope`.
@@ -130,13 +153,31 @@ impl RuleName {
             Self::ModelStock => &["scale"],
             Self::IsoC | Self::TsvM => &["weights", "scale", "kernels"],
             Self::IsoCts => &["weights", "scale", "kernels", "common"],
+            Self::Fisher => &["weights", "stats", "normalize"],
+            Self::Regmean => &["weights", "stats", "off_diagonal"],
+            Self::Mats => &["weights", "scale", "stats", "iterations", "tolerance"],
         }
     }
 }
 
 /// Every flag that belongs to some rules only.
-const FLAGS: [&str; 10] =
-    ["weights", "scale", "density", "trim_scope", "disjoint", "rescale", "seed", "gamma", "t", "common"];
+const FLAGS: [&str; 15] = [
+    "weights",
+    "scale",
+    "density",
+    "trim_scope",
+    "disjoint",
+    "rescale",
+    "seed",
+    "gamma",
+    "t",
+    "common",
+    "stats",
+    "normalize",
+    "off_diagonal",
+    "iterations",
+    "tolerance",
+];
 
 impl RuleArgs {
     /// What `n` networks are combined by. `given` says which flags there were.
@@ -190,7 +231,16 @@ impl RuleArgs {
             RuleName::IsoC => Rule::IsoC { kernels },
             RuleName::IsoCts => Rule::IsoCts { common: self.common, kernels },
             RuleName::TsvM => Rule::TsvM { kernels },
+            RuleName::Fisher => Rule::Fisher,
+            RuleName::Regmean => Rule::RegMean { off_diagonal: self.off_diagonal },
+            RuleName::Mats => Rule::Mats { stop: Stop { n_iterations: self.iterations, tolerance: self.tolerance } },
         };
+        if rule.takes_measured() && self.stats.is_empty() {
+            let rule = self.rule.name();
+            return Err(
+                Usage(format!("--rule {rule} weighs by what was measured: give --stats, from `collect`")).into()
+            );
+        }
         let weights = if self.weights.is_empty() { vec![1.0; n] } else { self.weights.clone() };
         let recipe = Recipe { rule, weights, scale: self.scale.unwrap_or_else(|| usual_scale(rule)) };
         recipe.check()?;
@@ -202,6 +252,7 @@ impl RuleArgs {
 fn usual_scale(rule: Rule) -> f64 {
     match rule {
         Rule::TaskArithmetic
+        | Rule::Mats { .. }
         | Rule::Breadcrumbs { .. }
         | Rule::Ties { disjoint: Disjoint::Sum, .. }
         | Rule::Dare { elect: None | Some(Disjoint::Sum), .. } => 0.3,
@@ -216,7 +267,12 @@ pub fn told(recipe: &Recipe) -> String {
         Disjoint::Sum => "sum of what agrees in sign",
     };
     let mut said: Vec<String> = match recipe.rule {
-        Rule::Average | Rule::TaskArithmetic | Rule::ModelStock => vec![],
+        Rule::Average | Rule::TaskArithmetic | Rule::ModelStock | Rule::Fisher => vec![],
+        Rule::RegMean { off_diagonal } => vec![format!("off-diagonals × {off_diagonal}")],
+        Rule::Mats { stop } => vec![format!(
+            "conjugate gradients from task arithmetic, {} iterations or {:e} of the residual",
+            stop.n_iterations, stop.tolerance
+        )],
         Rule::Slerp { t } => vec![format!("t = {t}")],
         Rule::Ties { density, scope, disjoint: how } => {
             let scope = if scope == Scope::All { "over all tensors" } else { "within each tensor" };

@@ -1,16 +1,18 @@
 //! `combine`: a base and its fine-tunes in, one network out.
 
 mod flags;
+mod measured;
 mod networks;
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 use flags::{RuleArgs, RuleName, told};
+use measured::Measured;
 use networks::{Networks, outline_of};
 use std::path::PathBuf;
 use zipit::apply::Heads;
 use zipit::graph::Cost;
-use zipit::task_vector::{Made, combine, kin};
+use zipit::task_vector::{Made, Solved, combine, kin};
 use zipit_artifact::weights;
 use zipit_stage::{Common, HasCommon, PrecisionArg, Stage, Usage};
 
@@ -27,7 +29,7 @@ struct Args {
     /// The base, then its fine-tunes
     #[arg(required = true, value_name = "BASE FINE-TUNE")]
     networks: Vec<PathBuf>,
-    /// There is no base: all networks are merged (average and slerp do without)
+    /// There is no base: all networks are merged (average, slerp, fisher and regmean do without)
     #[arg(long)]
     no_base: bool,
     #[command(flatten)]
@@ -64,7 +66,8 @@ fn main() {
 
 fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let with_base = !args.no_base;
-    if args.no_base && !matches!(args.rule.rule, RuleName::Average | RuleName::Slerp) {
+    let without = [RuleName::Average, RuleName::Slerp, RuleName::Fisher, RuleName::Regmean];
+    if args.no_base && !without.contains(&args.rule.rule) {
         let rule = args.rule.rule.name();
         return Err(Usage(format!("--rule {rule} adds to a base what fine-tuning changed: leave --no-base out")).into());
     }
@@ -74,7 +77,9 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     }
     let recipe = args.rule.recipe(n_tuned, |flag| stage.was_given(flag))?;
     let networks = Networks::open(&args.networks, with_base)?;
-    let provenance = stage.provenance(networks.input_refs(), [].into());
+    let stats = Measured::open(&args.rule.stats)?;
+    let inputs = networks.input_refs().into_iter().chain(Measured::input_refs(&stats));
+    let provenance = stage.provenance(inputs.collect(), [].into());
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
         return Ok(());
     }
@@ -83,6 +88,8 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if with_base {
         networks.warn_of_strangers(&kin(&joined.parts, n_tuned, &networks)?);
     }
+    let by = (recipe.rule, args.rule.normalize);
+    let measured = Measured::of(&networks, stats, by, networks.tuned())?;
     let (model, shapes) = outline_of(&joined, networks.preprocess());
     let (one, all): (Cost, Cost) = (networks.cost()?, model.graph.cost()?);
     let n_made = |made: Made| joined.parts.iter().filter(|part| part.made == made).count();
@@ -110,7 +117,8 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let progress = stage.progress("combine", "numbers", total);
     weights::write_streamed(&args.out, &model, &shapes, precision, &provenance, |writer| -> anyhow::Result<()> {
         let mut write = |numbers: &[f32]| writer.write(numbers).map_err(|e| zipit::Error::Source(e.to_string()));
-        Ok(combine(&recipe, &joined.parts, &networks, &progress, &mut write)?)
+        tell(&combine(&recipe, &joined.parts, &measured, &progress, &mut write)?);
+        Ok(())
     })?;
     drop(progress);
     stage.record(&args.out);
@@ -120,4 +128,20 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         stage.print(&format!("BatchNorm's statistics are averages: recalibrate {out} --data IMAGES -o NETWORK\n"))?;
     }
     Ok(())
+}
+
+/// How equations were solved, where they were.
+fn tell(solved: &[Solved]) {
+    for Solved { name, n_iterations, residual } in solved {
+        tracing::debug!("`{name}`: {residual:.1e} of the residual is left after {n_iterations} iterations");
+    }
+    if let Some(worst) = solved.iter().max_by(|a, b| a.residual.total_cmp(&b.residual)) {
+        let n = solved.iter().map(|of| of.n_iterations).max().unwrap_or(0);
+        tracing::info!(
+            "{} tensors solved by conjugate gradients in {n} iterations at most; at most {:.1e} of a residual is left (`{}`)",
+            solved.len(),
+            worst.residual,
+            worst.name
+        );
+    }
 }

@@ -54,6 +54,11 @@ impl Networks {
         self.all().map(WeightsReader::input_ref).collect()
     }
 
+    /// The fine-tunes.
+    pub fn tuned(&self) -> &[WeightsReader] {
+        &self.tuned
+    }
+
     /// As the first fine-tune is stored.
     pub fn precision(&self) -> Precision {
         self.tuned[0].header().precision

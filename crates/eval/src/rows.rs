@@ -36,24 +36,43 @@ pub fn method(provenance: &Provenance) -> String {
         .join("; ")
 }
 
-/// What making networks used, by the stages in the chains that made them. None of these stages takes labels; `adapt` takes
-/// gradients by the weights of what it makes, and for an entropy it asks of which task an image is.
+/// What making networks used, by the stages in the chains that made them. None of these stages takes labels but `collect`, where
+/// they are asked for; `adapt` takes gradients by the weights of what it makes, and for an entropy it asks of which task an
+/// image is.
 pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
     let mut used = Used::default();
     for file in files {
         used.source_gradients |= matches_by_importance(&file.provenance);
+        let (by_gradients, weighed) = weighed_by(&file.provenance);
+        used.source_gradients |= by_gradients;
+        used.labels |= weighed.iter().any(|collect| by_gradients && collect.says("--fisher") == Some("labels"));
+        let n_weighed: u64 = weighed.iter().filter_map(|collect| n_images(collect)).sum();
+        if n_weighed > 0 && used.images.iter().all(|other| other.stage != "collect") {
+            used.images.push(StageImages { stage: "collect".to_owned(), n: n_weighed });
+        }
         for stage in ["collect", "recalibrate", "refit", "adapt", "gate"] {
             let Some(found) = file.provenance.last_run_of(stage) else { continue };
             used.gradients |= stage == "adapt";
             let asks = stage == "adapt" && found.says("--objective").is_some_and(|given| given == "entropy");
             used.task_identity |= stage == "gate" || asks;
-            let n = found.environment.get("images").and_then(|n| n.parse().ok());
-            if let Some(n) = n.filter(|_| used.images.iter().all(|other| other.stage != stage)) {
+            if let Some(n) = n_images(found).filter(|_| used.images.iter().all(|other| other.stage != stage)) {
                 used.images.push(StageImages { stage: stage.to_owned(), n });
             }
         }
     }
     used
+}
+
+fn n_images(run: &Provenance) -> Option<u64> {
+    run.environment.get("images").and_then(|n| n.parse().ok())
+}
+
+/// The collections that a rule of `combine` weighed by, one for all networks or one for each, and whether it took gradients.
+fn weighed_by(provenance: &Provenance) -> (bool, Vec<&Provenance>) {
+    let Some(combined) = provenance.last_run_of("combine") else { return (false, vec![]) };
+    let stats = combined.inputs.iter().filter(|input| input.kind == Kind::Stats.code());
+    let by_gradients = matches!(combined.says("--rule"), Some("fisher" | "mats"));
+    (by_gradients, stats.filter_map(|input| input.provenance.as_deref()).collect())
 }
 
 /// Whether features were matched by what they do to the logits.
@@ -109,6 +128,14 @@ mod tests {
         ] {
             let plan = made_by("match", matched, vec![made_by("collect", collect, vec![])]);
             assert_eq!(matches_by_importance(&made_by("refit", &[], vec![plan])), used, "{collect:?} {matched:?}");
+        }
+        let stats = made_by("collect", &["--fisher", "labels"], vec![]);
+        let stats = InputRef::new(Path::new("x.h5"), Kind::Stats, "", Some(stats));
+        for (rule, wanted) in [("fisher", true), ("mats", true), ("regmean", false)] {
+            let mut combined = made_by("combine", &["--rule", rule], vec![single.clone()]);
+            combined.inputs.extend([stats.clone(), stats.clone()]);
+            let (by_gradients, weighed) = weighed_by(&combined);
+            assert_eq!((by_gradients, weighed.len()), (wanted, 2), "{rule}");
         }
     }
 }

@@ -132,6 +132,14 @@ impl Experiment {
         set.files().map(|file| folder.join(file.file_name().unwrap_or_default())).collect()
     }
 
+    /// What is measured of one network by itself, as `flags` of `collect` say, on `n` images.
+    #[must_use]
+    pub fn own_stats(&self, network: &Path, flags: &str, from: &ImagesFrom, n: u64) -> PathBuf {
+        let images = if *from == ImagesFrom::Tasks { "own".to_owned() } else { self.data_key(from) };
+        let flags = flags.replace("--", "").replace(' ', "-");
+        Path::new(SOURCES).join("measured").join(format!("{}_{images}{n}_{flags}.h5", stem(network)))
+    }
+
     /// The files of `variant` of `set`.
     #[must_use]
     pub fn files(&self, set: &MergeSet, variant: &Variant) -> Files {

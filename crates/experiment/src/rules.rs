@@ -209,7 +209,9 @@ impl<'a> Rules<'a> {
         let network = files.given.as_ref().unwrap_or(&files.network);
         if let (Some(combined), Some(base)) = (&variant.method.combined, self.experiment.base(set)) {
             self.network(&base);
-            self.combined(&combined.flags(), &base.file, variant, files, images);
+            let stats = combined.measured().map(|how| self.measured_alone(set, how, variant, images));
+            let stats = stats.unwrap_or_default();
+            self.combined((&combined.flags(), &stats), &base.file, variant, files, images);
             return;
         }
         if variant.reset && !refits {
@@ -279,12 +281,38 @@ impl<'a> Rules<'a> {
         self.add(network, || Rule { stage: "recalibrate", needs, data, command });
     }
 
+    /// Every network by itself, on images of its own task unless others are asked for: together as many as others collect.
+    fn measured_alone(&mut self, set: &MergeSet, how: &str, variant: &Variant, images: Images) -> Vec<PathBuf> {
+        let experiment = self.experiment;
+        let n = (images.collect / set.members.len() as u64).max(1);
+        let mut all = Vec::new();
+        for member in &set.members {
+            let own = experiment.train_of(&experiment.networks[&member.network]).data;
+            let own = own.unwrap_or_else(|| experiment.data[0].clone());
+            let data = if variant.from == ImagesFrom::Tasks { vec![own] } else { experiment.data_of(&variant.from) };
+            let (file, on) = (&member.file, on_images(&data, &variant.from));
+            let stats = experiment.own_stats(file, how, &variant.from, n);
+            let command = format!("collect {}{on} --images {n} {how}", file.display());
+            self.add(&stats, || Rule { stage: "collect", needs: vec![file.clone()], data, command });
+            all.push(stats);
+        }
+        all
+    }
+
     /// From fine-tunes of one base to one network.
-    fn combined(&mut self, flags: &str, base: &Path, variant: &Variant, files: &Files, images: Images) {
+    fn combined(
+        &mut self,
+        (flags, stats): (&str, &[PathBuf]),
+        base: &Path,
+        variant: &Variant,
+        files: &Files,
+        images: Images,
+    ) {
         let network = files.given.as_ref().unwrap_or(&files.network);
         let heads = if variant.heads == Heads::Merge { " --heads merge" } else { "" };
-        let command = format!("combine {} {} {flags}{heads}", base.display(), listed(&files.sources));
-        let needs = [vec![base.to_owned()], files.sources.clone()].concat();
+        let weighed = if stats.is_empty() { String::new() } else { format!(" --stats {}", listed(stats)) };
+        let command = format!("combine {} {} {flags}{heads}{weighed}", base.display(), listed(&files.sources));
+        let needs = [vec![base.to_owned()], files.sources.clone(), stats.to_vec()].concat();
         let made = if variant.reset { &files.merged } else { network };
         self.add(made, || Rule { stage: "combine", needs, data: vec![], command });
         if variant.reset {
@@ -522,6 +550,9 @@ mod tests {
             [[rows]]
             combine = ["average"]
             reset = false
+
+            [[rows]]
+            combine = ["fisher --normalize", "mats"]
         "#;
         let experiment = Experiment::parse(&format!("{text}\n{rows}"), "x").unwrap();
         let made = files(&experiment).unwrap();
@@ -533,13 +564,20 @@ mod tests {
         assert!(of("train")[0].starts_with("train --arch resnet20 ") && of("train")[0].ends_with(base));
         assert!(of("train")[2].starts_with(&format!("train --from {base} --mean 0.5 --bf16 ")), "{:?}", of("train"));
         let sources = format!("{base} runs/networks/x_a_seed1.safetensors b.safetensors");
-        let [half, whole, average] = of("combine")[..] else { panic!("{:?}", of("combine")) };
+        let [half, whole, average, fisher, mats] = of("combine")[..] else { panic!("{:?}", of("combine")) };
         assert!(half.starts_with(&format!("combine {sources} --rule ties --density 0.2 --scale 0.5 -o ")), "{half}");
         assert!(whole.ends_with("/ties_density0.2_scale1/merged.safetensors"), "{whole}");
         assert!(average.ends_with("/average/plain/network.safetensors"), "{average}");
         // Statistics are an image's matter once, and what is adapted begins with them.
-        assert_eq!((of("recalibrate").len(), of("adapt").len()), (2, 2));
-        assert!(of("collect").is_empty() && of("match").is_empty() && of("apply").is_empty());
+        assert_eq!((of("recalibrate").len(), of("adapt").len()), (4, 2));
+        // What a rule weighs by is measured of each network by itself, half of the images each.
+        let measured = "runs/sources/measured";
+        let [a, b, ..] = of("collect")[..] else { panic!("{:?}", of("collect")) };
+        assert!(a.starts_with("collect runs/networks/x_a_seed1.safetensors --data d/images --images "), "{a}");
+        assert!(a.ends_with("_fisher.h5") && b.starts_with("collect b.safetensors --data d/images "), "{a} {b}");
+        assert!(fisher.contains(&format!(" --rule fisher --normalize --stats {measured}/x_a_seed1_own")), "{fisher}");
+        assert!(mats.contains("_gram-own-gradients.h5") && of("collect").len() == 4, "{mats}");
+        assert!(of("match").is_empty() && of("apply").is_empty());
         let said = of("eval").join("\n");
         assert!(said.contains("\"ties, density 0.2, λ = 0.5\"") && said.contains("\"average, no reset\""), "{said}");
     }

@@ -103,6 +103,17 @@ impl Combined {
         format!("--rule {}{scale}", self.rule)
     }
 
+    /// What `collect` has to measure of every network for the rule; none for most.
+    #[must_use]
+    pub fn measured(&self) -> Option<&'static str> {
+        match self.rule.split(' ').next() {
+            Some("fisher") => Some("--fisher"),
+            Some("regmean") => Some("--gram own"),
+            Some("mats") => Some("--gram own --gradients"),
+            _ => None,
+        }
+    }
+
     /// In paths.
     #[must_use]
     pub fn slug(&self) -> String {

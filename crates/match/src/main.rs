@@ -10,7 +10,7 @@ mod settings;
 mod solve;
 mod widths;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use report::MatchReport;
 use settings::MethodArgs;
@@ -86,6 +86,11 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let selection =
         Selection { stop_at: args.stop_at.clone(), start_at: args.start_at.clone(), only: args.merge_only.clone() };
     let n_models = header.models.len();
+    ensure!(
+        n_models > 1,
+        "{} is of one network, measured for `combine`: there is nothing to match it with",
+        args.stats.display()
+    );
     let points =
         selection::points(&selection, &header.graph, n_models).with_context(|| format!("{}", args.stats.display()))?;
     let holdout = args.holdout.as_deref().map(|path| search::open_holdout(path, &stats)).transpose()?;

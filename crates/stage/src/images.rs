@@ -323,6 +323,16 @@ pub struct Batches<'a> {
     chunks: Vec<&'a [Place]>,
 }
 
+impl Batches<'_> {
+    /// The class name of every image of a batch.
+    pub fn class_names(&self, index: usize) -> impl Iterator<Item = &str> {
+        self.chunks[index].iter().map(|&(d, i)| {
+            let dataset = &self.set.datasets[d];
+            dataset.classes()[dataset.labels()[i] as usize].as_str()
+        })
+    }
+}
+
 impl ImageBatches for Batches<'_> {
     fn n_batches(&self) -> usize {
         self.chunks.len()

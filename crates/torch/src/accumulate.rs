@@ -70,7 +70,7 @@ pub fn measure(
     range: Range<usize>,
     watch: &dyn Watch,
 ) -> Result<usize> {
-    let Collected { moments: into, grams, extents, importance } = totals;
+    let Collected { moments: into, grams, extents, importance, .. } = totals;
     let device = check(networks, points, batches, &range)?;
     let n = networks.len();
     for point in points {

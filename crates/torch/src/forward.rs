@@ -82,6 +82,15 @@ impl Network {
         Ok(Self { schedule, traced: Arc::new(numbers), ..network })
     }
 
+    /// The network as it is, for gradients of the outputs by its weights and by the values in `keep`, which are not
+    /// overwritten.
+    pub(crate) fn recorded(model: &Model, keep: &BTreeSet<String>, device: Device) -> Result<Self> {
+        let network = Self::keeping(model, keep, device)?;
+        let nodes = network.graph.nodes.iter().enumerate();
+        let numbers = nodes.filter(|(_, node)| keep.contains(&node.name)).map(|(i, _)| i + 1).collect();
+        Ok(Self { traced: Arc::new(numbers), ..network })
+    }
+
     pub(crate) fn from_weights(graph: &Graph, weights: &StateDict, device: Device) -> Result<Self> {
         device.check()?;
         memory::keep_freed();

@@ -18,6 +18,7 @@ pub mod batch_norm;
 mod calls;
 pub mod convert;
 mod course;
+pub mod curvature;
 pub mod device;
 pub mod error;
 pub mod evaluate;

@@ -85,7 +85,7 @@ impl Probes {
 }
 
 /// A number that images of other content do not share, but for chance (FNV-1a of the bits).
-fn content(image: ArrayView3<'_, f32>) -> u64 {
+pub(crate) fn content(image: ArrayView3<'_, f32>) -> u64 {
     image.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, pixel| {
         (hash ^ u64::from(pixel.to_bits())).wrapping_mul(0x0100_0000_01b3)
     })

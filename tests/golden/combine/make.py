@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes `values.json`: what mergekit and FusionBench make of two fine-tunes of one base, a single 2 x 4 matrix each.
 
-    pip install mergekit==0.1.5 fusion-bench==0.2.33
+    pip install mergekit==0.1.5 fusion-bench==0.2.33 joblib
     python3 tests/golden/combine/make.py > tests/golden/combine/values.json
 
 `args` is how `combine` is asked for the same. `draws` are entries where the (weighted) task vectors add up to zero, so that no
@@ -106,13 +106,34 @@ def cases() -> list[dict[str, Any]]:
     return found
 
 
+def measured() -> list[dict[str, Any]]:
+    """Rules that weigh by what was measured: of what the two layers read, and of their Fisher information, as it stands here."""
+    from fusion_bench.method.fisher_merging.fisher_merging import merging_with_fisher_weights
+    from fusion_bench.method.regmean.regmean import merging_with_regmean_weights
+
+    bench = "FusionBench 0.2.33"
+    read = [torch.eye(4), torch.eye(4)]
+    read[0][:2, :2] = torch.tensor([[2.0, 1], [1, 2]])
+    fisher = [torch.arange(1.0, 9).reshape(2, 4), torch.tensor([[8.0, 4, 2, 1], [1, 1, 3, 5]])]
+    found = []
+    for ratio in [1.0, 0.95]:
+        merged = merging_with_regmean_weights({"w.weight": TUNED}, [{"w": gram} for gram in read], ratio)["w.weight"]
+        grams = [gram.flatten().tolist() for gram in read]
+        found.append({"tool": bench, "inputs": grams, "off_diagonal": ratio, "value": merged.flatten().tolist()})
+    weights = [{"w": own} for own in fisher]
+    merged = merging_with_fisher_weights({"w": TUNED}, weights, torch.ones(2) / 2, False, 0.0)["w"]
+    own = [numbers.flatten().tolist() for numbers in fisher]
+    return [*found, {"tool": bench, "fisher": own, "value": merged.flatten().tolist()}]
+
+
 def main() -> None:
     vectors = [vector.flatten().tolist() for vector in VECTORS]
     # FusionBench tells on stdout what it does.
     with contextlib.redirect_stdout(sys.stderr):
         lines = ",\n  ".join(json.dumps(case) for case in cases())
+        more = ",\n  ".join(json.dumps(case) for case in measured())
     head = f'"base": {json.dumps(BASE.flatten().tolist())},\n "vectors": {json.dumps(vectors)}'
-    print(f'{{{head},\n "cases": [\n  {lines}\n ]}}')
+    print(f'{{{head},\n "cases": [\n  {lines}\n ],\n "measured": [\n  {more}\n ]}}')
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ use crate::{InputRef, Provenance};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zipit::apply::check_trunks;
-use zipit::graph::Place;
+use zipit::graph::{Node, Op, Place};
 use zipit::refit::{Gram, gram::patch_size};
-use zipit::{Extent, Graph, Importance, Moments, Preprocess, Task};
+use zipit::{Extent, Fisher, Graph, Importance, Moments, Preprocess, Task};
 
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,15 @@ pub struct StatsHeader {
     /// Seed of the probes by which importance was measured; `None`: it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<u64>,
+    /// Whose classes the Fisher information and the gradients at layers are of; `None`: neither was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
+    /// Whether there is Fisher information.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fisher: bool,
+    /// Whether there are gradients at layers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gradients: bool,
     /// Images that are in these moments.
     pub n_images: u64,
     /// `Some((i, n))`: the i-th of n shards, i from 1; `None`: the whole.
@@ -56,6 +65,16 @@ pub enum GramKind {
     Own,
 }
 
+/// Which classes' log-probabilities gradients are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Predicted {
+    /// All of a network's, by its own probabilities.
+    Expected,
+    /// The labels'.
+    Labels,
+}
+
 impl GramKind {
     /// Nothing measured yet of a layer that reads F numbers in each of N models.
     #[must_use]
@@ -77,6 +96,38 @@ impl StatsHeader {
     #[must_use]
     pub fn n_models(&self) -> usize {
         self.models.len()
+    }
+
+    /// The tensors whose Fisher information is measured, and how many numbers each holds: what all models learn, under one
+    /// name and in one shape.
+    #[must_use]
+    pub fn fisher_tensors(&self) -> Vec<(String, usize)> {
+        let others: Vec<_> = self.others.iter().map(Graph::params).collect();
+        let params = self.graph.params().into_iter().filter(|(_, param)| param.learned);
+        let shared = params.filter(|(name, param)| others.iter().all(|other| other.get(name) == Some(param)));
+        shared.map(|(name, param)| (name, param.shape.iter().product())).collect()
+    }
+
+    /// The layers at which gradients are measured, and how many features each makes: those with a weight that all models have
+    /// alike, by module.
+    #[must_use]
+    pub fn gradient_layers(&self) -> Vec<(String, usize)> {
+        let features = |node: &Node| match node.op {
+            Op::Conv2d { out_channels, .. } => Some(out_channels),
+            Op::Linear { out_features, .. } => Some(out_features),
+            _ => None,
+        };
+        let find = |graph: &Graph, module: &String| {
+            graph.nodes.iter().find(|node| node.module.as_ref() == Some(module)).map(|node| node.op.clone())
+        };
+        let modules =
+            self.graph.nodes.iter().filter_map(|node| Some((node.module.clone()?, features(node)?, &node.op)));
+        let shared =
+            modules.filter(|(module, _, op)| self.others.iter().all(|graph| find(graph, module).as_ref() == Some(*op)));
+        let mut layers: Vec<(String, usize)> = shared.map(|(module, o, _)| (module, o)).collect();
+        layers.sort();
+        layers.dedup_by(|a, b| a.0 == b.0);
+        layers
     }
 
     /// Whether every batch was measured.
@@ -128,6 +179,9 @@ impl StatsHeader {
                 }
                 Some(_) => {}
             }
+        }
+        if self.predicted.is_some() != (self.fisher || self.gradients) {
+            return Err("gradients are measured, or they are not".to_owned());
         }
         let input = &shapes[self.graph.input.name.as_str()];
         let expected = [self.preprocess.channels(), self.preprocess.size[0], self.preprocess.size[1]];
@@ -225,6 +279,44 @@ impl StatsHeader {
             if joint != expected || own != vec![(d, count(&place.made.value)); self.n_models()] {
                 return Err(format!("`{name}`: importance at `{}` is of other features or samples", place.read.value));
             }
+        }
+        Ok(())
+    }
+
+    /// Checks one layer's gradients: what the header says, finite, of whole images.
+    pub(super) fn check_gradients(&self, name: &str, found: &Gram) -> Result<(), String> {
+        let o = self.gradient_layers().into_iter().find(|(layer, _)| layer == name).map(|(_, o)| o);
+        let o = o.ok_or_else(|| format!("gradients at `{name}` were not measured"))?;
+        let Gram::Own(each) = found else { return Err(format!("`{name}`: gradients of models together")) };
+        let sizes: Vec<usize> = each.iter().map(Moments::n_joint).collect();
+        if sizes != vec![o; self.n_models()] {
+            return Err(format!(
+                "`{name}`: gradients of {sizes:?} features, expected {o} of each of {} models",
+                self.n_models()
+            ));
+        }
+        for moments in each {
+            moments.validate(name).map_err(|e| e.to_string())?;
+            if !moments.count.is_multiple_of(self.n_images) {
+                return Err(format!("`{name}`: {} gradients are no whole images of {}", moments.count, self.n_images));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every model's Fisher information: of all tensors, no number negative, of all images.
+    pub(super) fn check_fisher(&self, found: &[Fisher]) -> Result<(), String> {
+        let n = if self.fisher { self.n_models() } else { 0 };
+        if found.len() != n {
+            return Err(format!("Fisher information of {} models, expected {n}", found.len()));
+        }
+        let expected = self.fisher_tensors();
+        for (i, own) in found.iter().enumerate() {
+            let sizes = own.sums.iter().map(|(name, sums)| (name.clone(), sums.len()));
+            if !sizes.eq(expected.iter().cloned()) || own.count != self.n_images {
+                return Err(format!("the Fisher information of model {i} is of other tensors or images"));
+            }
+            own.validate().map_err(|e| format!("model {i}: {e}"))?;
         }
         Ok(())
     }

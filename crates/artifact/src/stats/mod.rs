@@ -4,7 +4,7 @@
 
 mod header;
 
-pub use header::{GramKind, StatsHeader};
+pub use header::{GramKind, Predicted, StatsHeader};
 
 use crate::atomic::Staged;
 use crate::header::STATS_VERSION;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use zipit::graph::{MergePoint, Place};
 use zipit::importance::{Importance, PlaceSums};
 use zipit::refit::Gram;
-use zipit::{Collected, Constants, Extent, Moments};
+use zipit::{Collected, Constants, Extent, Fisher, Moments};
 
 /// The first bytes of the file.
 pub(crate) const MAGIC: &[u8; 8] = b"zipit-st";
@@ -24,6 +24,8 @@ pub(crate) const MAGIC: &[u8; 8] = b"zipit-st";
 const BLOCK: usize = 512;
 /// The last version that knew no importance: it is read, too.
 const WITHOUT_IMPORTANCE: u32 = 3;
+/// The first version whose digest is of the version, too: one number is then never taken for another.
+const WITH_VERSION: u32 = 5;
 
 /// Writes stats. The same content gives the same bytes.
 ///
@@ -49,7 +51,7 @@ pub fn write(path: &Path, header: &StatsHeader, sums: &Collected) -> Result<()> 
 
 /// All that the header says is there, and fits it.
 fn check(header: &StatsHeader, sums: &Collected) -> Result<(), String> {
-    let Collected { moments, grams, extents, importance } = sums;
+    let Collected { moments, grams, extents, importance, gradients, fisher } = sums;
     for (name, _) in &header.points {
         let point = moments.get(name).ok_or_else(|| format!("the moments of `{name}` are missing"))?;
         header.check(name, point)?;
@@ -81,7 +83,15 @@ fn check(header: &StatsHeader, sums: &Collected) -> Result<(), String> {
     if importance.len() != n_important {
         return Err(format!("{} points' importance for {n_important}", importance.len()));
     }
-    Ok(())
+    let layers = if header.gradients { header.gradient_layers() } else { vec![] };
+    for (name, _) in &layers {
+        let found = gradients.get(name).ok_or_else(|| format!("the gradients at `{name}` are missing"))?;
+        header.check_gradients(name, found)?;
+    }
+    if gradients.len() != layers.len() {
+        return Err(format!("{} layers' gradients for {}", gradients.len(), layers.len()));
+    }
+    header.check_fisher(fisher)
 }
 
 fn write_hdf5(path: &Path, header: &str, sums: &Collected) -> hdf5::Result<()> {
@@ -125,6 +135,28 @@ fn write_hdf5(path: &Path, header: &str, sums: &Collected) -> hdf5::Result<()> {
             }
         }
     }
+    if !sums.gradients.is_empty() {
+        hdf::group(&file, layout::GRADIENTS)?;
+    }
+    for (name, gradients) in &sums.gradients {
+        hdf::group(&file, &layout::layer_gradients(name))?;
+        // Checked: each model's are measured by themselves.
+        let Gram::Own(each) = gradients else { continue };
+        for (i, moments) in each.iter().enumerate() {
+            write_moments(&file, &layout::own_gradients(name, i), moments)?;
+        }
+    }
+    if !sums.fisher.is_empty() {
+        hdf::group(&file, layout::FISHER)?;
+    }
+    for (i, fisher) in sums.fisher.iter().enumerate() {
+        let group = hdf::group(&file, &layout::fisher(i))?;
+        for (name, sums) in &fisher.sums {
+            let path = layout::fisher_of(i, name);
+            let name = path.rsplit('/').next().unwrap_or_default();
+            group.new_dataset_builder().with_data(ArrayView1::from(sums)).create(name)?;
+        }
+    }
     file.flush()?;
     file.close()
 }
@@ -141,7 +173,7 @@ fn write_moments(file: &hdf5::File, at: &str, moments: &Moments) -> hdf5::Result
 fn seal(mut file: &File) -> io::Result<()> {
     let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(BLOCK as u64))?;
-    let (_, digest) = digests(&[], file)?;
+    let (_, digest) = digests(&[], STATS_VERSION, file)?;
     let mut block = Vec::with_capacity(BLOCK);
     block.extend_from_slice(MAGIC);
     block.extend_from_slice(&STATS_VERSION.to_le_bytes());
@@ -153,10 +185,13 @@ fn seal(mut file: &File) -> io::Result<()> {
     file.write_all(&block)
 }
 
-/// BLAKE3 of `head` and the rest of `file` together, and of the rest alone.
-fn digests(head: &[u8], mut file: &File) -> io::Result<(blake3::Hash, blake3::Hash)> {
+/// BLAKE3 of `head` and the rest of `file` together, and of the rest with the version before it, or alone.
+fn digests(head: &[u8], version: u32, mut file: &File) -> io::Result<(blake3::Hash, blake3::Hash)> {
     let (mut whole, mut rest) = (blake3::Hasher::new(), blake3::Hasher::new());
     whole.update(head);
+    if version >= WITH_VERSION {
+        rest.update(&version.to_le_bytes());
+    }
     let length = file.metadata()?.len() as usize;
     let mut buffer = vec![0; length.clamp(1, 1 << 22)];
     loop {
@@ -192,7 +227,7 @@ fn verify(path: &Path) -> Result<String> {
     if length != found_length {
         return Err(damaged(format!("it has {found_length} bytes, {length} were written")));
     }
-    let (whole, rest) = digests(&block, &file).map_err(Error::read(path))?;
+    let (whole, rest) = digests(&block, field(8), &file).map_err(Error::read(path))?;
     if block[24..56] != *rest.as_bytes() || block[12..16].iter().chain(&block[56..]).any(|&b| b != 0) {
         return Err(damaged("its digest does not match its content".to_owned()));
     }
@@ -304,6 +339,43 @@ impl StatsReader {
         found.map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
     }
 
+    /// Reads the gradients at a layer, by its module.
+    ///
+    /// # Errors
+    /// A layer at which none were measured, or whose numbers do not fit the header.
+    pub fn gradients(&self, name: &str) -> Result<Gram> {
+        let n = self.header.n_models();
+        let read = || -> Result<Gram, String> {
+            let layers = if self.header.gradients { self.header.gradient_layers() } else { vec![] };
+            let found = layers.into_iter().find(|(layer, _)| layer == name);
+            let (_, o) = found.ok_or_else(|| format!("gradients at `{name}` were not measured"))?;
+            let own = (0..n).map(|i| self.read_moments(&layout::own_gradients(name, i), 1, o));
+            let gradients = Gram::Own(own.collect::<Result<_, _>>()?);
+            self.header.check_gradients(name, &gradients)?;
+            Ok(gradients)
+        };
+        read().map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
+    }
+
+    /// Reads every model's Fisher information; of none where it was not measured.
+    ///
+    /// # Errors
+    /// Numbers that do not fit the header.
+    pub fn fisher(&self) -> Result<Vec<Fisher>> {
+        let tensors = self.header.fisher_tensors();
+        let model = |i: usize| -> Result<Fisher, String> {
+            let read = |(name, n): &(String, usize)| {
+                Ok((name.clone(), hdf::read::<f64>(&self.file, &layout::fisher_of(i, name), Some(*n))?))
+            };
+            let sums = tensors.iter().map(read).collect::<Result<_, String>>()?;
+            Ok(Fisher { count: self.header.n_images, sums })
+        };
+        let n = if self.header.fisher { self.header.n_models() } else { 0 };
+        let found = (0..n).map(model).collect::<Result<Vec<_>, _>>();
+        let found = found.and_then(|found| self.header.check_fisher(&found).map(|()| found));
+        found.map_err(|reason| Error::contents(&self.path, Kind::Stats, &reason))
+    }
+
     /// Reads everything.
     ///
     /// # Errors
@@ -320,6 +392,10 @@ impl StatsReader {
         for value in &self.values {
             all.extents.insert(value.clone(), self.extent(value)?);
         }
+        for (name, _) in self.header.gradients.then(|| self.header.gradient_layers()).into_iter().flatten() {
+            all.gradients.insert(name.clone(), self.gradients(&name)?);
+        }
+        all.fisher = self.fisher()?;
         Ok(all)
     }
 

@@ -173,7 +173,8 @@ pub fn seal(path: &std::path::Path, version: u32) {
     block.extend(version.to_le_bytes());
     block.extend([0; 4]);
     block.extend((bytes.len() as u64).to_le_bytes());
-    block.extend(blake3::hash(&bytes[512..]).as_bytes());
+    let first = if version < 5 { vec![] } else { version.to_le_bytes().to_vec() };
+    block.extend(blake3::hash(&[&first, &bytes[512..]].concat()).as_bytes());
     bytes[..block.len()].copy_from_slice(&block);
     std::fs::write(path, bytes).unwrap();
 }

@@ -399,9 +399,9 @@ fn stats_bombs_versions_and_absent_points() {
     assert!(reader.moments("relu").unwrap_err().to_string().contains("`points/relu/count` is missing"));
     assert!(reader.moments("bn").unwrap_err().to_string().contains("it has no merge point `bn`"));
 
-    forge::seal(&path, 5);
+    forge::seal(&path, 6);
     let error = StatsReader::open(&path).unwrap_err().to_string();
-    assert!(error.contains("zipit stats of format version 5, this zipit reads version 4"), "{error}");
+    assert!(error.contains("zipit stats of format version 6, this zipit reads version 5"), "{error}");
 }
 
 #[test]

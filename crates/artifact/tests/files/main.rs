@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod atomic;
+mod curvature;
 mod damage;
 mod fixture;
 mod foreign;

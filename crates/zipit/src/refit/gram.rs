@@ -238,6 +238,44 @@ fn place(op: &Op, group: usize, f: usize) -> usize {
     (f / per_group) * in_channels + group * per_group + f % per_group
 }
 
+/// E\[x xᵀ\] of what each group of a layer reads in one model, `[F, F]` in the order of its weight's columns: channels first,
+/// positions next. `None` where the moments are of another layer.
+#[must_use]
+pub fn by_columns(op: &Op, moments: &Moments) -> Option<Vec<Array2<f64>>> {
+    let Design { n_groups, n_inputs, .. } = Design::of(op)?;
+    if moments.n_joint() != n_groups * n_inputs {
+        return None;
+    }
+    let n_positions = match op {
+        Op::Conv2d { window, .. } => window.kernel.iter().product(),
+        _ => 1,
+    };
+    let n_channels = n_inputs / n_positions;
+    let all = moments.second_moment();
+    let group = |g: usize| {
+        let column = |j: usize| place(op, g, (j % n_positions) * n_channels + j / n_positions);
+        let columns: Vec<usize> = (0..n_inputs).map(column).collect();
+        all.select(Axis(0), &columns).select(Axis(1), &columns)
+    };
+    Some((0..n_groups).map(group).collect())
+}
+
+/// E\[g gᵀ\] of the gradients at what each group of a layer makes in one model, `[O, O]`. `None` where the moments are of
+/// another layer.
+#[must_use]
+pub fn by_rows(op: &Op, moments: &Moments) -> Option<Vec<Array2<f64>>> {
+    let Design { n_groups, n_outputs, .. } = Design::of(op)?;
+    if moments.n_joint() != n_groups * n_outputs {
+        return None;
+    }
+    let all = moments.second_moment();
+    let group = |g: usize| {
+        let own = Slice::from(g * n_outputs..(g + 1) * n_outputs);
+        all.slice_axis(Axis(0), own).slice_axis(Axis(1), own).to_owned()
+    };
+    Some((0..n_groups).map(group).collect())
+}
+
 /// What a layer of the merged network would be measured to read and should make of it, from the models' second moments;
 /// `weights` says how much each model counts, where each is fitted by itself.
 ///
@@ -343,5 +381,33 @@ impl View<'_> {
             means += &b;
         }
         affine_moments(&rows, means, covariance.view())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Window;
+
+    /// Four channels in two groups, a kernel of 1 × 2: input p·4 + c of a patch is channel c at position p.
+    #[test]
+    fn second_moments_stand_as_the_weights_columns_do() {
+        let window = Window { kernel: [1, 2], ..Window::square(1, 1, 0) };
+        let op = Op::Conv2d { in_channels: 4, out_channels: 6, window, groups: 2, bias: false };
+        let x: Vec<f32> = (1..=8).map(|k| k as f32).collect();
+        let outer = Array2::from_shape_fn((8, 8), |(i, j)| x[i] * x[j]);
+        let mut moments = Moments::zeros(8);
+        moments.add_batch(1, &x, outer.view());
+        let found = by_columns(&op, &moments).expect("moments of this layer");
+        // Group 1 reads channels 2 and 3: 3 and 7 are channel 2 at both positions, 4 and 8 are channel 3.
+        for (group, columns) in found.iter().zip([[1.0, 5.0, 2.0, 6.0], [3.0, 7.0, 4.0, 8.0]]) {
+            assert_eq!(group, Array2::from_shape_fn((4, 4), |(i, j)| columns[i] * columns[j]));
+        }
+        assert!(by_columns(&op, &Moments::zeros(7)).is_none() && by_rows(&op, &Moments::zeros(8)).is_none());
+        let mut gradients = Moments::zeros(6);
+        let outer = Array2::from_shape_fn((6, 6), |(i, j)| x[i] * x[j]);
+        gradients.add_batch(1, &[0.0; 6], outer.view());
+        let found = by_rows(&op, &gradients).expect("gradients at this layer");
+        assert_eq!(found[1], Array2::from_shape_fn((3, 3), |(i, j)| f64::from(x[3 + i] * x[3 + j])));
     }
 }

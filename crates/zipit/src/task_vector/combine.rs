@@ -5,16 +5,18 @@ use super::breadcrumbs::crumbs;
 use super::dare::drawn;
 use super::elect::{Disjoint, elected, sum};
 use super::gram::gram;
+use super::mats::{self, Solved, Term};
 use super::rule::{Kernels, Recipe, Rule};
 use super::selection::Selection;
 use super::source::{InMemory, Network, PIECE, Piece, Source, Tensor, whole_vector};
 use super::ties::{Scope, trimmed, trimmed_over_all};
-use super::{iso, model_stock, slerp, tsv};
+use super::{fisher, iso, model_stock, regmean, slerp, tsv};
 use crate::watch::{Unwatched, Watch};
 use crate::{Error, Result, StateDict};
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array2, ArrayD, Axis, Slice};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// How a tensor of the result is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,9 @@ enum Treatment {
     Mix(Vec<(Network, f64)>),
     /// θ₀ + λ · what is left of the vectors, added up or elected.
     Sparse(Vec<Selection>, Option<Disjoint>),
-    /// Taken apart as a matrix.
+    /// By Fisher information, number by number.
+    Fisher,
+    /// As a whole, as a matrix.
     Matrix,
 }
 
@@ -54,7 +58,7 @@ const BATCH: usize = 1 << 22;
 const PIECES: usize = 16;
 
 /// Makes every part and hands its numbers to `write`, in the order of `parts` and row by row, some at a time. `watch` is told
-/// of numbers.
+/// of numbers. Returns how tensors were solved, where the rule solves equations.
 ///
 /// # Errors
 /// A recipe that makes no sense, tensors that cannot be read, numbers that `write` refuses, an interruption.
@@ -64,9 +68,9 @@ pub fn combine(
     source: &dyn Source,
     watch: &dyn Watch,
     write: &mut (dyn FnMut(&[f32]) -> Result<()> + Send),
-) -> Result<()> {
+) -> Result<Vec<Solved>> {
     recipe.check()?;
-    let kitchen = Kitchen { recipe, source, n_tuned: recipe.weights.len() };
+    let kitchen = Kitchen { recipe, source, n_tuned: recipe.weights.len(), solved: Mutex::default() };
     let treatments = kitchen.treatments(parts, watch)?;
     let jobs = parts.iter().zip(&treatments).flat_map(|(part, treatment)| jobs(&part.tensor, treatment));
     // One batch is made while the one before is written.
@@ -77,7 +81,10 @@ pub fn combine(
         written?;
         made = next?;
     }
-    made.iter().try_for_each(|made| write(made))
+    made.iter().try_for_each(|made| write(made))?;
+    let mut solved = kitchen.solved.into_inner().unwrap_or_else(PoisonError::into_inner);
+    solved.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(solved)
 }
 
 /// Neighbours that together are about as many numbers as are made before they are written.
@@ -162,6 +169,7 @@ struct Kitchen<'a> {
     recipe: &'a Recipe,
     source: &'a dyn Source,
     n_tuned: usize,
+    solved: Mutex<Vec<Solved>>,
 }
 
 impl Kitchen<'_> {
@@ -217,6 +225,11 @@ impl Kitchen<'_> {
                 };
                 if is_matrix { Treatment::Matrix } else { Treatment::Sparse(vec![Selection::All; n], None) }
             }
+            Rule::Fisher if source.is_measured(&tensor.name) => Treatment::Fisher,
+            Rule::RegMean { .. } | Rule::Mats { .. } if source.is_measured(&tensor.name) => Treatment::Matrix,
+            Rule::Fisher | Rule::RegMean { .. } | Rule::Mats { .. } => {
+                Treatment::Mix(tuned(&average::shares(&self.recipe.weights)))
+            }
         })
     }
 
@@ -241,6 +254,8 @@ impl Kitchen<'_> {
             match job.treatment {
                 Treatment::Mix(mix) => made.extend(mixed(&piece, mix)?),
                 Treatment::Sparse(selections, elect) => made.extend(self.sparse(&piece, selections, *elect)?),
+                Treatment::Fisher => made.extend(self.by_fisher(&piece)?),
+                Treatment::Matrix if self.recipe.rule.takes_measured() => return self.layer(tensor),
                 Treatment::Matrix => return self.matrix(tensor),
             }
         }
@@ -264,6 +279,72 @@ impl Kitchen<'_> {
         let is_mean = matches!(rule, Rule::IsoC { .. } | Rule::IsoCts { .. } | Rule::TsvM { .. });
         let scale = self.recipe.scale / if is_mean { self.n_tuned as f64 } else { 1.0 };
         Ok(added(base, &merged, scale))
+    }
+
+    fn by_fisher(&self, piece: &Piece<'_>) -> Result<Vec<f32>> {
+        let all = 0..self.n_tuned;
+        let tuned = all.clone().map(|t| piece.of(Network::Tuned(t))).collect::<Result<Vec<_>>>()?;
+        let fisher = |t: usize| {
+            let mut numbers = vec![0.0; piece.len];
+            self.source.fisher(t, &piece.tensor.name, piece.start, &mut numbers)?;
+            Ok(numbers)
+        };
+        let weights = &self.recipe.weights;
+        let fisher = all.map(fisher).collect::<Result<Vec<_>>>()?;
+        Ok(fisher::merged(&tuned, &fisher, weights, &average::shares(weights)))
+    }
+
+    /// A layer's weight, group by group.
+    fn layer(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let (source, name, n) = (self.source, &tensor.name, self.n_tuned);
+        let Recipe { rule, weights, scale } = self.recipe;
+        let whole = Piece { source, tensor, start: 0, len: tensor.n_numbers() };
+        let matrix = |numbers: Vec<f32>| -> Array2<f64> {
+            let numbers = numbers.into_iter().map(f64::from).collect();
+            let shape = (tensor.shape[0], tensor.n_numbers() / tensor.shape[0]);
+            Array2::from_shape_vec(shape, numbers).expect("as many numbers as it holds")
+        };
+        let tuned = (0..n).map(|t| Ok(matrix(whole.of(Network::Tuned(t))?))).collect::<Result<Vec<_>>>()?;
+        let inputs = (0..n).map(|t| source.inputs(t, name)).collect::<Result<Vec<_>>>()?;
+        let gradients = match rule {
+            Rule::Mats { .. } => (0..n).map(|t| source.gradients(t, name)).collect::<Result<Vec<_>>>()?,
+            _ => vec![],
+        };
+        let rows = |of: &Array2<f64>, group: usize| {
+            let n_rows = of.nrows() / inputs[0].len();
+            of.slice_axis(Axis(0), Slice::from(group * n_rows..(group + 1) * n_rows)).to_owned()
+        };
+        let shares = average::shares(weights);
+        let (mut made, mut solved) = (Vec::with_capacity(whole.len), Solved::new(name));
+        for g in 0..inputs[0].len() {
+            let own: Vec<Array2<f64>> = tuned.iter().map(|of| rows(of, g)).collect();
+            let merged = match *rule {
+                Rule::Mats { stop } => {
+                    let base = rows(&matrix(whole.of(Network::Base)?), g);
+                    let sum =
+                        own.iter().zip(weights).fold(base.clone(), |sum, (of, &w)| sum + (of - &base) * (scale * w));
+                    let term = |(t, w): (usize, Array2<f64>)| Term {
+                        w,
+                        a: &gradients[t][g] * weights[t],
+                        b: inputs[t][g].clone(),
+                    };
+                    let terms: Vec<Term> = own.into_iter().enumerate().map(term).collect();
+                    let (w, n_iterations, residual) = mats::solve(&sum, &terms, stop);
+                    solved.worst(n_iterations, residual);
+                    w
+                }
+                Rule::RegMean { off_diagonal } => {
+                    let inputs: Vec<&Array2<f64>> = inputs.iter().map(|groups| &groups[g]).collect();
+                    regmean::merged(&own, &inputs, (weights, &shares), off_diagonal)?
+                }
+                _ => return Err(Error::Request("this rule weighs by nothing that was measured".to_owned())),
+            };
+            made.extend(merged.into_iter().map(|x| x as f32));
+        }
+        if matches!(rule, Rule::Mats { .. }) {
+            self.solved.lock().unwrap_or_else(PoisonError::into_inner).push(solved);
+        }
+        Ok(made)
     }
 
     fn matrix(&self, tensor: &Tensor) -> Result<Vec<f32>> {

@@ -2,6 +2,7 @@
 
 use super::dare::Rescale;
 use super::elect::Disjoint;
+use super::mats::Stop;
 use super::ties::Scope;
 use crate::{Error, Result};
 
@@ -72,13 +73,31 @@ pub enum Rule {
         /// What becomes of kernels.
         kernels: Kernels,
     },
+    /// By what predictions depend on.
+    Fisher,
+    /// By what layers read.
+    RegMean {
+        /// What off-diagonal entries of the second moments are multiplied by.
+        off_diagonal: f64,
+    },
+    /// By what layers read and what predictions depend on.
+    Mats {
+        /// When conjugate gradients end.
+        stop: Stop,
+    },
 }
 
 impl Rule {
     /// Whether it reads the base.
     #[must_use]
     pub fn takes_base(self) -> bool {
-        !matches!(self, Self::Average | Self::Slerp { .. })
+        !matches!(self, Self::Average | Self::Slerp { .. } | Self::Fisher | Self::RegMean { .. })
+    }
+
+    /// Whether it weighs by what was measured on images.
+    #[must_use]
+    pub fn takes_measured(self) -> bool {
+        matches!(self, Self::Fisher | Self::RegMean { .. } | Self::Mats { .. })
     }
 
     /// Whether networks may count differently.
@@ -130,6 +149,9 @@ impl Recipe {
         if !self.rule.takes_base() && self.scale.total_cmp(&1.0).is_ne() {
             return refuse("this rule has no task vectors that a scale could multiply: leave the scale out".to_owned());
         }
+        if let Some(w) = self.weights.iter().find(|w| self.rule.takes_measured() && **w <= 0.0) {
+            return refuse(format!("a network's weight is {w}: what was measured of it counts more than nothing"));
+        }
         match self.rule {
             Rule::Average if self.weights.iter().sum::<f64>() == 0.0 => {
                 refuse("the networks' weights add up to zero: there is no average".to_owned())
@@ -150,6 +172,13 @@ impl Recipe {
             Rule::IsoCts { common, .. } if !(0.0..=1.0).contains(&common) => {
                 refuse(format!("the common share is {common}: it lies between 0 and 1"))
             }
+            Rule::RegMean { off_diagonal } if !(0.0..=1.0).contains(&off_diagonal) => {
+                refuse(format!("off-diagonal entries are multiplied by {off_diagonal}: it lies between 0 and 1"))
+            }
+            Rule::Mats { stop } if !(stop.tolerance >= 0.0 && stop.tolerance < 1.0) => refuse(format!(
+                "the tolerance is {}: a share of the residual is at least 0 and below 1",
+                stop.tolerance
+            )),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! Where tensors are read from, piece by piece, without knowing a file.
 
 use crate::{Error, Result, StateDict};
+use ndarray::Array2;
 use std::collections::BTreeMap;
 
 /// Whose tensor.
@@ -19,6 +20,40 @@ pub trait Source: Sync {
     /// # Errors
     /// A tensor that is not there, or cannot be read.
     fn read(&self, of: Network, name: &str, start: usize, into: &mut [f32]) -> Result<()>;
+
+    /// Whether the rule that weighs by it finds what was measured for this tensor in all fine-tunes.
+    fn is_measured(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Fills `into` with fine-tune t's [`Fisher`](crate::Fisher) information, of the tensor's numbers from `start` on.
+    ///
+    /// # Errors
+    /// A tensor whose gradients were not measured, or cannot be read.
+    fn fisher(&self, _t: usize, name: &str, _start: usize, _into: &mut [f64]) -> Result<()> {
+        Err(unmeasured("the gradients by", name))
+    }
+
+    /// E\[x xᵀ\] of what the layer with this weight reads in fine-tune t: one `[F, F]` per group, in the order of the weight's
+    /// columns.
+    ///
+    /// # Errors
+    /// A layer that was not measured, or cannot be read.
+    fn inputs(&self, _t: usize, name: &str) -> Result<Vec<Array2<f64>>> {
+        Err(unmeasured("the inputs of the layer of", name))
+    }
+
+    /// E\[g gᵀ\] of the gradients at what the layer with this weight makes in fine-tune t: one `[O, O]` per group.
+    ///
+    /// # Errors
+    /// A layer that was not measured, or cannot be read.
+    fn gradients(&self, _t: usize, name: &str) -> Result<Vec<Array2<f64>>> {
+        Err(unmeasured("the gradients at the layer of", name))
+    }
+}
+
+fn unmeasured(what: &str, name: &str) -> Error {
+    Error::Request(format!("{what} `{name}` were not measured"))
 }
 
 /// Networks that are in memory.

@@ -7,6 +7,7 @@ mod importance;
 mod kmeans;
 mod linkage;
 mod matching;
+mod measured;
 mod networks;
 mod optimal;
 mod refit;
