@@ -37,6 +37,10 @@ pub const PLAN_VERSION: u32 = 6;
 /// - 2: joint accuracy by every rule; what making a network used.
 /// - 3: the images of each class.
 pub const REPORT_VERSION: u32 = 3;
+/// Format version of masked networks.
+///
+/// - 1: first.
+pub const MASKED_VERSION: u32 = 1;
 /// Format version of a training checkpoint.
 ///
 /// - 1: first.
@@ -51,6 +55,8 @@ const MAX_CHAIN: usize = 24;
 pub enum Kind {
     /// Ours: a network.
     Model,
+    /// Ours: networks that share a vector, of which each has a mask.
+    Masked,
     /// Ours: moments at the merge points.
     Stats,
     /// Ours: merge and unmerge maps.
@@ -105,7 +111,10 @@ impl Kind {
     /// Whether zipit makes such files.
     #[must_use]
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Model | Self::Stats | Self::Plan | Self::Report | Self::Dataset | Self::Checkpoint)
+        matches!(
+            self,
+            Self::Model | Self::Masked | Self::Stats | Self::Plan | Self::Report | Self::Dataset | Self::Checkpoint
+        )
     }
 
     /// One word: in file headers, in [`InputRef::kind`] and in `--format json`.
@@ -113,6 +122,7 @@ impl Kind {
     pub fn code(self) -> &'static str {
         match self {
             Self::Model => "model",
+            Self::Masked => "masked",
             Self::Stats => "stats",
             Self::Plan => "plan",
             Self::Report => "report",
@@ -144,6 +154,7 @@ impl Kind {
     pub(crate) fn advice(self, expected: Kind) -> String {
         let make = match expected {
             Kind::Model => "give a model made by `import`, `train`, `apply` or `recalibrate`",
+            Kind::Masked => "give the file that `combine --rule emr` made",
             Kind::Stats => "give the stats that `collect` made",
             Kind::Plan => "give the plan that `match` made",
             Kind::Report => "give the report that `eval` made",
@@ -152,6 +163,11 @@ impl Kind {
             _ => "give a file of that kind",
         };
         match self {
+            Self::Masked => {
+                "which of its networks is meant must be said for every image, which `eval`, `predict` and `inspect` do; for \
+                 one network of all tasks use another rule of `combine`"
+                    .to_owned()
+            }
             Self::Safetensors | Self::PytorchZip | Self::Pickle if expected == Kind::Model => {
                 "turn it into a zipit model with `import`".to_owned()
             }
@@ -176,6 +192,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => "a zipit model",
+            Self::Masked => "a zipit file of masked networks (combine --rule emr)",
             Self::Stats => "zipit stats",
             Self::Plan => "a zipit plan",
             Self::Report => "a zipit report",
