@@ -44,6 +44,9 @@ pub struct RuleArgs {
     /// iso-c, iso-cts, tsv-m: what is made of convolutions' kernels
     #[arg(long, value_enum, default_value_t = KernelsName::Matrix)]
     pub kernels: KernelsName,
+    /// emr: of what the rescalers are quotients
+    #[arg(long, value_enum, default_value_t = RescalersName::Entries)]
+    pub rescalers: RescalersName,
 }
 
 /// The rules.
@@ -71,6 +74,8 @@ pub enum RuleName {
     IsoCts,
     /// The first directions of every task, made orthogonal
     TsvM,
+    /// One vector for all, a bit per entry and a factor for each: a file of masked networks, of which the task says which
+    Emr,
 }
 
 /// `--trim-scope`.
@@ -111,6 +116,15 @@ pub enum KernelsName {
     Mean,
 }
 
+/// `--rescalers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RescalersName {
+    /// Of sums over all entries (the paper)
+    Entries,
+    /// Of sums of tensors' means (the authors' code, `FusionBench`)
+    Tensors,
+}
+
 impl RuleName {
     /// As `--rule` takes it.
     pub fn name(self) -> String {
@@ -130,20 +144,21 @@ impl RuleName {
             Self::ModelStock => &["scale"],
             Self::IsoC | Self::TsvM => &["weights", "scale", "kernels"],
             Self::IsoCts => &["weights", "scale", "kernels", "common"],
+            Self::Emr => &["rescalers"],
         }
     }
 }
 
 /// Every flag that belongs to some rules only.
-const FLAGS: [&str; 10] =
-    ["weights", "scale", "density", "trim_scope", "disjoint", "rescale", "seed", "gamma", "t", "common"];
+const FLAGS: [&str; 11] =
+    ["rescalers", "weights", "scale", "density", "trim_scope", "disjoint", "rescale", "seed", "gamma", "t", "common"];
 
 impl RuleArgs {
-    /// What `n` networks are combined by. `given` says which flags there were.
+    /// What `n` networks are combined by; `None` for emr, which makes no network of them. `given` says which flags there were.
     ///
     /// # Errors
     /// Flags of another rule, weights of another number of networks, numbers out of their range.
-    pub fn recipe(&self, n: usize, given: impl Fn(&str) -> bool) -> anyhow::Result<Recipe> {
+    pub fn recipe(&self, n: usize, given: impl Fn(&str) -> bool) -> anyhow::Result<Option<Recipe>> {
         let own = self.rule.flags();
         if let Some(foreign) = FLAGS.iter().chain(&["kernels"]).find(|flag| given(flag) && !own.contains(flag)) {
             let [foreign, rule] = [foreign.replace('_', "-"), self.rule.name()];
@@ -190,11 +205,12 @@ impl RuleArgs {
             RuleName::IsoC => Rule::IsoC { kernels },
             RuleName::IsoCts => Rule::IsoCts { common: self.common, kernels },
             RuleName::TsvM => Rule::TsvM { kernels },
+            RuleName::Emr => return Ok(None),
         };
         let weights = if self.weights.is_empty() { vec![1.0; n] } else { self.weights.clone() };
         let recipe = Recipe { rule, weights, scale: self.scale.unwrap_or_else(|| usual_scale(rule)) };
         recipe.check()?;
-        Ok(recipe)
+        Ok(Some(recipe))
     }
 }
 

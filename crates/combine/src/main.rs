@@ -1,6 +1,7 @@
 //! `combine`: a base and its fine-tunes in, one network out.
 
 mod flags;
+mod masks;
 mod networks;
 
 use anyhow::ensure;
@@ -18,7 +19,8 @@ use zipit_stage::{Common, HasCommon, PrecisionArg, Stage, Usage};
 ///
 /// Features of fine-tunes stand at the same places, so that weights can be added: θ = θ₀ + λ · (what a rule makes of τ₁, τ₂, …), τ
 /// = θ − θ₀. Heads stay each network's own. Nothing is kept in memory: networks may be larger than it. BatchNorm's running
-/// statistics are averaged and fit no sum of weights: `recalibrate` comes next.
+/// statistics are averaged and fit no sum of weights: `recalibrate` comes next. With --rule emr networks stay apart, but for
+/// what they share: the task says which it is.
 ///
 /// Example: combine base.safetensors a.safetensors b.safetensors --rule ties --density 0.2 -o merged.safetensors
 #[derive(Debug, Parser)]
@@ -73,6 +75,10 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Err(Usage("a base alone is nothing to combine: its fine-tunes follow it".to_owned()).into());
     }
     let recipe = args.rule.recipe(n_tuned, |flag| stage.was_given(flag))?;
+    if recipe.is_none() && args.heads == HeadsName::Merge {
+        let why = "--rule emr keeps every network apart, with its own head: leave --heads merge out";
+        return Err(Usage(why.to_owned()).into());
+    }
     let networks = Networks::open(&args.networks, with_base)?;
     let provenance = stage.provenance(networks.input_refs(), [].into());
     if !args.common.dry_run && stage.up_to_date(&args.out, &provenance)? {
@@ -91,6 +97,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         n_by_rule > 0,
         "the networks have no learned tensor in common but in their heads: there is nothing to combine"
     );
+    let Some(recipe) = recipe else { return masks::write(args, stage, &networks, &joined, &provenance) };
     tracing::debug!("{n_by_rule} tensors by the rule, {} as they are on average", n_made(Made::AsMean));
     let (s, words) = (if n_tuned == 1 { "" } else { "s" }, told(&recipe));
     let summary = format!(
