@@ -27,7 +27,7 @@ const RULES: [&str; 13] = [
 ];
 
 /// A body of one matrix that all networks have, and a head of each one's own.
-fn one_matrix(body: &[f32], task: &str, n_classes: usize) -> Model {
+pub fn one_matrix(body: &[f32], task: &str, n_classes: usize) -> Model {
     let linear = |i, o| Op::Linear { in_features: i, out_features: o, bias: false };
     let with_weight =
         |name: &str, op, input: &str| Node { module: Some(name.into()), ..Node::new(name, op, vec![input.into()]) };
@@ -54,7 +54,7 @@ fn one_matrix(body: &[f32], task: &str, n_classes: usize) -> Model {
 }
 
 /// A base and fine-tunes of it that moved a little.
-fn fine_tunes(place: &Workplace, n: usize) {
+pub fn fine_tunes(place: &Workplace, n: usize) {
     let base = random_model(&tiny_graph(), 1, "base", &["p", "q", "r"]);
     write(place, "base", &base);
     for i in 0..n {

@@ -31,7 +31,7 @@ pub const STATS_VERSION: u32 = 4;
 /// - 5: features without weight in M; the number of constant ones. A file of version 4 has none.
 /// - 6: what every feature counts in its group; in files before, all count the same.
 pub const PLAN_VERSION: u32 = 6;
-/// Format version of a report.
+/// Format version of a report. Fields that may be missing come without a new version.
 ///
 /// - 1: first.
 /// - 2: joint accuracy by every rule; what making a network used.

@@ -130,9 +130,9 @@ pub fn images(data: &DataUsed) -> String {
     format!("{} images of {}, {} split", data.n_images, data.name, data.split)
 }
 
-/// The merged network to take: the best task average, the cheaper one of equals.
+/// The merged network to take: the best task average, the cheaper one of equals. Masked networks are no one network.
 pub fn best(report: &Report) -> Option<&Row> {
-    let merged = report.rows.iter().filter(|row| row.kind == RowKind::Merged);
+    let merged = report.rows.iter().filter(|row| row.kind == RowKind::Merged && row.masks.is_none());
     merged.max_by(|a, b| a.scores.task_avg.total_cmp(&b.scores.task_avg).then_with(|| b.cost.macs.cmp(&a.cost.macs)))
 }
 

@@ -3,7 +3,7 @@
 //! With γ = sgn Σₜ τₜ, entry by entry, the unified vector is τᵤ = γ · max |τₜ| over the τₜ whose sign is γ; Mₜ = 1 where τₜ · τᵤ > 0, else 0;
 //! λₜ = Σ|τₜ| / Σ|Mₜ ⊙ τᵤ|. Task t's network is θ₀ + λₜ · Mₜ ⊙ τᵤ: one bit per entry is its own.
 
-use super::source::{Network, Piece, Source, Tensor};
+use super::source::{Network, PIECE, Piece, Source, Tensor};
 use crate::watch::Watch;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -118,7 +118,13 @@ fn added(sums: &[Vec<[f64; 2]>], n_tuned: usize, share: impl Fn(usize) -> f64) -
 /// # Errors
 /// Tensors that cannot be read.
 pub fn unified(tensor: &Tensor, n_tuned: usize, source: &dyn Source) -> Result<Vec<f32>> {
-    Ok(of_pieces(source, tensor, |piece| Ok(elected(&vectors(piece, n_tuned)?)))?.concat())
+    let mut all = vec![0.0; tensor.n_numbers()];
+    all.par_chunks_mut(PIECE).enumerate().try_for_each(|(k, into)| -> Result<()> {
+        let piece = Piece { source, tensor, start: k * PIECE, len: into.len() };
+        into.copy_from_slice(&elected(&vectors(&piece, n_tuned)?));
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// Mₜ of one tensor whose τᵤ is `unified`, [`PER_BYTE`] entries a byte, row by row.

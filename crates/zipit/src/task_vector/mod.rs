@@ -3,8 +3,8 @@
 //! places in all of them, so that nothing is matched.
 //!
 //! Every rule is a module of its own, with its equation and source. Tensors are read piece by piece from a [`Source`] and
-//! never kept, so that memory grows with the largest tensor at most (where a rule takes matrices apart), and not with the
-//! number of networks. Results do not depend on the number of threads.
+//! never kept, so that memory grows with the largest tensor at most (where a rule takes matrices apart, or makes masks), and not
+//! with the number of networks. Results do not depend on the number of threads.
 
 mod average;
 mod breadcrumbs;
