@@ -7,7 +7,7 @@
     zipit_torch.py onnx merged.safetensors -o merged.onnx
     zipit_torch.py check merged.safetensors
 
-From Python: `export(module, ...)`, `load(path)`, `export_onnx(path, out)`.
+From Python: `export(module, ...)`, `load(path)`, `export_onnx(path, out)`; of masked networks `load(path, task)`.
 """
 
 from __future__ import annotations
@@ -82,14 +82,16 @@ def export(
     return _export_through(Path(bin_folder), model, reference, checkpoint, Path(out))
 
 
-def load(path: PathLike) -> Network:
-    """Any model file as a torch.nn.Module: forward gives {task: output}; its state dict has the file's names."""
-    return network.build(model_file.read(path))
+def load(path: PathLike, task: str | None = None) -> Network:
+    """Any model file as a torch.nn.Module: forward gives {task: output}; its state dict has the file's names. Of masked
+    networks (`combine --rule emr`) the one of `task`."""
+    return network.build(model_file.read(path, task))
 
 
-def export_onnx(path: PathLike, out: PathLike) -> float:
-    """Writes a model file as ONNX; gives max |Δ| of ONNX Runtime's outputs from PyTorch's, which is below 1e-4."""
-    return onnx_file.write(model_file.read(path), out)
+def export_onnx(path: PathLike, out: PathLike, task: str | None = None) -> float:
+    """Writes a model file as ONNX; gives max |Δ| of ONNX Runtime's outputs from PyTorch's, which is below 1e-4. Of masked
+    networks the one of `task`."""
+    return onnx_file.write(model_file.read(path, task), out)
 
 
 def _named(module_or_factory: nn.Module | str, arguments: dict[str, Any]) -> tuple[str, nn.Module]:
@@ -159,13 +161,13 @@ def _export(args: argparse.Namespace, argv: list[str]) -> None:
 
 
 def _onnx(args: argparse.Namespace, _: list[str]) -> None:
-    print(f"max |Δ| {export_onnx(args.model, args.out):.1e}")
+    print(f"max |Δ| {export_onnx(args.model, args.out, args.task):.1e}")
 
 
 def _check(args: argparse.Namespace, _: list[str]) -> None:
-    model = model_file.read(args.model)
+    model = model_file.read(args.model, args.task)
     images = check_images(model)
-    found = pipeline.predict(args.bin, args.model, model, images)
+    found = pipeline.predict(args.bin, args.model, model, images, args.task)
     print(f"max |Δ| {difference(found, Reference(network.build(model), images), 'predict'):.1e}")
 
 
@@ -217,12 +219,15 @@ def _parser() -> argparse.ArgumentParser:
     add.__self__.set_defaults(run=_export)
 
     add = commands.add_parser("onnx", help="a model file becomes ONNX").add_argument
+    task_option = {"metavar": "NAME", "help": "of masked networks: the one of this task"}
     add("model", type=Path)
+    add("--task", **task_option)
     add("-o", "--out", type=Path, required=True)
     add.__self__.set_defaults(run=_onnx)
 
     add = commands.add_parser("check", help="compares `load` with `predict` on a model file").add_argument
     add("model", type=Path)
+    add("--task", **task_option)
     add("--bin", **bin_option)
     add.__self__.set_defaults(run=_check)
     return parser

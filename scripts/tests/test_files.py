@@ -116,6 +116,70 @@ def test_tasks_that_do_not_fit(tmp_path: Path, classes: list, tasks: list | None
     assert list(tmp_path.iterdir()) == []
 
 
+def masked_networks(path: Path, **changed: torch.Tensor | None) -> list[dict[str, torch.Tensor]]:
+    """Two networks that share the convolution, written by hand as crates/artifact/README.md says; gives their state dicts."""
+    nets = [randomise(Small()).state_dict() for _ in range(2)]
+    graph = model_of(Small(), 8).graph
+    base = nets[0]["conv.weight"]
+    numbers = torch.arange(base.numel())
+    unified = (numbers.reshape(base.shape) - 50) / 16
+    rescalers = torch.tensor([1.5, 0.7], dtype=torch.float64)
+    tensors = {"conv.weight/base": base, "conv.weight/unified": unified, "rescalers": rescalers}
+    for t, net in enumerate(nets):
+        bits = (numbers + t) % 3 > 0
+        packed = torch.zeros(-(-base.numel() // 8) * 8, dtype=torch.long)
+        packed[: base.numel()] = bits
+        bytes_ = (packed.reshape(-1, 8) * 2 ** torch.arange(8)).sum(1).to(torch.uint8)
+        tensors[f"conv.weight/mask/{t}"] = bytes_
+        for name in set(tensor_names(graph)) - {"conv.weight"}:
+            net[name] = net[name] + t
+            tensors[f"{name}/own/{t}"] = net[name]
+        net["conv.weight"] = base + (rescalers[t] * bits.reshape(base.shape) * unified).float()
+    tensors = {name: tensor for name, tensor in (tensors | changed).items() if tensor is not None}
+    tasks = [[{"name": name, "classes": ["a", "b"]}] for name in ("cats", "dogs")]
+    metadata = {
+        "zipit.kind": "masked",
+        "zipit.version": "1",
+        "zipit.networks": json.dumps([{"graph": graph, "tasks": own} for own in tasks]),
+        "zipit.preprocess": json.dumps(SPEC),
+    }
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    return nets
+
+
+def test_one_of_masked_networks(tmp_path: Path) -> None:
+    path, images = tmp_path / "masked.safetensors", torch.rand(3, 3, 8, 8)
+    for task, wanted in zip(["cats", "dogs"], masked_networks(path), strict=True):
+        net, loaded = Small().eval(), zipit_torch.load(path, task)
+        net.load_state_dict(wanted)
+        assert [own["name"] for own in loaded.tasks] == [task] and loaded.preprocess == SPEC
+        torch.testing.assert_close(loaded.state_dict()["conv.weight"], wanted["conv.weight"])
+        torch.testing.assert_close(loaded(images), {task: net(images)})
+    for task, reason in [(None, "one for each task; name a task: cats, dogs"), ("emus", "no task `emus`; its tasks are")]:
+        with pytest.raises(ZipitError, match=reason):
+            zipit_torch.load(path, task)
+    zipit_torch.export(randomise(Small()), out=path, classes=["a", "b"], preprocess=SPEC)
+    with pytest.raises(ZipitError, match="it is one network"):
+        zipit_torch.load(path, "task")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "reason"),
+    [
+        ("conv.weight/mask/1", None, "it has no tensor `conv.weight/mask/1`"),
+        ("conv.weight/mask/1", torch.zeros(13, dtype=torch.uint8), "of `conv.weight` do not fit"),
+        ("conv.weight/unified", torch.zeros(4, 27), "of `conv.weight` do not fit"),
+        ("rescalers", torch.ones(1, dtype=torch.float64), "of `conv.weight` do not fit"),
+        ("rescalers", None, "it has no tensor `rescalers`"),
+    ],
+)
+def test_masked_networks_that_lie(tmp_path: Path, name: str, tensor: torch.Tensor | None, reason: str) -> None:
+    path = tmp_path / "masked.safetensors"
+    masked_networks(path, **{name: tensor})
+    with pytest.raises(ZipitError, match=reason):
+        zipit_torch.load(path, "dogs")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_checkpoints_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     saved = {name: t.to(dtype) if t.is_floating_point() else t for name, t in randomise(Small()).state_dict().items()}

@@ -49,8 +49,12 @@ class Model:
         return [task["name"] for task in self.tasks] + ([GATE] if self.gate else [])
 
 
-def read(path: str | os.PathLike[str]) -> Model:
-    """Any model file: exported, imported or merged."""
+MASKED = "masked"
+"""The kind of a file of masked networks (`combine --rule emr`)."""
+
+
+def read(path: str | os.PathLike[str], task: str | None = None) -> Model:
+    """Any model file: exported, imported or merged; of masked networks the one of this `task`."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -59,7 +63,8 @@ def read(path: str | os.PathLike[str]) -> Model:
         raise ZipitError(f"{path}: no such file") from error
     except (safetensors.SafetensorError, OSError) as error:
         raise ZipitError(f"{path}: not a safetensors file ({error})") from error
-    if "zipit.graph" not in metadata:
+    masked = metadata.get("zipit.kind") == MASKED
+    if not masked and "zipit.graph" not in metadata:
         raise ZipitError(f"{path}: no model file: its metadata has no `zipit.graph`")
 
     def parsed(key: str, default: Any = None) -> Any:
@@ -68,8 +73,15 @@ def read(path: str | os.PathLike[str]) -> Model:
         except json.JSONDecodeError as error:
             raise ZipitError(f"{path}: its metadata `{key}` is no JSON ({error})") from error
 
-    graph, joint = parsed("zipit.graph"), parsed("zipit.joint", {})
-    tasks, preprocess = parsed("zipit.tasks", []), parsed("zipit.preprocess", {})
+    if masked:
+        chosen = _chosen(path, parsed("zipit.networks", []), task)
+        graph, tasks = parsed("zipit.networks")[chosen]["graph"], parsed("zipit.networks")[chosen]["tasks"]
+        tensors = _unmasked(path, tensors, tensor_names(graph), chosen)
+    elif task is not None:
+        raise ZipitError(f"{path}: it is one network, which gives all its outputs: leave the task out")
+    else:
+        graph, tasks = parsed("zipit.graph"), parsed("zipit.tasks", [])
+    joint, preprocess = parsed("zipit.joint", {}), parsed("zipit.preprocess", {})
     missing = sorted(set(tensor_names(graph)) - set(tensors))
     if missing:
         raise ZipitError(f"{path}: the graph needs {missing[0]}, which the file does not have ({len(missing)} missing)")
@@ -79,6 +91,40 @@ def read(path: str | os.PathLike[str]) -> Model:
     if len(set(model.output_names)) != len(model.output_names):
         raise ZipitError(f"{path}: two outputs have one name: {', '.join(model.output_names)}")
     return model
+
+
+def _chosen(path: str | os.PathLike[str], networks: list[Json], task: str | None) -> int:
+    """The network that has this task."""
+    names = [[of["name"] for of in network["tasks"]] for network in networks]
+    told = ", ".join(name for own in names for name in own)
+    if task is None:
+        raise ZipitError(f"{path}: it holds masked networks, one for each task; name a task: {told}")
+    for t, own in enumerate(names):
+        if task in own:
+            return t
+    raise ZipitError(f"{path}: there is no task `{task}`; its tasks are: {told}")
+
+
+def _unmasked(path: str | os.PathLike[str], tensors: Tensors, names: list[str], t: int) -> Tensors:
+    """The tensors of network `t`: its own, and base + rescaler · mask · unified vector, in f64 and then f32."""
+    found: Tensors = {}
+    for name in names:
+        if f"{name}/own/{t}" in tensors:
+            found[name] = tensors[f"{name}/own/{t}"]
+            continue
+        parts = [f"{name}/base", f"{name}/unified", f"{name}/mask/{t}", "rescalers"]
+        lacking = [part for part in parts if part not in tensors]
+        if lacking:
+            raise ZipitError(f"{path}: it has no tensor `{lacking[0]}`")
+        base, unified, packed, rescalers = (tensors[part] for part in parts)
+        if unified.shape != base.shape or packed.numel() != -(-base.numel() // 8) or t >= rescalers.numel():
+            raise ZipitError(f"{path}: the base, the unified vector, the mask and the rescalers of `{name}` do not fit")
+        # The first of eight entries is the lowest bit.
+        bits = (packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1
+        mask = bits.flatten()[: base.numel()].reshape(base.shape).bool()
+        moved = base.double() + rescalers[t].double() * unified.double()
+        found[name] = torch.where(mask, moved, base.double()).float()
+    return found
 
 
 def write(model: Model, path: str | os.PathLike[str]) -> None:

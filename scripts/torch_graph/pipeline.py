@@ -47,12 +47,15 @@ def import_model(folder: Path, exported: Path, sources: list[Path], out: Path) -
     run([binary(folder, "import"), exported, *named, "-o", out, "--force"])
 
 
-def predict(folder: Path, path: Path, model: Model, images: torch.Tensor) -> list[torch.Tensor]:
-    """Each output of a model file, [B, …], computed by the Rust side."""
+def predict(
+    folder: Path, path: Path, model: Model, images: torch.Tensor, task: str | None = None
+) -> list[torch.Tensor]:
+    """Each output of a model file, [B, …], computed by the Rust side; of masked networks those of the one of `task`."""
     with tempfile.TemporaryDirectory() as temporary:
         given, made = Path(temporary, "images.npy"), Path(temporary, "logits.npz")
         np.save(given, images.numpy())
-        run([binary(folder, "predict"), path, "--images", given, "--batch-size", str(BATCH), "-o", made])
+        which = [] if task is None else ["--task", task]
+        run([binary(folder, "predict"), path, *which, "--images", given, "--batch-size", str(BATCH), "-o", made])
         with np.load(made) as arrays:
             missing = [name for name in model.output_names if name not in arrays]
             if missing:

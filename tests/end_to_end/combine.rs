@@ -27,7 +27,7 @@ const RULES: [&str; 13] = [
 ];
 
 /// A body of one matrix that all networks have, and a head of each one's own.
-fn one_matrix(body: &[f32], task: &str, n_classes: usize) -> Model {
+pub fn one_matrix(body: &[f32], task: &str, n_classes: usize) -> Model {
     let linear = |i, o| Op::Linear { in_features: i, out_features: o, bias: false };
     let with_weight =
         |name: &str, op, input: &str| Node { module: Some(name.into()), ..Node::new(name, op, vec![input.into()]) };

@@ -195,6 +195,38 @@ fn killed_half_way_it_goes_on() {
 }
 
 #[test]
+fn networks_whose_task_is_known_have_a_row() {
+    let toml = r#"
+        title = "Two fine-tunes of one base"
+        data = ["data"]
+        images = { collect = 40, reset = 40, refit = 40 }
+        networks.base = { seeds = [9], file = "base.safetensors" }
+        networks.low = { classes = "0-2", seeds = [1], train = { from = "base", epochs = 1 } }
+        networks.high = { classes = "3-5", seeds = [2], train = { from = "base", epochs = 1 } }
+        [[cases]]
+        name = "two"
+        merge = ["low", "high"]
+        [[rows]]
+        combine = ["average", "emr"]
+    "#;
+    let place = place("masked", toml);
+    write_idx(&place.path("data"), 480, 12, 6);
+    let graph = ArchSpec::new(Arch::ResNet20, 0.25, 1, [12, 12], 6).build().unwrap();
+    write(&place, "base", &random_model(&graph, 9, "base", &["0", "1", "2", "3", "4", "5"]));
+    let said = made(&place, "masked");
+    let counts = stages(&said);
+    assert_eq!((counts["combine"], counts["recalibrate"]), (2, 1), "{said}");
+    let found = results(&place, "masked");
+    let (masked, average) = (row(&found, 0, "emr, task known"), row(&found, 0, "average"));
+    assert_eq!((&masked["masks"], &masked["joint"], &masked["relative_macs"]), (&2.into(), &Value::Null, &1.0.into()));
+    assert!(average.get("masks").is_none() && !average["joint"].is_null(), "{average}");
+    let path = place.path("runs/experiments/masked/results.md");
+    let text = fs::read_to_string(path).unwrap();
+    // It is in the table, and is not what the sentence above it compares.
+    assert!(text.contains("| emr, task known |") && text.contains("average reaches **"), "{text}");
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let place = two_tasks();
     fs::remove_file(place.path("high4.safetensors")).unwrap();

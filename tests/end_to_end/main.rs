@@ -19,6 +19,7 @@ mod heads;
 mod images;
 mod interruption;
 mod libtorch_free;
+mod masked;
 mod matchings;
 mod measured;
 mod multiheaded;

@@ -127,7 +127,7 @@ fn fine_tunes_of_one_base_as_their_page_says() {
     let base = ArchSpec::new(Arch::ResNet20, 0.25, 3, [32, 32], 7).build().unwrap();
     write(&place, "base", &random_model(&base, 1, "base", &["a", "b", "c", "d", "e", "f", "g"]));
     let commands = commands_of("docs/fine-tunes.md");
-    assert_eq!(commands.len(), 9);
+    assert_eq!(commands.len(), 11);
     for command in &commands {
         bash(&place, command);
     }

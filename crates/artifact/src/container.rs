@@ -298,6 +298,7 @@ impl Header {
     pub(crate) fn kind(&self) -> Kind {
         match self.metadata.get(KIND).map(String::as_str) {
             Some("model") => Kind::Model,
+            Some("masked") => Kind::Masked,
             Some("checkpoint") => Kind::Checkpoint,
             _ => Kind::Safetensors,
         }

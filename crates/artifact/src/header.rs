@@ -32,12 +32,16 @@ pub const STATS_VERSION: u32 = 5;
 /// - 5: features without weight in M; the number of constant ones. A file of version 4 has none.
 /// - 6: what every feature counts in its group; in files before, all count the same.
 pub const PLAN_VERSION: u32 = 6;
-/// Format version of a report.
+/// Format version of a report. Fields that may be missing come without a new version.
 ///
 /// - 1: first.
 /// - 2: joint accuracy by every rule; what making a network used.
 /// - 3: the images of each class.
 pub const REPORT_VERSION: u32 = 3;
+/// Format version of masked networks.
+///
+/// - 1: first.
+pub const MASKED_VERSION: u32 = 1;
 /// Format version of a training checkpoint.
 ///
 /// - 1: first.
@@ -52,6 +56,8 @@ const MAX_CHAIN: usize = 24;
 pub enum Kind {
     /// Ours: a network.
     Model,
+    /// Ours: networks that share a vector, of which each has a mask.
+    Masked,
     /// Ours: moments at the merge points.
     Stats,
     /// Ours: merge and unmerge maps.
@@ -106,7 +112,10 @@ impl Kind {
     /// Whether zipit makes such files.
     #[must_use]
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Model | Self::Stats | Self::Plan | Self::Report | Self::Dataset | Self::Checkpoint)
+        matches!(
+            self,
+            Self::Model | Self::Masked | Self::Stats | Self::Plan | Self::Report | Self::Dataset | Self::Checkpoint
+        )
     }
 
     /// One word: in file headers, in [`InputRef::kind`] and in `--format json`.
@@ -114,6 +123,7 @@ impl Kind {
     pub fn code(self) -> &'static str {
         match self {
             Self::Model => "model",
+            Self::Masked => "masked",
             Self::Stats => "stats",
             Self::Plan => "plan",
             Self::Report => "report",
@@ -145,6 +155,7 @@ impl Kind {
     pub(crate) fn advice(self, expected: Kind) -> String {
         let make = match expected {
             Kind::Model => "give a model made by `import`, `train`, `apply` or `recalibrate`",
+            Kind::Masked => "give the file that `combine --rule emr` made",
             Kind::Stats => "give the stats that `collect` made",
             Kind::Plan => "give the plan that `match` made",
             Kind::Report => "give the report that `eval` made",
@@ -153,6 +164,11 @@ impl Kind {
             _ => "give a file of that kind",
         };
         match self {
+            Self::Masked => {
+                "which of its networks is meant must be said for every image, which `eval`, `predict` and `inspect` do; for \
+                 one network of all tasks use another rule of `combine`"
+                    .to_owned()
+            }
             Self::Safetensors | Self::PytorchZip | Self::Pickle if expected == Kind::Model => {
                 "turn it into a zipit model with `import`".to_owned()
             }
@@ -177,6 +193,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => "a zipit model",
+            Self::Masked => "a zipit file of masked networks (combine --rule emr)",
             Self::Stats => "zipit stats",
             Self::Plan => "a zipit plan",
             Self::Report => "a zipit report",

@@ -6,6 +6,7 @@
 //!
 //! - [`model`], [`stats`], [`plan`], [`report`], [`dataset`], [`checkpoint`]: one kind of file each, read and written;
 //! - [`weights`]: a model's numbers piece by piece;
+//! - [`masked`]: fine-tunes of one base that share a vector;
 //! - [`exported`]: a network that another program exported with its graph, not yet a model of ours;
 //! - [`header`]: what every one of them says about itself: kind, format version, provenance;
 //! - [`sniff`](sniff()): what a file is, ours or somebody else's, so that a wrong file is refused by its name;
@@ -25,6 +26,7 @@ mod hdf;
 pub mod header;
 mod json;
 pub mod layout;
+pub mod masked;
 pub mod model;
 pub mod plan;
 mod precision;
@@ -32,12 +34,14 @@ pub mod report;
 pub mod scratch;
 mod sniff;
 pub mod stats;
+mod tensors;
 pub mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use dataset::DatasetFile;
 pub use error::{Error, Result};
 pub use header::{InputRef, Kind, Provenance, hash_file};
+pub use masked::MaskedReader;
 pub use model::ModelFile;
 pub use plan::PlanFile;
 pub use precision::Precision;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use zipit::joint::Joint;
 use zipit::{Graph, Model, Preprocess, StateDict, Task};
 
-const FORMAT: &str = "format";
+pub(crate) const FORMAT: &str = "format";
 pub(crate) const GRAPH: &str = "zipit.graph";
 pub(crate) const TASKS: &str = "zipit.tasks";
 pub(crate) const PREPROCESS: &str = "zipit.preprocess";

@@ -1,7 +1,7 @@
 //! What a file is, told from its bytes and never from its name.
 
 use crate::container::{self, Header, read_provenance};
-use crate::header::{CHECKPOINT_VERSION, MODEL_VERSION};
+use crate::header::{CHECKPOINT_VERSION, MASKED_VERSION, MODEL_VERSION};
 use crate::{Error, Kind, Provenance, Result, StatsReader, hdf, layout, plan, report, stats};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -153,6 +153,7 @@ pub fn provenance_of(path: &Path) -> Result<Option<Provenance>> {
     }
     Ok(match sniff(path)? {
         kind @ Kind::Model => Some(read_provenance(path, kind, MODEL_VERSION)?),
+        kind @ Kind::Masked => Some(read_provenance(path, kind, MASKED_VERSION)?),
         Kind::Stats => Some(StatsReader::open(path)?.header().provenance.clone()),
         Kind::Plan => Some(plan::read(path)?.provenance),
         Kind::Report => Some(report::read_provenance(path)?),

@@ -1,33 +1,25 @@
 //! A model's numbers piece by piece, read and written: of files that are larger than memory.
 
-use crate::container::{self, Header, Sink, numbers};
-use crate::header::{MODEL_VERSION, hash_file};
+use crate::container::{self, Sink};
+use crate::header::MODEL_VERSION;
 use crate::model::{self, ModelHeader};
+use crate::tensors::Tensors;
 use crate::{Error, InputRef, Kind, Precision, Provenance, Result};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, TensorInfo};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use zipit::Model;
 
-/// Bytes that are read at a time to be checked.
-const CHECKED: usize = 1 << 20;
-/// Bytes that are read, or written, at a time to be turned into numbers.
-const TURNED: usize = 1 << 14;
+/// Numbers that are turned into bytes at a time.
+const TURNED: usize = 1 << 20;
 
-/// A model whose numbers stay in its file. They are read where they are asked for and not mapped: a file that is cut or lost
-/// under a running program is an error then, and not its end.
+/// A model whose numbers stay in its file, and are read where they are asked for.
 #[derive(Debug)]
 pub struct WeightsReader {
     header: ModelHeader,
-    blake3: String,
-    file: File,
-    start: u64,
-    tensors: BTreeMap<String, TensorInfo>,
+    tensors: Tensors,
 }
 
 impl WeightsReader {
@@ -37,52 +29,9 @@ impl WeightsReader {
     /// A file that cannot be read, is another kind or version, is damaged, or holds no usable model.
     pub fn open(path: &Path) -> Result<Self> {
         let header = model::read_header(path)?;
-        let raw = Header::read(path, Kind::Model)?;
-        let file = File::open(path).map_err(Error::read(path))?;
-        // The file's own hash, too, where its tensors stand in the order of their names, as in every file of ours.
-        let mut whole = blake3::Hasher::new();
-        let mut hashed = 0;
-        let mut bad = Vec::new();
-        let mut buffer = vec![0; CHECKED];
-        for at in (0..raw.start).step_by(CHECKED) {
-            let bytes = &mut buffer[..CHECKED.min((raw.start - at) as usize)];
-            file.read_exact_at(bytes, at).map_err(Error::read(path))?;
-            whole.update(bytes);
-            hashed += bytes.len() as u64;
-        }
-        let digest = raw.digest(|name, info, digest| {
-            let mut finite = true;
-            let (from, to) = info.data_offsets;
-            for at in (from..to).step_by(CHECKED) {
-                let bytes = &mut buffer[..CHECKED.min(to - at)];
-                let place = raw.start + at as u64;
-                file.read_exact_at(bytes, place).map_err(Error::read(path))?;
-                let bytes = &*bytes;
-                let next = hashed == place;
-                let of_file = || {
-                    if next {
-                        whole.update(bytes);
-                    }
-                    all_finite(bytes, info.dtype)
-                };
-                // The last file has no other beside it.
-                finite &= rayon::join(|| digest.update(bytes), of_file).1;
-                hashed += if next { bytes.len() as u64 } else { 0 };
-            }
-            if !finite {
-                bad.push(name.to_owned());
-            }
-            Ok(())
-        })?;
-        raw.verify(path, &digest)?;
-        let unusable = |reason: String| Error::contents(path, Kind::Model, &reason);
-        if !bad.is_empty() {
-            return Err(unusable(format!("not finite (NaN or infinity): {}", bad.join(", "))));
-        }
-        let found = outline(&header).validate_outline();
-        found.map_err(|e| unusable(e.to_string()))?;
-        let blake3 = if hashed == raw.n_bytes { whole.finalize().to_hex().to_string() } else { hash_file(path)? };
-        Ok(Self { blake3, header, file, start: raw.start, tensors: raw.tensors })
+        let tensors = Tensors::open(path, Kind::Model)?;
+        outline(&header).validate_outline().map_err(|e| Error::contents(path, Kind::Model, &e))?;
+        Ok(Self { header, tensors })
     }
 
     /// Opens several, side by side.
@@ -103,7 +52,7 @@ impl WeightsReader {
     /// This file as an input of what is made from it.
     #[must_use]
     pub fn input_ref(&self) -> InputRef {
-        InputRef::new(&self.header.path, Kind::Model, &self.blake3, Some(self.header.provenance.clone()))
+        InputRef::new(&self.header.path, Kind::Model, &self.tensors.blake3, Some(self.header.provenance.clone()))
     }
 
     /// Fills `into` with numbers of the tensor `name`, in row-major order from number `start` on.
@@ -111,23 +60,7 @@ impl WeightsReader {
     /// # Errors
     /// A tensor that is not there or is shorter, a file that cannot be read any more.
     pub fn read(&self, name: &str, start: usize, into: &mut [f32]) -> Result<()> {
-        let path = &self.header.path;
-        let unusable = |reason: String| Error::contents(path, Kind::Model, &reason);
-        let info = self.tensors.get(name).ok_or_else(|| unusable(format!("there is no tensor `{name}`")))?;
-        let size = info.dtype.bitsize() / 8;
-        let (from, to) = info.data_offsets;
-        if from + (start + into.len()) * size > to {
-            return Err(unusable(format!("`{name}` holds {} numbers only", (to - from) / size)));
-        }
-        let mut buffer = [0; TURNED];
-        let mut at = self.start + (from + start * size) as u64;
-        for part in into.chunks_mut(TURNED / size) {
-            let bytes = &mut buffer[..part.len() * size];
-            self.file.read_exact_at(bytes, at).map_err(Error::read(path))?;
-            at += bytes.len() as u64;
-            turn(bytes, info.dtype, part);
-        }
-        Ok(())
+        self.tensors.floats(name, start, into)
     }
 }
 
@@ -141,34 +74,6 @@ fn outline(header: &ModelHeader) -> Model {
     }
 }
 
-/// Of what [`Header`] and graph let a model's tensor be: floating-point numbers; of others nothing happens.
-fn turn(bytes: &[u8], dtype: Dtype, into: &mut [f32]) {
-    fn fill<const K: usize>(bytes: &[u8], into: &mut [f32], number: impl Fn([u8; K]) -> f32) {
-        into.iter_mut().zip(numbers(bytes)).for_each(|(place, bytes)| *place = number(bytes));
-    }
-    match dtype {
-        Dtype::F32 => fill(bytes, into, f32::from_le_bytes),
-        Dtype::F64 => fill(bytes, into, |bytes| f64::from_le_bytes(bytes) as f32),
-        Dtype::F16 => fill(bytes, into, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        Dtype::BF16 => fill(bytes, into, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        _ => {}
-    }
-}
-
-/// As f32, in which everything is computed.
-fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
-    fn all<const K: usize>(bytes: &[u8], finite: impl Fn([u8; K]) -> bool) -> bool {
-        numbers(bytes).fold(true, |all, bytes| all & finite(bytes))
-    }
-    match dtype {
-        Dtype::F32 => all(bytes, |bytes| f32::from_le_bytes(bytes).is_finite()),
-        Dtype::F64 => all(bytes, |bytes| (f64::from_le_bytes(bytes) as f32).is_finite()),
-        Dtype::F16 => all(bytes, |bytes| f16::from_le_bytes(bytes).is_finite()),
-        Dtype::BF16 => all(bytes, |bytes| bf16::from_le_bytes(bytes).is_finite()),
-        _ => true,
-    }
-}
-
 /// A model that is being written, numbers in the order of tensors' names.
 pub struct WeightsWriter<'a, 'f> {
     path: &'a Path,
@@ -177,7 +82,16 @@ pub struct WeightsWriter<'a, 'f> {
     buffer: Vec<u8>,
 }
 
-impl WeightsWriter<'_, '_> {
+impl<'a, 'f> WeightsWriter<'a, 'f> {
+    pub(crate) fn new(path: &'a Path, precision: Precision, sink: &'a mut Sink<'f>) -> Self {
+        Self { path, precision, sink, buffer: Vec::new() }
+    }
+
+    /// The next bytes, whatever they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.sink.write_all(bytes).map_err(|e| Error::unwritten(self.path, &e))
+    }
+
     /// The next numbers, all of one tensor.
     ///
     /// # Errors
@@ -188,19 +102,19 @@ impl WeightsWriter<'_, '_> {
             return Err(Error::unwritable(self.path, &format!("`{name}` would hold {x}")));
         }
         self.precision.check(self.path, name, numbers)?;
-        for part in numbers.chunks(CHECKED) {
+        for part in numbers.chunks(TURNED) {
             match self.precision {
-                Precision::F16 => self.bytes(part, |x| f16::from_f32(x).to_le_bytes()),
-                Precision::Bf16 => self.bytes(part, |x| bf16::from_f32(x).to_le_bytes()),
-                Precision::F32 => self.bytes(part, f32::to_le_bytes),
-                Precision::F64 => self.bytes(part, |x| f64::from(x).to_le_bytes()),
+                Precision::F16 => self.turned(part, |x| f16::from_f32(x).to_le_bytes()),
+                Precision::Bf16 => self.turned(part, |x| bf16::from_f32(x).to_le_bytes()),
+                Precision::F32 => self.turned(part, f32::to_le_bytes),
+                Precision::F64 => self.turned(part, |x| f64::from(x).to_le_bytes()),
             }
             .map_err(|e| Error::unwritten(self.path, &e))?;
         }
         Ok(())
     }
 
-    fn bytes<const K: usize>(&mut self, numbers: &[f32], bytes: impl Fn(f32) -> [u8; K]) -> io::Result<()> {
+    fn turned<const K: usize>(&mut self, numbers: &[f32], bytes: impl Fn(f32) -> [u8; K]) -> io::Result<()> {
         self.buffer.resize(numbers.len() * K, 0);
         for (place, &number) in self.buffer.as_chunks_mut::<K>().0.iter_mut().zip(numbers) {
             *place = bytes(number);
@@ -232,6 +146,6 @@ pub fn write_streamed<E: From<Error>>(
     let tensors = shapes.iter().map(|(name, shape)| (name.as_str(), (precision.dtype(), shape.as_slice()))).collect();
     let metadata = model::metadata(model).map_err(unwritable)?;
     container::write_streamed(path, (Kind::Model, MODEL_VERSION), metadata, &tensors, provenance, |sink| {
-        fill(&mut WeightsWriter { path, precision, sink, buffer: Vec::new() })
+        fill(&mut WeightsWriter::new(path, precision, sink))
     })
 }

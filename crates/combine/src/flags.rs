@@ -61,6 +61,9 @@ pub struct RuleArgs {
     /// iso-c, iso-cts, tsv-m: what is made of convolutions' kernels
     #[arg(long, value_enum, default_value_t = KernelsName::Matrix)]
     pub kernels: KernelsName,
+    /// emr: of what the rescalers are quotients
+    #[arg(long, value_enum, default_value_t = RescalersName::Entries)]
+    pub rescalers: RescalersName,
 }
 
 /// The rules.
@@ -94,6 +97,8 @@ pub enum RuleName {
     Regmean,
     /// The same, by what the networks' predictions depend on
     Mats,
+    /// One vector for all, a bit per entry and a factor for each: a file of masked networks, of which the task says which
+    Emr,
 }
 
 /// `--trim-scope`.
@@ -134,6 +139,15 @@ pub enum KernelsName {
     Mean,
 }
 
+/// `--rescalers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RescalersName {
+    /// Of sums over all entries (the paper)
+    Entries,
+    /// Of sums of tensors' means (the authors' code, `FusionBench`)
+    Tensors,
+}
+
 impl RuleName {
     /// As `--rule` takes it.
     pub fn name(self) -> String {
@@ -156,12 +170,14 @@ impl RuleName {
             Self::Fisher => &["weights", "stats", "normalize"],
             Self::Regmean => &["weights", "stats", "off_diagonal"],
             Self::Mats => &["weights", "scale", "stats", "iterations", "tolerance"],
+            Self::Emr => &["rescalers"],
         }
     }
 }
 
 /// Every flag that belongs to some rules only.
-const FLAGS: [&str; 15] = [
+const FLAGS: [&str; 16] = [
+    "rescalers",
     "weights",
     "scale",
     "density",
@@ -180,11 +196,11 @@ const FLAGS: [&str; 15] = [
 ];
 
 impl RuleArgs {
-    /// What `n` networks are combined by. `given` says which flags there were.
+    /// What `n` networks are combined by; `None` for emr, which makes no network of them. `given` says which flags there were.
     ///
     /// # Errors
     /// Flags of another rule, weights of another number of networks, numbers out of their range.
-    pub fn recipe(&self, n: usize, given: impl Fn(&str) -> bool) -> anyhow::Result<Recipe> {
+    pub fn recipe(&self, n: usize, given: impl Fn(&str) -> bool) -> anyhow::Result<Option<Recipe>> {
         let own = self.rule.flags();
         if let Some(foreign) = FLAGS.iter().chain(&["kernels"]).find(|flag| given(flag) && !own.contains(flag)) {
             let [foreign, rule] = [foreign.replace('_', "-"), self.rule.name()];
@@ -234,6 +250,7 @@ impl RuleArgs {
             RuleName::Fisher => Rule::Fisher,
             RuleName::Regmean => Rule::RegMean { off_diagonal: self.off_diagonal },
             RuleName::Mats => Rule::Mats { stop: Stop { n_iterations: self.iterations, tolerance: self.tolerance } },
+            RuleName::Emr => return Ok(None),
         };
         if rule.takes_measured() && self.stats.is_empty() {
             let rule = self.rule.name();
@@ -244,7 +261,7 @@ impl RuleArgs {
         let weights = if self.weights.is_empty() { vec![1.0; n] } else { self.weights.clone() };
         let recipe = Recipe { rule, weights, scale: self.scale.unwrap_or_else(|| usual_scale(rule)) };
         recipe.check()?;
-        Ok(recipe)
+        Ok(Some(recipe))
     }
 }
 

@@ -1,18 +1,19 @@
 //! `combine`: a base and its fine-tunes in, one network out.
 
 mod flags;
+mod masks;
 mod measured;
 mod networks;
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 use flags::{RuleArgs, RuleName, told};
-use measured::Measured;
+use measured::{Measured, tell};
 use networks::{Networks, outline_of};
 use std::path::PathBuf;
 use zipit::apply::Heads;
 use zipit::graph::Cost;
-use zipit::task_vector::{Made, Solved, combine, kin};
+use zipit::task_vector::{Made, combine, kin};
 use zipit_artifact::weights;
 use zipit_stage::{Common, HasCommon, PrecisionArg, Stage, Usage};
 
@@ -20,7 +21,8 @@ use zipit_stage::{Common, HasCommon, PrecisionArg, Stage, Usage};
 ///
 /// Features of fine-tunes stand at the same places, so that weights can be added: θ = θ₀ + λ · (what a rule makes of τ₁, τ₂, …), τ
 /// = θ − θ₀. Heads stay each network's own. Nothing is kept in memory: networks may be larger than it. BatchNorm's running
-/// statistics are averaged and fit no sum of weights: `recalibrate` comes next.
+/// statistics are averaged and fit no sum of weights: `recalibrate` comes next. With --rule emr networks stay apart, but for
+/// what they share: the task says which it is.
 ///
 /// Example: combine base.safetensors a.safetensors b.safetensors --rule ties --density 0.2 -o merged.safetensors
 #[derive(Debug, Parser)]
@@ -76,6 +78,10 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         return Err(Usage("a base alone is nothing to combine: its fine-tunes follow it".to_owned()).into());
     }
     let recipe = args.rule.recipe(n_tuned, |flag| stage.was_given(flag))?;
+    if recipe.is_none() && args.heads == HeadsName::Merge {
+        let why = "--rule emr keeps every network apart, with its own head: leave --heads merge out";
+        return Err(Usage(why.to_owned()).into());
+    }
     let networks = Networks::open(&args.networks, with_base)?;
     let stats = Measured::open(&args.rule.stats)?;
     let inputs = networks.input_refs().into_iter().chain(Measured::input_refs(&stats));
@@ -88,8 +94,6 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if with_base {
         networks.warn_of_strangers(&kin(&joined.parts, n_tuned, &networks)?);
     }
-    let by = (recipe.rule, args.rule.normalize);
-    let measured = Measured::of(&networks, stats, by, networks.tuned())?;
     let (model, shapes) = outline_of(&joined, networks.preprocess());
     let (one, all): (Cost, Cost) = (networks.cost()?, model.graph.cost()?);
     let n_made = |made: Made| joined.parts.iter().filter(|part| part.made == made).count();
@@ -98,6 +102,9 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         n_by_rule > 0,
         "the networks have no learned tensor in common but in their heads: there is nothing to combine"
     );
+    let Some(recipe) = recipe else { return masks::write(args, stage, &networks, &joined, &provenance) };
+    let by = (recipe.rule, args.rule.normalize);
+    let measured = Measured::of(&networks, stats, by, networks.tuned())?;
     tracing::debug!("{n_by_rule} tensors by the rule, {} as they are on average", n_made(Made::AsMean));
     let (s, words) = (if n_tuned == 1 { "" } else { "s" }, told(&recipe));
     let summary = format!(
@@ -128,20 +135,4 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
         stage.print(&format!("BatchNorm's statistics are averages: recalibrate {out} --data IMAGES -o NETWORK\n"))?;
     }
     Ok(())
-}
-
-/// How equations were solved, where they were.
-fn tell(solved: &[Solved]) {
-    for Solved { name, n_iterations, residual } in solved {
-        tracing::debug!("`{name}`: {residual:.1e} of the residual is left after {n_iterations} iterations");
-    }
-    if let Some(worst) = solved.iter().max_by(|a, b| a.residual.total_cmp(&b.residual)) {
-        let n = solved.iter().map(|of| of.n_iterations).max().unwrap_or(0);
-        tracing::info!(
-            "{} tensors solved by conjugate gradients in {n} iterations at most; at most {:.1e} of a residual is left (`{}`)",
-            solved.len(),
-            worst.residual,
-            worst.name
-        );
-    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use zipit::graph::Op;
 use zipit::refit::Gram;
 use zipit::refit::gram::{by_columns, by_rows};
-use zipit::task_vector::{Network, Rule, Source};
+use zipit::task_vector::{Network, Rule, Solved, Source};
 use zipit::{Error, Fisher, Moments, Result};
 use zipit_artifact::header::InputRef;
 use zipit_artifact::stats::GramKind;
@@ -158,5 +158,21 @@ impl Source for Measured<'_> {
         let (module, op) = self.layer(name)?;
         let own = self.own(t, |file| file.gradients(module))?;
         by_rows(op, &own).ok_or_else(|| Error::Source(format!("`{module}` was measured as another layer")))
+    }
+}
+
+/// How equations were solved, where they were.
+pub fn tell(solved: &[Solved]) {
+    for Solved { name, n_iterations, residual } in solved {
+        tracing::debug!("`{name}`: {residual:.1e} of the residual is left after {n_iterations} iterations");
+    }
+    if let Some(worst) = solved.iter().max_by(|a, b| a.residual.total_cmp(&b.residual)) {
+        let n = solved.iter().map(|of| of.n_iterations).max().unwrap_or(0);
+        tracing::info!(
+            "{} tensors solved by conjugate gradients in {n} iterations at most; at most {:.1e} of a residual is left (`{}`)",
+            solved.len(),
+            worst.residual,
+            worst.name
+        );
     }
 }

@@ -4,11 +4,11 @@ use anyhow::{Context, bail};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use zipit::apply::{Heads, differences};
-use zipit::task_vector::{Joined, Kin, Network, Outline, Part, Source, join};
-use zipit::{Error, Model, Preprocess, Result};
+use zipit::task_vector::{Joined, Kin, Made, Network, Outline, Part, Source, join, told_apart};
+use zipit::{Error, Model, Preprocess, Result, Task};
 use zipit_artifact::header::InputRef;
 use zipit_artifact::model::ModelHeader;
-use zipit_artifact::{Precision, WeightsReader};
+use zipit_artifact::{Precision, WeightsReader, masked};
 
 /// Files whose tensors are read as they are asked for.
 pub struct Networks {
@@ -78,6 +78,18 @@ impl Networks {
         let tuned: Vec<Outline<'_>> = self.tuned.iter().map(|file| outline(file.header())).collect();
         let paths: Vec<PathBuf> = self.all().map(|file| file.header().path.clone()).collect();
         join(base, &tuned, heads).with_context(|| numbered(&paths))
+    }
+
+    /// The networks as they are, apart from each other; of what `joined` makes by a rule they keep masks.
+    pub fn apart(&self, joined: &Joined) -> masked::Outline {
+        let tuned: Vec<Outline<'_>> = self.tuned.iter().map(|file| outline(file.header())).collect();
+        let member = |(of, tasks): (&Outline<'_>, Vec<Task>)| masked::Member { graph: of.graph.clone(), tasks };
+        let shared = joined.parts.iter().filter(|part| part.made == Made::ByRule);
+        masked::Outline {
+            networks: tuned.iter().zip(told_apart(&tuned)).map(member).collect(),
+            preprocess: self.preprocess(),
+            shared: shared.map(|part| (part.tensor.name.clone(), part.tensor.shape.clone())).collect(),
+        }
     }
 
     /// Says which networks are no fine-tunes of the base, as far as one can see.

@@ -3,6 +3,7 @@
 use crate::{Args, print, rows};
 use anyhow::{Context, bail, ensure};
 use ndarray::Array2;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use zipit::graph::Cost;
@@ -10,17 +11,16 @@ use zipit::report::{DataUsed, Head, Report, Row, RowKind, Used, score};
 use zipit::{Model, Task};
 use zipit_artifact::checkpoint::{self, Checkpoint, Tensor};
 use zipit_artifact::header::{InputRef, Kind};
-use zipit_artifact::model::{self, ModelFile};
 use zipit_artifact::report::{self as report_file, ReportFile};
 use zipit_data::Split;
 use zipit_stage::images::{ImageSet, tasks_of};
-use zipit_stage::{Format, Stage, classifier};
+use zipit_stage::{Format, Given, Stage, classifier};
 use zipit_torch::device::libtorch_version;
 use zipit_torch::{Network, batch_size, evaluate};
 
 /// A network that was run: its file, what classifies images of it, and the logits of each such head, `[n, classes]`.
 struct Ran {
-    file: ModelFile,
+    file: Given,
     tasks: Vec<Task>,
     logits: Vec<Array2<f32>>,
 }
@@ -38,13 +38,21 @@ pub fn eval(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     }
     let n_rows = models.len();
     models.extend(args.ensemble.iter().filter(|m| !args.files.contains(m)).cloned());
-    let files = models.iter().map(|path| model::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut inputs: Vec<InputRef> = files.iter().map(ModelFile::input_ref).collect();
+    let files = models.iter().map(|path| Given::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut inputs: Vec<InputRef> = files.iter().map(Given::input_ref).collect();
     inputs.extend(reports.iter().map(ReportFile::input_ref));
+    if let Some(masked) = files.iter().find(|f| f.masks().is_some() && args.ensemble.iter().any(|m| m == f.path())) {
+        let path = masked.path().display();
+        bail!(
+            "{path} holds masked networks, of which one is taken at a time: an ensemble is of networks by themselves"
+        );
+    }
     let set = if files.is_empty() {
         None
     } else {
-        let networks: Vec<&Model> = files.iter().map(|f| &f.model).collect();
+        let networks: Vec<Cow<'_, Model>> =
+            files.iter().flat_map(|f| (0..f.n_networks()).map(move |t| f.outline(t))).collect();
+        let networks: Vec<&Model> = networks.iter().map(AsRef::as_ref).collect();
         Some(args.images.choose(&tasks_of(&networks), Split::Test)?.as_stored())
     };
     inputs.extend(set.iter().flat_map(ImageSet::inputs));
@@ -101,20 +109,25 @@ fn print(args: &Args, stage: &Stage, report: &Report) -> anyhow::Result<()> {
 }
 
 /// Every network on every image: the ensemble needs them all anyway.
-fn run(files: Vec<ModelFile>, set: &ImageSet, args: &Args, stage: &Stage) -> anyhow::Result<Vec<Ran>> {
-    let progress = stage.progress("eval", "images", (files.len() * set.len()) as u64);
+fn run(files: Vec<Given>, set: &ImageSet, args: &Args, stage: &Stage) -> anyhow::Result<Vec<Ran>> {
+    let n: usize = files.iter().map(Given::n_networks).sum();
+    let progress = stage.progress("eval", "images", (n * set.len()) as u64);
     files
         .into_iter()
         .map(|file| {
-            let model = classifier(file.path.display(), &file.model, NO_ACCURACY)?;
-            let batch_size =
-                args.images.batch_size.map_or_else(|| batch_size(&model.graph, args.device), |n| Ok(n as usize))?;
-            let batches = set.batches(&model.preprocess, batch_size, None);
-            let logits = Network::folded(&model, &BTreeSet::new(), args.device)
-                .and_then(|network| evaluate::logits(&network, &batches, &progress))
-                .with_context(|| format!("{}", file.path.display()))?;
-            let tasks = model.tasks.clone();
-            drop(model);
+            let (mut tasks, mut logits) = (Vec::new(), Vec::new());
+            for t in 0..file.n_networks() {
+                let network = file.network(t)?;
+                let model = classifier(file.path().display(), &network, NO_ACCURACY)?;
+                let batch_size =
+                    args.images.batch_size.map_or_else(|| batch_size(&model.graph, args.device), |n| Ok(n as usize))?;
+                let batches = set.batches(&model.preprocess, batch_size, None);
+                let found = Network::folded(&model, &BTreeSet::new(), args.device)
+                    .and_then(|network| evaluate::logits(&network, &batches, &progress))
+                    .with_context(|| format!("{}", file.path().display()))?;
+                logits.extend(found);
+                tasks.extend(model.tasks.iter().cloned());
+            }
             Ok(Ran { file, tasks, logits })
         })
         .collect()
@@ -143,33 +156,46 @@ fn measure(ran: &[Ran], n_rows: usize, set: &ImageSet, args: &Args) -> anyhow::R
         let mut cost = Cost::default();
         let mut file_bytes = 0;
         for member in members {
-            cost = cost + member.file.model.graph.cost()?;
-            file_bytes += std::fs::metadata(&member.file.path)?.len();
+            cost = cost + member.file.cost()?;
+            file_bytes += std::fs::metadata(member.file.path())?.len();
         }
         // Heads of different files were not fitted to be compared.
         let calibration = match members {
-            [one] => one.file.model.joint.as_ref().map(|joint| (joint, one.logits.get(tasks.len()).map(Array2::view))),
+            [one] => one.file.joint().map(|joint| (joint, one.logits.get(tasks.len()).map(Array2::view))),
             _ => None,
         };
-        let scores = score(&tasks, &heads, calibration, &labels).with_context(|| model.clone())?;
-        let method = if members.len() == 1 { rows::method(&members[0].file.provenance) } else { String::new() };
+        let masks = if let [one] = members { one.file.masks() } else { None };
+        let mut scores = score(&tasks, &heads, calibration, &labels).with_context(|| model.clone())?;
+        // Which head it is has to be known.
+        scores.joint = scores.joint.filter(|_| masks.is_none());
+        let method = if members.len() == 1 { rows::method(members[0].file.provenance()) } else { String::new() };
         // A network as it was trained used what is not asked here, unless gradients came after.
-        let adapted = members.iter().any(|r| r.file.provenance.last_run_of("adapt").is_some());
+        let adapted = members.iter().any(|r| r.file.provenance().last_run_of("adapt").is_some());
         let trained = kind == RowKind::Single && !adapted;
-        let used = if trained { Used::default() } else { rows::used(members.iter().map(|r| &r.file)) };
-        Ok(Row { model, kind, method, scores, cost, relative_macs: None, file_bytes, used })
+        let used = if trained { Used::default() } else { rows::used(members.iter().map(|r| r.file.provenance())) };
+        Ok(Row {
+            model,
+            kind,
+            method,
+            scores,
+            cost,
+            relative_macs: None,
+            file_bytes,
+            used,
+            masks: masks.map(|n| n as u64),
+        })
     };
     let mut rows = Vec::new();
     for (i, r) in ran[..n_rows].iter().enumerate() {
-        let stem = stem(&r.file.path);
+        let stem = stem(r.file.path());
         let name = args.label.clone().filter(|_| i == 0 && n_rows == 1).unwrap_or(stem);
-        rows.push(row(&[r], name, rows::kind(&r.file.provenance))?);
+        rows.push(row(&[r], name, rows::kind(r.file.provenance()))?);
     }
     if !args.ensemble.is_empty() {
         let members = args
             .ensemble
             .iter()
-            .map(|path| ran.iter().find(|r| r.file.path == *path).context("an ensemble member that was run"))
+            .map(|path| ran.iter().find(|r| r.file.path() == path).context("an ensemble member that was run"))
             .collect::<anyhow::Result<Vec<_>>>()?;
         // The label is the network's; the ensemble's where no network has a row of its own.
         let label = args.label.clone().filter(|_| n_rows == 0);
@@ -238,7 +264,7 @@ fn named_logits(ran: &[Ran]) -> BTreeMap<String, Tensor> {
         .flat_map(|r| {
             let tasks = r.tasks.iter().zip(&r.logits);
             tasks.map(|(task, logits)| {
-                (format!("{}/{}", stem(&r.file.path), task.name), Tensor::F32(logits.clone().into_dyn()))
+                (format!("{}/{}", stem(r.file.path()), task.name), Tensor::F32(logits.clone().into_dyn()))
             })
         })
         .collect()

@@ -13,7 +13,8 @@ use zipit_torch::Device;
 /// Measure networks on labelled images: per task, task average, joint; FLOPs, parameters, file size.
 ///
 /// Uses the test split unless --split says otherwise. Reports that were written before may stand among the networks:
-/// their rows are taken into the table if they are about the same images.
+/// their rows are taken into the table if they are about the same images. Masked networks (`combine --rule emr`) have one
+/// row: each is measured on its own task, which must be known, so that there is no joint accuracy.
 ///
 /// Example: eval a.safetensors b.safetensors network.safetensors --ensemble a.safetensors b.safetensors --data images/
 #[derive(Debug, Parser)]

@@ -47,6 +47,10 @@ pub fn table(report: &Report) -> Table {
     let joints = || report.rows.iter().filter_map(|row| row.scores.joint.as_ref());
     let gated = joints().any(|joint| joint.calibrated.is_some());
     let made = report.rows.iter().any(|row| !row.used.images.is_empty());
+    let masked = report.rows.iter().any(|row| row.masks.is_some());
+    if masked {
+        headers.push("task known");
+    }
     if gated {
         headers.extend(["calibrated", "gate", "task found"]);
     }
@@ -63,6 +67,9 @@ pub fn table(report: &Report) -> Table {
         let joint = row.scores.joint.as_ref();
         let shown = |score: Option<&Score>| score.map_or_else(|| "-".to_owned(), accuracy);
         cells.push(shown(joint.map(|j| &j.softmax)));
+        if masked {
+            cells.push(row.masks.map_or_else(|| "-".to_owned(), |n| format!("{n} masks")));
+        }
         if gated {
             cells.push(shown(joint.and_then(|j| j.calibrated.as_ref())));
             cells.push(shown(joint.and_then(|j| j.gate.as_ref())));
@@ -107,6 +114,11 @@ pub fn notes(report: &Report) -> String {
         text += "joint: each head's softmax; calibrated: a temperature and a bias per head; gate: a linear map from features to \
                  tasks, fitted to which task's data an image is from\n";
     }
+    if report.rows.iter().any(|row| row.masks.is_some()) {
+        text += "task known: the task of every image must be told and says which mask is put on, so that nothing is joint; \
+                 FLOPs are one network's, parameters what is stored of all (the base and the unified vector, heads), masks \
+                 are bits and in the file's size only\n";
+    }
     for note in &report.notes {
         text += &format!("{note}\n");
     }
@@ -118,9 +130,9 @@ pub fn images(data: &DataUsed) -> String {
     format!("{} images of {}, {} split", data.n_images, data.name, data.split)
 }
 
-/// The merged network to take: the best task average, the cheaper one of equals.
+/// The merged network to take: the best task average, the cheaper one of equals. Masked networks are no one network.
 pub fn best(report: &Report) -> Option<&Row> {
-    let merged = report.rows.iter().filter(|row| row.kind == RowKind::Merged);
+    let merged = report.rows.iter().filter(|row| row.kind == RowKind::Merged && row.masks.is_none());
     merged.max_by(|a, b| a.scores.task_avg.total_cmp(&b.scores.task_avg).then_with(|| b.cost.macs.cmp(&a.cost.macs)))
 }
 

@@ -2,7 +2,6 @@
 
 use zipit::report::{RowKind, StageImages, Used};
 use zipit_artifact::header::{InputRef, Kind, Provenance};
-use zipit_artifact::model::ModelFile;
 
 /// Merged, if `apply`, `refit` or `combine` made it, or what it was made of since it was trained; an ensemble, if `gate` put
 /// several networks side by side.
@@ -39,11 +38,11 @@ pub fn method(provenance: &Provenance) -> String {
 /// What making networks used, by the stages in the chains that made them. None of these stages takes labels but `collect`, where
 /// they are asked for; `adapt` takes gradients by the weights of what it makes, and for an entropy it asks of which task an
 /// image is.
-pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
+pub fn used<'a>(chains: impl Iterator<Item = &'a Provenance>) -> Used {
     let mut used = Used::default();
-    for file in files {
-        used.source_gradients |= matches_by_importance(&file.provenance);
-        let (by_gradients, weighed) = weighed_by(&file.provenance);
+    for provenance in chains {
+        used.source_gradients |= matches_by_importance(provenance);
+        let (by_gradients, weighed) = weighed_by(provenance);
         used.source_gradients |= by_gradients;
         used.labels |= weighed.iter().any(|collect| by_gradients && collect.says("--fisher") == Some("labels"));
         let n_weighed: u64 = weighed.iter().filter_map(|collect| n_images(collect)).sum();
@@ -51,7 +50,7 @@ pub fn used<'a>(files: impl Iterator<Item = &'a ModelFile>) -> Used {
             used.images.push(StageImages { stage: "collect".to_owned(), n: n_weighed });
         }
         for stage in ["collect", "recalibrate", "refit", "adapt", "gate"] {
-            let Some(found) = file.provenance.last_run_of(stage) else { continue };
+            let Some(found) = provenance.last_run_of(stage) else { continue };
             used.gradients |= stage == "adapt";
             let asks = stage == "adapt" && found.says("--objective").is_some_and(|given| given == "entropy");
             used.task_identity |= stage == "gate" || asks;

@@ -35,7 +35,8 @@ impl Grid {
                             heads: self.heads,
                             trust,
                             adapted,
-                            reset: self.reset,
+                            // Statistics stay every network's own.
+                            reset: self.reset && !method.combined.as_ref().is_some_and(Combined::masks),
                             gate: self.gate,
                         }));
                     }

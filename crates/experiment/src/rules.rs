@@ -553,6 +553,9 @@ mod tests {
 
             [[rows]]
             combine = ["fisher --normalize", "mats"]
+
+            [[rows]]
+            combine = ["emr --rescalers tensors"]
         "#;
         let experiment = Experiment::parse(&format!("{text}\n{rows}"), "x").unwrap();
         let made = files(&experiment).unwrap();
@@ -564,10 +567,13 @@ mod tests {
         assert!(of("train")[0].starts_with("train --arch resnet20 ") && of("train")[0].ends_with(base));
         assert!(of("train")[2].starts_with(&format!("train --from {base} --mean 0.5 --bf16 ")), "{:?}", of("train"));
         let sources = format!("{base} runs/networks/x_a_seed1.safetensors b.safetensors");
-        let [half, whole, average, fisher, mats] = of("combine")[..] else { panic!("{:?}", of("combine")) };
+        let [half, whole, average, fisher, mats, masked] = of("combine")[..] else { panic!("{:?}", of("combine")) };
         assert!(half.starts_with(&format!("combine {sources} --rule ties --density 0.2 --scale 0.5 -o ")), "{half}");
         assert!(whole.ends_with("/ties_density0.2_scale1/merged.safetensors"), "{whole}");
         assert!(average.ends_with("/average/plain/network.safetensors"), "{average}");
+        // Networks that stay apart have their own statistics.
+        assert!(masked.starts_with(&format!("combine {sources} --rule emr --rescalers tensors -o ")), "{masked}");
+        assert!(masked.ends_with("/emr_rescalerstensors/plain/network.safetensors"), "{masked}");
         // Statistics are an image's matter once, and what is adapted begins with them.
         assert_eq!((of("recalibrate").len(), of("adapt").len()), (4, 2));
         // What a rule weighs by is measured of each network by itself, half of the images each.
@@ -580,6 +586,7 @@ mod tests {
         assert!(of("match").is_empty() && of("apply").is_empty());
         let said = of("eval").join("\n");
         assert!(said.contains("\"ties, density 0.2, λ = 0.5\"") && said.contains("\"average, no reset\""), "{said}");
+        assert!(said.contains("\"emr, rescalers tensors, task known\""), "{said}");
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! rule = ["covariance", "refit"]
 //! ```
 
-use crate::variant::{Adapted, Extent, Heads, ImagesFrom, MethodName, Rule, Trust};
+use crate::variant::{Adapted, Combined, Extent, Heads, ImagesFrom, MethodName, Rule, Trust};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -459,6 +459,15 @@ impl Grid {
         if let Some(rule) = self.combine.iter().find(|rule| rule.is_empty() || rule.contains(odd)) {
             return Err(format!("combine `{rule}`: write a rule and its flags, \"ties --density 0.2\""));
         }
+        let masks = |rule: &String| Combined { rule: rule.clone(), scale: None }.masks();
+        let plain = self.scale.is_empty() && self.heads == Heads::Separate && self.adapt == as_merged();
+        if self.combine.iter().any(masks) && (self.gate || !plain) {
+            return Err(
+                "combine `emr` keeps networks apart, which are measured as they are: give it a [[rows]] without scale, \
+                 heads, adapt and gate"
+                    .to_owned(),
+            );
+        }
         if self.gate && self.choose.is_some() {
             return Err("[[rows]] cannot both choose and gate: give the gated row a [[rows]] of its own".to_owned());
         }
@@ -526,6 +535,11 @@ mod tests {
             ("[\"refit\"]", "[\"refit\"]\nextent = [\"budget -1\"]", "extent `budget -1`"),
             ("[\"refit\"]", "[\"refit\"]\nadapt = [\"10 epochs\"]", "adapt `10 epochs`: write no"),
             ("[\"refit\"]", "[\"refit\"]\nchoose = \"best\"\ngate = true", "cannot both choose and gate"),
+            (
+                "method = [\"ward\"]\n        rule = [\"refit\"]",
+                "combine = [\"emr\"]\nscale = [1]",
+                "keeps networks apart",
+            ),
             ("[\"refit\"]", "[\"refit\"]\nchoose-on = 2", "choose-on is the number of merge sets"),
             ("[\"refit\"]", "[\"refit\"]\ncases = [\"three\"]", "names case `three`"),
             ("method = [\"ward\"]", "like = \"best\"", "is like `best`, but no [[rows]] chooses that in case"),

@@ -114,6 +114,12 @@ impl Combined {
         }
     }
 
+    /// Whether networks stay apart, in a file of masks of which the task says which (`emr`).
+    #[must_use]
+    pub fn masks(&self) -> bool {
+        self.rule.split(' ').next() == Some("emr")
+    }
+
     /// In paths.
     #[must_use]
     pub fn slug(&self) -> String {
@@ -124,6 +130,9 @@ impl Combined {
 impl fmt::Display for Combined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.rule.replace(" --", ", "))?;
+        if self.masks() {
+            return f.write_str(", task known");
+        }
         self.scale.map_or(Ok(()), |scale| write!(f, ", λ = {scale}"))
     }
 }
@@ -377,7 +386,8 @@ impl Variant {
             Trust::All => "",
             Trust::Surest => ", surest network",
         };
-        if !self.reset && !self.rule.refits() {
+        let masks = self.method.combined.as_ref().is_some_and(Combined::masks);
+        if !self.reset && !self.rule.refits() && !masks {
             text += ", no reset";
         }
         if let Some(n) = self.images {

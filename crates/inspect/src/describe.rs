@@ -8,7 +8,7 @@ use zipit::graph::Graph;
 use zipit::report::Report;
 use zipit_artifact::header::{Kind, Provenance};
 use zipit_artifact::stats::{GramKind, StatsReader};
-use zipit_artifact::{DatasetFile, model, plan, report};
+use zipit_artifact::{DatasetFile, MaskedReader, model, plan, report};
 use zipit_stage::{Format, Table};
 
 /// Headline facts, a table where there is one, and who made the file.
@@ -24,6 +24,7 @@ pub fn file(path: &Path, format: Format) -> anyhow::Result<String> {
     let kind = zipit_artifact::sniff(path)?;
     let description = match kind {
         Kind::Model => network(path)?,
+        Kind::Masked => masked(path)?,
         Kind::Stats => stats(path)?,
         Kind::Plan => matching(path)?,
         Kind::Report => evaluation(path)?,
@@ -121,6 +122,54 @@ fn network(path: &Path) -> anyhow::Result<Description> {
             "provenance": file.provenance,
         }),
         provenance: Some(file.provenance),
+    })
+}
+
+/// Networks that share a vector.
+fn masked(path: &Path) -> anyhow::Result<Description> {
+    let file = MaskedReader::open(path)?;
+    let outline = file.outline();
+    let mut facts = graph_facts(&outline.networks[0].graph)?;
+    let n_shared: usize = outline.shared.values().map(|shape| shape.iter().product::<usize>()).sum();
+    let n = outline.networks.len();
+    facts.push(("networks", format!("{n}, each like this one: the task must be known, and says which mask is put on")));
+    facts.push((
+        "shared",
+        format!("{n_shared} numbers of {} tensors, of the base and of one vector", outline.shared.len()),
+    ));
+    let cost = outline.cost()?;
+    facts.push((
+        "stored",
+        format!("{} parameters and {} measured numbers; {n} × {n_shared} bits of masks", cost.params, cost.buffers),
+    ));
+    facts.push(("stored as", file.precision().to_string()));
+    facts.push(("preprocessing", outline.preprocess.to_string()));
+    let mut table = Table::new(["task", "classes", "rescaler", "of the vector"]);
+    let mut networks = Vec::new();
+    for (t, (network, rescaler)) in outline.networks.iter().zip(file.rescalers()).enumerate() {
+        let left = file.n_left(t)? as f64 / n_shared.max(1) as f64;
+        for task in &network.tasks {
+            let left = format!("{:.1} %", 100.0 * left);
+            table.row([task.name.clone(), classes(&task.classes), format!("{rescaler:.4}"), left]);
+        }
+        networks.push(json!({
+            "graph": network.graph,
+            "tasks": network.tasks,
+            "rescaler": rescaler,
+            "left": left,
+        }));
+    }
+    Ok(Description {
+        facts,
+        table: Some(table),
+        json: json!({
+            "dtype": file.precision().to_string(),
+            "networks": networks,
+            "shared": outline.shared,
+            "preprocess": outline.preprocess,
+            "provenance": file.provenance(),
+        }),
+        provenance: Some(file.provenance().clone()),
     })
 }
 

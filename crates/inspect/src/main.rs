@@ -21,7 +21,7 @@ use zipit_stage::{Common, Format, HasCommon, Stage, Usage, manifest};
 #[derive(Debug, Parser)]
 #[command(name = "inspect", version)]
 struct Args {
-    /// Model, stats, plan, report or data files
+    /// Model, masked networks', stats, plan, report or data files
     #[arg(required_unless_present = "verify")]
     files: Vec<PathBuf>,
     /// Re-hash every file that the stages wrote into this folder against its manifest.json

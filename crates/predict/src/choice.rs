@@ -1,8 +1,7 @@
 //! From logits to classes.
 
 use ndarray::{Array2, ArrayView1};
-use zipit::Model;
-use zipit::joint::{Rule, argmax};
+use zipit::joint::{Joint, Rule, argmax};
 
 /// The likeliest class of one head and its probability under the head's softmax.
 pub fn best(logits: ArrayView1<'_, f32>) -> (usize, f64) {
@@ -11,12 +10,12 @@ pub fn best(logits: ArrayView1<'_, f32>) -> (usize, f64) {
     (best, scores[best].exp())
 }
 
-/// The task and the class that the model's own rule takes image `i` for; `None` if it has no rule.
-pub fn joint(model: &Model, logits: &[Array2<f32>], i: usize) -> Option<(usize, usize)> {
-    let joint = model.joint.as_ref()?;
-    let rule = match logits.get(model.tasks.len()) {
+/// The task, of `n_tasks`, and the class that a network's own rule takes image `i` for; `None` if it has no rule.
+pub fn joint(joint: Option<&Joint>, n_tasks: usize, logits: &[Array2<f32>], i: usize) -> Option<(usize, usize)> {
+    let joint = joint?;
+    let rule = match logits.get(n_tasks) {
         Some(gate) if joint.gate => Rule::Gate(gate.row(i)),
         _ => Rule::Calibrated(&joint.heads),
     };
-    Some(rule.choose(logits[..model.tasks.len()].iter().map(|z| z.row(i))))
+    Some(rule.choose(logits[..n_tasks].iter().map(|z| z.row(i))))
 }

@@ -1,32 +1,42 @@
 //! A line for every image of a data set.
 
 use crate::{Args, choice};
-use ndarray::{Array2, ArrayD};
+use ndarray::Array2;
 use std::collections::BTreeSet;
 use zipit::Task;
 use zipit_artifact::atomic;
-use zipit_artifact::model::ModelFile;
-use zipit_stage::{Format, Stage, Table, classifier};
+use zipit_stage::{Format, Given, Stage, Table, classifier};
 
-pub fn predict(args: &Args, stage: &Stage, file: &ModelFile) -> anyhow::Result<()> {
-    let model = classifier(file.path.display(), &file.model, "write arrays, -o FILE.npz")?;
+pub fn predict(args: &Args, stage: &Stage, file: &Given) -> anyhow::Result<()> {
+    let instead = "write arrays, -o FILE.npz";
+    let chosen = args.chosen(file)?;
+    for network in chosen.clone().map(|t| file.outline(t)).filter(|network| !network.classifies().contains(&true)) {
+        classifier(file.path().display(), &network, instead)?;
+    }
     let set = args.set()?;
     let told = format!("{} {} images", set.len(), set.split);
     if args.common.dry_run {
         return stage.print(&format!("would predict {told}\n"));
     }
-    let batches = set.batches(&model.preprocess, args.batch_size(&model)?, None);
-    let logits = args.outputs(stage, (&file.path, &model), &batches)?;
-    let logits = logits.into_iter().map(ArrayD::into_dimensionality).collect::<Result<Vec<Array2<f32>>, _>>()?;
-    let mut table = Table::new(headers(&model.tasks, model.joint.is_some()));
+    let (mut tasks, mut logits): (Vec<Task>, Vec<Array2<f32>>) = <_>::default();
+    for t in chosen {
+        let network = file.network(t)?;
+        let model = classifier(file.path().display(), &network, instead)?;
+        let batches = set.batches(&model.preprocess, args.batch_size(&model)?, None);
+        for found in args.outputs(stage, (file.path(), &model), &batches)? {
+            logits.push(found.into_dimensionality()?);
+        }
+        tasks.extend(model.tasks.iter().cloned());
+    }
+    let mut table = Table::new(headers(&tasks, file.joint().is_some()));
     for (i, (name, class)) in set.names().zip(set.class_names()).enumerate() {
         let mut row = vec![name, class.to_owned()];
-        for (task, logits) in model.tasks.iter().zip(&logits) {
+        for (task, logits) in tasks.iter().zip(&logits) {
             let (best, probability) = choice::best(logits.row(i));
             row.extend([task.classes[best].clone(), format!("{probability:.6}")]);
         }
-        if let Some((head, class)) = choice::joint(&model, &logits, i) {
-            let task = &model.tasks[head];
+        if let Some((head, class)) = choice::joint(file.joint(), tasks.len(), &logits, i) {
+            let task = &tasks[head];
             row.extend([task.name.clone(), task.classes[class].clone()]);
         }
         table.row(row);

@@ -4,17 +4,17 @@ mod arrays;
 mod choice;
 mod dataset;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use ndarray::ArrayD;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zipit::Model;
 use zipit::images::ImageBatches;
-use zipit_artifact::model;
 use zipit_data::Split;
 use zipit_stage::images::{ImageArgs, ImageSet};
-use zipit_stage::{Common, HasCommon, Stage, Usage};
+use zipit_stage::{Common, Given, HasCommon, Stage, Usage};
 use zipit_torch::{Device, Network, batch_size, evaluate};
 
 /// Run a network on images: its outputs as arrays, or predictions for a data set.
@@ -23,14 +23,18 @@ use zipit_torch::{Device, Network, batch_size, evaluate};
 /// name into an .npz archive that NumPy opens (a gate's as `gate`). With --data, every image of the data set, read as in the
 /// other stages, gets a line of CSV: its class as the data set has it, for each task that classifies images the likeliest
 /// class and its probability, and the joint choice over them if the network has a rule for it (see `gate`); if the output
-/// is called .npz, the arrays are written instead, images in the data set's order.
+/// is called .npz, the arrays are written instead, images in the data set's order. Of masked networks each task's output is that of
+/// its own network.
 ///
 /// Example: predict network.safetensors --data data/fashion-mnist -o predictions.csv
 #[derive(Debug, Parser)]
 #[command(name = "predict", version)]
 struct Args {
-    /// A merged or single network
+    /// A merged or single network, or masked networks
     model: PathBuf,
+    /// Of masked networks (`combine --rule emr`): only the network of this task [default: of every task its own]
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
     /// Preprocessed images as numpy.save wrote them: float32 or float64, [B, C, H, W]
     #[arg(long, value_name = "NPY", requires = "out", conflicts_with_all = ["data", "split"])]
     images: Option<PathBuf>,
@@ -67,7 +71,7 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     if args.images.is_none() && args.data.is_empty() {
         return Err(Usage("what is to be predicted? give --images or --data".to_owned()).into());
     }
-    let file = model::read(&args.model)?;
+    let file = Given::read(&args.model)?;
     if let Some(out) = &args.out {
         stage.may_replace(out)?;
     }
@@ -81,6 +85,21 @@ fn run(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Which of the file's networks are run.
+    fn chosen(&self, file: &Given) -> anyhow::Result<Range<usize>> {
+        let path = file.path().display();
+        match (&self.task, file) {
+            (None, _) => Ok(0..file.n_networks()),
+            (Some(task), Given::Masked(masked)) => {
+                let t = masked.outline().network_of(task).map_err(|e| anyhow!("{path}: {e}"))?;
+                Ok(t..t + 1)
+            }
+            (Some(_), Given::Network(_)) => {
+                bail!("{path} is one network, which gives all its outputs: leave --task out")
+            }
+        }
+    }
+
     fn batch_size(&self, model: &Model) -> anyhow::Result<usize> {
         Ok(self.batch_size.map_or_else(|| batch_size(&model.graph, self.device), |n| Ok(n as usize))?)
     }

@@ -97,6 +97,10 @@ pub struct RowResult {
     /// Whether gradients through the source networks were.
     #[serde(default)]
     pub source_gradients: bool,
+    /// Of masked networks, how many masks: which one is meant must be known, so that they are compared with no network that
+    /// needs no such knowledge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<u64>,
     /// Accuracy of every class by its task's head, mean over the merge sets, in the order of the tasks.
     pub classes: Vec<ClassAccuracy>,
 }

@@ -10,6 +10,11 @@ pub const ONE_NETWORK: f64 = 1.01;
 /// Up to here it is still far from two.
 pub const SOME_HEADS: f64 = 1.6;
 
+/// Whether it is one network for all tasks, and no file of masks.
+fn is_one(row: &RowResult) -> bool {
+    row.kind == RowKind::Merged && row.masks.is_none()
+}
+
 /// The merged row of the highest task average among those of at most `limit` times one network's FLOPs; the first of
 /// equals.
 pub fn best(case: &CaseResults, limit: f64) -> Option<&RowResult> {
@@ -18,7 +23,7 @@ pub fn best(case: &CaseResults, limit: f64) -> Option<&RowResult> {
 
 /// The same among the rows that are `wanted`.
 pub fn best_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) -> bool) -> Option<&RowResult> {
-    let cheap = |row: &&RowResult| row.kind == RowKind::Merged && row.relative_macs <= limit && wanted(row);
+    let cheap = |row: &&RowResult| is_one(row) && row.relative_macs <= limit && wanted(row);
     rows.iter().filter(cheap).filter(|row| row.task_avg.mean.is_finite()).fold(None, |best, row| match best {
         Some(best) if best.task_avg.mean >= row.task_avg.mean => Some(best),
         _ => Some(row),
@@ -28,7 +33,7 @@ pub fn best_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) -> bo
 /// The merged row that costs most among those that are `wanted` and cost at most `limit` times one network's FLOPs: what
 /// one would take without having seen any accuracy. Costs are compared to one decimal; of equals a budget's, then the first.
 pub fn dearest_of(rows: &[RowResult], limit: f64, wanted: impl Fn(&RowResult) -> bool) -> Option<&RowResult> {
-    let fits = |row: &&RowResult| row.kind == RowKind::Merged && row.relative_macs <= limit && wanted(row);
+    let fits = |row: &&RowResult| is_one(row) && row.relative_macs <= limit && wanted(row);
     let rank = |row: &RowResult| ((10.0 * row.relative_macs).round() as i64, row.extent.starts_with("budget"));
     rows.iter().filter(fits).fold(None, |dearest, row| match dearest {
         Some(dearest) if rank(dearest) >= rank(row) => Some(dearest),
@@ -132,6 +137,10 @@ mod tests {
         let mut equal = best(&case, ONE_NETWORK).unwrap().clone();
         equal.model = "later".into();
         case.rows.push(equal);
+        assert_eq!(best(&case, ONE_NETWORK).unwrap().model, "ward refit");
+        // Where the task must be known, nothing is compared.
+        let known = case.rows.last_mut().unwrap();
+        (known.masks, known.task_avg.mean) = (Some(2), 1.0);
         assert_eq!(best(&case, ONE_NETWORK).unwrap().model, "ward refit");
         for row in &mut case.rows {
             row.task_avg.mean = f64::NAN;

@@ -7,6 +7,7 @@
 //! - [`provenance`] says who made a file, from what, and whether it is still up to date;
 //! - `images` (a feature) chooses the images of the stages that read some;
 //! - [`precision`] is how the weights of models are stored;
+//! - [`Given`] is what `eval` and `predict` run;
 //! - [`merging`] reads a plan and the models it is about;
 //! - [`saving`] says when unfinished work is saved;
 //! - [`manifest`] keeps what a run cost, beside its outputs;
@@ -15,6 +16,7 @@
 pub mod args;
 mod classifier;
 mod exit;
+mod given;
 #[cfg(feature = "images")]
 pub mod images;
 pub mod manifest;
@@ -28,6 +30,7 @@ pub mod table;
 pub use args::{Common, HasCommon};
 pub use classifier::classifier;
 pub use exit::{Stage, Usage, run};
+pub use given::Given;
 pub use precision::PrecisionArg;
 pub use progress::Progress;
 pub use saving::SaveArgs;

@@ -70,6 +70,10 @@ pub struct Row {
     pub file_bytes: u64,
     /// What it was made with.
     pub used: Used,
+    /// Of a file of masked networks, how many there are: the task of every image must be known, and says which mask is put
+    /// on. Its multiply-adds are one network's, its parameters what is stored, masks left out; it has no joint accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<u64>,
 }
 
 /// What making a network of others used; of a network that was trained, nothing is known but that.
@@ -130,7 +134,7 @@ pub struct Scores {
     pub tasks: Vec<TaskScore>,
     /// Mean of the tasks' accuracies.
     pub task_avg: f64,
-    /// All heads together; `None` with one head, whose task it would repeat.
+    /// All heads together; `None` with one head, whose task it would repeat, and where the task must be known.
     pub joint: Option<JointScores>,
 }
 

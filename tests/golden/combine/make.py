@@ -126,14 +126,31 @@ def measured() -> list[dict[str, Any]]:
     return [*found, {"tool": bench, "fisher": own, "value": merged.flatten().tolist()}]
 
 
+def emr() -> dict[str, Any]:
+    """EMR-Merging of these vectors and of a second tensor's: the unified vector, masks, and rescalers of tensors' means, which
+    are `combine --rule emr --rescalers tensors`."""
+    from fusion_bench.method.emr_merging.utils import emr_merge
+
+    second = [torch.tensor([1.0, 2]), torch.tensor([-3.0, 2])]
+    unified, masks, rescalers = emr_merge([{"w": first, "v": other} for first, other in zip(VECTORS, second)])
+    return {
+        "tool": "FusionBench 0.2.33",
+        "second": [vector.tolist() for vector in second],
+        "unified": [unified[name].flatten().tolist() for name in ["w", "v"]],
+        "masks": [[masks[name][t].flatten().int().tolist() for name in ["w", "v"]] for t in range(2)],
+        "rescalers": rescalers.tolist(),
+    }
+
+
 def main() -> None:
     vectors = [vector.flatten().tolist() for vector in VECTORS]
     # FusionBench tells on stdout what it does.
     with contextlib.redirect_stdout(sys.stderr):
         lines = ",\n  ".join(json.dumps(case) for case in cases())
         more = ",\n  ".join(json.dumps(case) for case in measured())
+        masks = json.dumps(emr())
     head = f'"base": {json.dumps(BASE.flatten().tolist())},\n "vectors": {json.dumps(vectors)}'
-    print(f'{{{head},\n "cases": [\n  {lines}\n ],\n "measured": [\n  {more}\n ]}}')
+    print(f'{{{head},\n "cases": [\n  {lines}\n ],\n "measured": [\n  {more}\n ],\n "emr": {masks}}}')
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use zipit_artifact::{Error, provenance_of, sniff};
 
 /// The kinds with a digest over everything.
-const SEALED: [&str; 4] = ["model", "stats", "plan", "checkpoint"];
+const SEALED: [&str; 5] = ["model", "masked", "stats", "plan", "checkpoint"];
 
 #[test]
 fn a_file_cut_anywhere_is_refused() {

@@ -37,8 +37,8 @@ impl Safetensors {
             }
             let [start, end]: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone()).unwrap();
             let shape = serde_json::from_value(entry["shape"].clone()).unwrap();
-            let dtype =
-                ["F16", "BF16", "F32", "F64", "I64"].into_iter().find(|&dtype| entry["dtype"] == dtype).unwrap();
+            let dtypes = ["F16", "BF16", "F32", "F64", "I64", "U8"];
+            let dtype = dtypes.into_iter().find(|&dtype| entry["dtype"] == dtype).unwrap();
             file.tensors.insert(name, Tensor { dtype, shape, bytes: data[start..end].to_vec() });
         }
         file

@@ -10,6 +10,7 @@ mod forge;
 mod importance;
 mod layers;
 mod lies;
+mod masked;
 mod precision;
 mod provenance;
 mod round_trip;

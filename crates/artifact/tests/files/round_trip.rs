@@ -112,7 +112,7 @@ fn the_same_content_gives_the_same_bytes_at_any_time() {
 #[test]
 fn every_file_says_what_it_is_and_who_made_it() {
     let folder = Folder::filled();
-    let expected = [Kind::Model, Kind::Stats, Kind::Plan, Kind::Report, Kind::Checkpoint, Kind::Dataset];
+    let expected = [Kind::Model, Kind::Masked, Kind::Stats, Kind::Plan, Kind::Report, Kind::Checkpoint, Kind::Dataset];
     for (name, kind) in KINDS.into_iter().zip(expected) {
         let path = folder.path(name);
         assert_eq!(sniff(&path).unwrap(), kind);

@@ -18,7 +18,8 @@ use zipit_experiment::{Experiment, rules};
 /// No wider heat map can be read.
 const MAX_FEATURES: usize = 256;
 
-/// The best network of the first merge set at one network's FLOPs, and its deepest merge point that can be drawn.
+/// The best network of the first merge set at one network's FLOPs of those whose features were matched, and its deepest merge
+/// point that can be drawn.
 pub fn look(
     experiment: &Experiment,
     case: &Case,
@@ -27,7 +28,8 @@ pub fn look(
     rows: &[RowResult],
 ) -> anyhow::Result<(Option<Shown>, Option<HeatMap>)> {
     let variant = |row: &RowResult| table.iter().find(|of| of.name == row.model);
-    let best = best_of(rows, ONE_NETWORK, |row| variant(row).is_some());
+    let is_matched = |of: &choose::Row| of.variant.method.combined.is_none();
+    let best = best_of(rows, ONE_NETWORK, |row| variant(row).is_some_and(is_matched));
     let (Some((row, of)), Some(set)) = (best.and_then(|row| Some((row, variant(row)?))), sets.first()) else {
         return Ok((None, None));
     };

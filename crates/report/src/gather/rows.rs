@@ -139,6 +139,7 @@ fn average(named: Named, rows: &[Row], units: &[Unit]) -> Option<RowResult> {
         task_identity: first.used.task_identity,
         gradients: first.used.gradients,
         source_gradients: first.used.source_gradients,
+        masks: first.masks,
         classes: classes
             .into_iter()
             .map(|(task, class, all)| ClassAccuracy {

@@ -141,6 +141,16 @@ fn free_prefix(tuned: &[Outline<'_>]) -> String {
     prefix
 }
 
+/// The tasks of networks that stay apart, network by network, no two with one name: as a merge tells them apart.
+#[must_use]
+pub fn told_apart(tuned: &[Outline<'_>]) -> Vec<Vec<Task>> {
+    let mut all: Vec<Task> = Vec::new();
+    for task in tuned.iter().flat_map(|of| of.tasks) {
+        all.push(Task { name: free_name(&all, &task.name), classes: task.classes.clone() });
+    }
+    tuned.iter().map(|of| all.drain(..of.tasks.len()).collect()).collect()
+}
+
 /// As a merge tells equal names apart.
 fn free_name(tasks: &[Task], given: &str) -> String {
     let mut name = given.to_owned();

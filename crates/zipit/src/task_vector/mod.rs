@@ -3,8 +3,8 @@
 //! places in all of them, so that nothing is matched.
 //!
 //! Every rule is a module of its own, with its equation and source. Tensors are read piece by piece from a [`Source`] and
-//! never kept, so that memory grows with the largest tensor at most (where a rule takes matrices apart), and not with the
-//! number of networks. Results do not depend on the number of threads.
+//! never kept, so that memory grows with the largest tensor at most (where a rule takes matrices apart, or makes masks), and not
+//! with the number of networks. Results do not depend on the number of threads.
 
 mod average;
 mod breadcrumbs;
@@ -12,6 +12,7 @@ mod combine;
 mod cut;
 mod dare;
 mod elect;
+pub mod emr;
 mod factors;
 mod fine_tunes;
 mod fisher;
@@ -33,7 +34,7 @@ pub use combine::{Made, Part, combine, combined};
 pub use dare::Rescale;
 pub use elect::Disjoint;
 pub use fine_tunes::{difference, rooted, task_vectors};
-pub use join::{Joined, Outline, join};
+pub use join::{Joined, Outline, join, told_apart};
 pub use kin::{Kin, kin};
 pub use mats::{Solved, Stop};
 pub use rule::{Kernels, Recipe, Rule};

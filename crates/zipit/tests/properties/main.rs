@@ -2,6 +2,7 @@
 
 mod combine;
 mod constants;
+mod emr;
 mod features;
 mod importance;
 mod kmeans;
